@@ -1,0 +1,127 @@
+"""captured graph -> the same graph, with the rule of every operator as data on its node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from torch.fx import GraphModule, Node
+
+from passes.emitter import Emitter
+from passes.errors import UnsupportedOperatorError, UnsupportedRuleError
+from passes.graph import active_nodes, describe_node, layer_name, layer_type, operator_name, tensor_of
+from passes.messages import AnyRule
+from passes.operators.call import Call
+from passes.operators.table import describe
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a composite may look at when it chooses the rule of an operator.
+
+    Attributes:
+        name: the user's layer name, for example "layer1.0.conv1".
+        module_type: class name of the layer's module, for example "Conv2d"; "" outside any.
+        operator: aten name, for example "convolution".
+        kind: affine, pool, activation, sum, shift, scale, product or structure.
+        first: no affine layer lies between the input and this one (which is affine).
+        last: no affine layer lies between this one (which is affine) and the explained output.
+        depth: number of affine layers on the longest way from the input, this one not counted.
+        parameters: number of elements in the stored tensors that the operator reads.
+    """
+
+    name: str
+    module_type: str
+    operator: str
+    kind: str
+    first: bool
+    last: bool
+    depth: int
+    parameters: int
+
+
+@final
+@dataclass(frozen=True)
+class AssignRules:
+    """Every operator between the explained inputs and the explained output gets `meta["rule"]`.
+
+    Attributes:
+        choose: the composite.
+        explained: (names of the explained inputs, position of the explained output).
+
+    Raises (from `apply`):
+        UnsupportedOperatorError: lists all operators that relevance has no way through.
+        UnsupportedRuleError: the composite chose a rule that is not defined for an operator.
+    """
+
+    choose: Callable[[Layer], AnyRule]
+    sources: tuple[str, ...]
+    output: int = 0
+    name: ClassVar[str] = "assign-rules"
+
+    def apply(self, module: GraphModule, /) -> int:
+        described = describe_active(Emitter(module), self.sources, self.output)
+        for node, layer in layers_of(module, described).items():
+            rule = self.choose(layer)
+            if not isinstance(described[node], rule.applies_to):
+                raise UnsupportedRuleError(f"{rule} is not defined for {layer.kind} operators: {describe_node(node)}")
+            node.meta["rule"], node.meta["layer"] = rule, layer
+        return len(described)
+
+
+def sources_of(module: GraphModule, names: tuple[str, ...]) -> list[Node]:
+    """The placeholders called `names`."""
+    return [n for n in module.graph.nodes if n.op == "placeholder" and n.target in names]
+
+
+def explained_output(module: GraphModule, position: int) -> Node:
+    """The output value at `position`."""
+    return module.graph.output_node().args[0][position]  # pyright: ignore
+
+
+def describe_active(emit: Emitter, names: tuple[str, ...], position: int) -> dict[Node, Call]:
+    """Every operator that relevance passes through, in graph order; their calls write through `emit`."""
+    module = emit.module
+    sink = explained_output(module, position)
+    active = active_nodes(module, sources_of(module, names), sink)
+    operators = [n for n in module.graph.nodes if n in active and n.op == "call_function"]
+    described = {node: describe(node, emit, active.__contains__) for node in operators}
+    missing = [node for node, call in described.items() if call is None]
+    if missing:
+        listing = "\n".join(f"  {describe_node(node)}" for node in missing)
+        raise UnsupportedOperatorError(
+            f"{len(missing)} operators of this model have no relevance rule yet:\n{listing}\n"
+            "Replace them by supported operators (`relcompile rules --operators` lists them)."
+        )
+    return {node: call for node, call in described.items() if call is not None}
+
+
+def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node, Layer]:
+    """What a composite sees of each operator."""
+    depth = _depths(described, forwards=True)
+    height = _depths(described, forwards=False)
+    return {
+        node: Layer(
+            name=layer_name(node),
+            module_type=layer_type(node),
+            operator=operator_name(node),
+            kind=call.kind,
+            first=call.kind == "affine" and depth[node] == 0,
+            last=call.kind == "affine" and height[node] == 0,
+            depth=depth[node],
+            parameters=sum(t.numel() for a in node.all_input_nodes if (t := tensor_of(module, a)) is not None),
+        )
+        for node, call in described.items()
+    }
+
+
+def _depths(described: Mapping[Node, Call], *, forwards: bool) -> dict[Node, int]:
+    """Affine operators on the longest way to each node from the input (or to the output)."""
+    depths: dict[Node, int] = {}
+    for node in described if forwards else reversed(described):
+        before = described[node].operands if forwards else tuple(node.users)
+        depths[node] = max(
+            (depths[n] + (described[n].kind == "affine") for n in before if n in depths), default=0
+        )
+    return depths

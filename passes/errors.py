@@ -1,0 +1,17 @@
+"""Errors of the passes. `relcompile` re-exports them; a command line prints their message as it stands."""
+
+
+class PassError(Exception):
+    """Root of all errors that a pass raises on purpose."""
+
+
+class InvariantError(PassError):
+    """A pass broke, or was given, a graph that its stage does not allow."""
+
+
+class UnsupportedOperatorError(PassError):
+    """The model holds operators that relevance cannot be propagated through."""
+
+
+class UnsupportedRuleError(PassError):
+    """A rule was assigned to an operator, or to a value, that it is not defined for."""

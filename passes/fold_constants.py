@@ -1,0 +1,46 @@
+"""A small expression of stored tensors only -> one stored tensor.
+
+Expressions of more than `limit` elements stay: a runtime folds them when it loads the file, and the file holds every
+weight once (W⁺ and flipped kernels are expressions of W).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch.fx import GraphModule, Node
+
+from passes.emitter import Emitter
+from passes.graph import calls, erase_unused, replace, tensor_of
+
+
+@final
+@dataclass(frozen=True)
+class FoldConstants:
+    """Evaluate constant expressions of at most `limit` elements. Guarantees: equal numbers, bit for bit."""
+
+    limit: int = 4096
+    name: ClassVar[str] = "fold-constants"
+
+    def apply(self, module: GraphModule, /) -> int:
+        emit, count = Emitter(module), 0
+        for node in calls(module):
+            if not self._is_foldable(node, module):
+                continue
+            with torch.no_grad(), emit.inserting_before(node):
+                args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: tensor_of(module, n))  # pyright: ignore
+                value: torch.Tensor = node.target(*args, **kwargs)  # pyright: ignore
+                replace(node, emit.constant(node.name, value.contiguous()))
+            count += 1
+        if count:
+            erase_unused(module)
+        return count
+
+    def _is_foldable(self, node: Node, module: GraphModule) -> bool:
+        value = node.meta.get("val")
+        small = isinstance(value, torch.Tensor) and all(isinstance(s, int) for s in value.shape)
+        if not small or value.numel() > self.limit or not node.all_input_nodes:
+            return False
+        return all(tensor_of(module, argument) is not None for argument in node.all_input_nodes)

@@ -1,0 +1,177 @@
+"""Pointwise non-linearities `y = f(z)`: the derivative (torch's own backward operators) and the value at 0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch.fx import Node
+
+from passes.emitter import Emitter, Value, aten
+from passes.operators.call import Adjoints, Call, UnaryCall, argument
+
+# (call, arriving multiplier m) -> m f'(z), in the backward operators of torch.
+Derivative: TypeAlias = Callable[["ActivationCall", Value], Value]
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationCall(UnaryCall):
+    """`y = f(z)`, elementwise."""
+
+    kind = "activation"
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        return (DERIVATIVES[self.node.target](self, multiplier),)
+
+    @property
+    def is_relu(self) -> bool:
+        """max(z, 0), however the model spells it."""
+        bounds = clamp_bounds(self.node)
+        return self.node.target is aten.relu.default or bounds == (0.0, math.inf)
+
+    @property
+    def vanishes_at_zero(self) -> bool:
+        """f(0) = 0 and f is continuous there, so that y / z has no pole."""
+        if self.node.target in _STEPS:
+            return False
+        zero = torch.zeros(1, dtype=torch.float64)
+        constants = [_sample(a) for a in self.node.args[1:]]
+        keywords = {key: _sample(a) for key, a in self.node.kwargs.items()}
+        result: Any = self.node.target(zero, *constants, **keywords)  # pyright: ignore
+        return bool((result == 0).all())
+
+
+def clamp_bounds(node: Node) -> tuple[float, float] | None:
+    """(low, high) of an operator that clamps to constant bounds, else None."""
+    if node.target is aten.clamp_min.default:
+        low, high = argument(node, 1), None
+    elif node.target is aten.clamp_max.default:
+        low, high = None, argument(node, 1)
+    elif node.target in (aten.clamp.default, aten.hardtanh.default):
+        low, high = argument(node, 1), argument(node, 2)
+    else:
+        return None
+    return (-math.inf if low is None else float(low), math.inf if high is None else float(high))
+
+
+def is_pointwise_clamp(node: Node) -> bool:
+    """The bounds are numbers, not tensors."""
+    return not any(isinstance(a, Node) for a in node.args[1:])
+
+
+def _sample(argument_: Any) -> Any:
+    """A stand-in for a constant operand (PReLU's slopes): its value does not matter at zero."""
+    return torch.full((1,), 0.5, dtype=torch.float64) if isinstance(argument_, Node) else argument_
+
+
+def _of_input(backward: Any) -> Derivative:
+    """backward(m, z, *attributes of the forward operator)."""
+    return lambda call, m: call.emit.call(backward, m, call.x, *_attributes(call), **call.node.kwargs)
+
+
+def _of_output(backward: Any) -> Derivative:
+    """backward(m, y)."""
+    return lambda call, m: call.emit.call(backward, m, call.output)
+
+
+def _attributes(call: Call) -> list[Any]:
+    schema = call.node.target._schema.arguments  # pyright: ignore
+    return [call.argument(k) for k in range(1, len(schema)) if not schema[k].kwarg_only]
+
+
+def _relu(call: ActivationCall, m: Value) -> Value:
+    return m.where(call.output > 0, 0.0)
+
+
+def _clamp(call: ActivationCall, m: Value) -> Value:
+    low, high = clamp_bounds(call.node) or (-math.inf, math.inf)
+    z = call.x
+    if low > -math.inf:
+        m = m.where(z >= low, 0.0)
+    return m.where(call.emit.call(aten.le.Scalar, z, high), 0.0) if high < math.inf else m
+
+
+def _elu(call: ActivationCall, m: Value) -> Value:
+    return call.emit.call(aten.elu_backward.default, m, *_attributes(call), False, call.x)
+
+
+def _leaky_relu(call: ActivationCall, m: Value) -> Value:
+    return call.emit.call(aten.leaky_relu_backward.default, m, call.x, call.argument(1), False)
+
+
+def _log_sigmoid(call: ActivationCall, m: Value) -> Value:
+    return m * call.emit.call(aten.sigmoid.default, -call.x)
+
+
+def _threshold(call: ActivationCall, m: Value) -> Value:
+    return m.where(call.x > call.argument(1), 0.0)
+
+
+def _prelu(call: ActivationCall, m: Value) -> Value:
+    return m.where(call.x > 0, m * call.emit.value(call.argument(1)))
+
+
+def _power(call: ActivationCall, m: Value) -> Value:
+    exponent = call.argument(1)
+    return m * call.emit.call(aten.pow.Tensor_Scalar, call.x, exponent - 1) * exponent
+
+
+def _times(factor: Callable[[ActivationCall], Value]) -> Derivative:
+    """m * factor, for a derivative written out in forward operators."""
+    return lambda call, m: m * factor(call)
+
+
+def _unary(target: Any) -> Callable[[ActivationCall], Value]:
+    return lambda call: call.emit.call(target, call.x)
+
+
+def _logit(call: ActivationCall, m: Value) -> Value:
+    return m / (call.x * (-call.x + 1.0))
+
+
+DERIVATIVES: dict[Any, Derivative] = {
+    aten.relu.default: _relu,
+    aten.clamp.default: _clamp,
+    aten.clamp_min.default: _clamp,
+    aten.clamp_max.default: _clamp,
+    aten.elu.default: _elu,
+    aten.leaky_relu.default: _leaky_relu,
+    aten._prelu_kernel.default: _prelu,
+    aten.threshold.default: _threshold,
+    aten.log_sigmoid.default: _log_sigmoid,
+    aten.gelu.default: _of_input(aten.gelu_backward.default),
+    aten.hardshrink.default: _of_input(aten.hardshrink_backward.default),
+    aten.hardsigmoid.default: _of_input(aten.hardsigmoid_backward.default),
+    aten.hardswish.default: _of_input(aten.hardswish_backward.default),
+    aten.hardtanh.default: _of_input(aten.hardtanh_backward.default),
+    aten.mish.default: _of_input(aten.mish_backward.default),
+    aten.silu.default: _of_input(aten.silu_backward.default),
+    aten.softplus.default: _of_input(aten.softplus_backward.default),
+    aten.softshrink.default: _of_input(aten.softshrink_backward.default),
+    aten.sigmoid.default: _of_output(aten.sigmoid_backward.default),
+    aten.tanh.default: _of_output(aten.tanh_backward.default),
+    aten.exp.default: _times(lambda call: call.output),
+    aten.log.default: lambda call, m: m / call.x,
+    aten.log1p.default: lambda call, m: m / (call.x + 1.0),
+    aten.expm1.default: _times(lambda call: call.output + 1.0),
+    aten.sqrt.default: lambda call, m: m / (call.output * 2.0),
+    aten.rsqrt.default: _times(lambda call: call.output * call.output * call.output * -0.5),
+    aten.reciprocal.default: _times(lambda call: -(call.output * call.output)),
+    aten.abs.default: _times(_unary(aten.sign.default)),
+    aten.sin.default: _times(_unary(aten.cos.default)),
+    aten.cos.default: lambda call, m: -(m * call.emit.call(aten.sin.default, call.x)),
+    aten.atan.default: lambda call, m: m / (call.x * call.x + 1.0),
+    aten.erf.default: lambda call, m: m * call.emit.call(aten.exp.default, -(call.x * call.x)) * (2 / math.sqrt(math.pi)),
+    aten.logit.default: _logit,
+    aten.pow.Tensor_Scalar: _power,
+}
+
+_STEPS = (aten.hardshrink.default, aten.threshold.default, aten.rsqrt.default, aten.reciprocal.default)
+
+
+def build_activation(node: Node, emit: Emitter, _active: Callable[[Node], bool]) -> Call:
+    """A pointwise function of its first argument."""
+    return ActivationCall(node, emit, (argument(node, 0),))

@@ -1,0 +1,192 @@
+"""Sums, products, and their forms with a constant operand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch.fx import Node
+
+from passes.emitter import Emitter, Value, aten
+from passes.operators.call import Adjoints, Call, UnaryCall, argument
+
+
+@dataclass(frozen=True, eq=False)
+class SumCall(Call):
+    """`y = a + b` or `y = a - b` (also scaled: `a + alpha b`), with broadcasting. Residual connections."""
+
+    kind = "sum"
+
+    @property
+    def signs(self) -> tuple[float, ...]:
+        """The factor in front of each summand."""
+        return summand_signs(self.node)
+
+    def summand(self, position: int) -> Value:
+        """What the operand at `position` adds to the output (its own shape, not broadcast)."""
+        return scaled(self.operand(position), self.signs[position])
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        return tuple(
+            scaled(multiplier, sign).sum_to(self.operand(position)) for position, sign in enumerate(self.signs)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ShiftCall(Call):
+    """`y = x + c` with a constant c: a bias on its own."""
+
+    kind = "shift"
+
+    @property
+    def sign(self) -> float:
+        """-1 for `c - x`, alpha for `c + alpha x`, 1 otherwise."""
+        return summand_signs(self.node)[0 if self.node.args[0] is self.operands[0] else 1]
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        return (scaled(multiplier, self.sign).sum_to(self.operand(0)),)
+
+
+@dataclass(frozen=True, eq=False)
+class ScaleCall(Call):
+    """`y = c x` or `y = x / c` with a constant c."""
+
+    kind = "scale"
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        factor = next(a for a in self.node.args if a is not self.operands[0])
+        return (self.emit.call(self.node.target, multiplier, factor).sum_to(self.operand(0)),)
+
+
+class NegateCall(UnaryCall):
+    """`y = -x`."""
+
+    kind = "scale"
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        return (-multiplier,)
+
+
+@dataclass(frozen=True, eq=False)
+class ProductCall(Call):
+    """`y = a b` of two values that both depend on the input: gates, attention weights, squares."""
+
+    kind = "product"
+
+    @property
+    def signal(self) -> int | None:
+        """Position of the operand that a gate multiplies; None if neither or both look like a gate."""
+        gates = [_is_gate(self.operand(position), self.output) for position in range(2)]
+        return None if gates[0] == gates[1] else gates.index(False)
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        a, b = self.operand(0), self.operand(1)
+        return (multiplier * b).sum_to(a), (multiplier * a).sum_to(b)
+
+
+@dataclass(frozen=True, eq=False)
+class QuotientCall(Call):
+    """`y = a / b` where b depends on the input, and a may."""
+
+    kind = "product"
+    signal: ClassVar[int] = 0
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        divisor = self.emit.value(self.node.args[1])  # pyright: ignore
+        of_divisor = (-(multiplier * self.output / divisor)).sum_to(divisor)
+        if len(self.operands) == 1:
+            return (of_divisor,)
+        return (multiplier / divisor).sum_to(self.operand(0)), of_divisor
+
+
+@dataclass(frozen=True, eq=False)
+class MatmulCall(Call):
+    """`y = a @ b` of two values that both depend on the input (batched matrices, equal leading axes)."""
+
+    kind = "product"
+    signal: ClassVar[int | None] = None
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        a, b = self.operand(0), self.operand(1)
+        matmul = aten.matmul.default
+        return self.emit.call(matmul, multiplier, swapped(b)), self.emit.call(matmul, swapped(a), multiplier)
+
+
+class ReduceCall(UnaryCall):
+    """`y = mean(x)` or `y = sum(x)` over axes."""
+
+    kind = "pool"
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The axes that are summed over, counted from the front."""
+        dims = self.argument(1)
+        dims = [dims] if isinstance(dims, int) else dims or range(self.x.ndim)
+        return tuple(d % self.x.ndim for d in dims)
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        if self.node.target is aten.mean.dim:
+            multiplier = multiplier * (1 / self._count)
+        if not self.argument(2):
+            multiplier = multiplier.reshape([1 if d in self.dims else s for d, s in enumerate(self.x.shape)])
+        return (multiplier.expand_like(self.x),)
+
+    @property
+    def _count(self) -> int:
+        count = 1
+        for dim in self.dims:
+            count *= self.x.shape[dim]
+        return count
+
+
+_BOUNDED = (aten.sigmoid.default, aten.hardsigmoid.default, aten.tanh.default, aten.softmax.int, aten._softmax.default)
+
+
+def _is_gate(operand: Value, product: Value) -> bool:
+    return operand.node.target in _BOUNDED or operand.shape != product.shape
+
+
+def summand_signs(node: Node) -> tuple[float, float]:
+    """Factors of the two operands of `aten.add` or `aten.sub`."""
+    alpha: Any = node.kwargs.get("alpha", 1)
+    return 1.0, -float(alpha) if node.target is aten.sub.Tensor else float(alpha)
+
+
+def scaled(value: Value, factor: float) -> Value:
+    """`factor * value`, without a node for a factor of one."""
+    return value if factor == 1 else -value if factor == -1 else value * factor
+
+
+def swapped(matrix: Value) -> Value:
+    """The last two axes exchanged."""
+    return matrix.permute([*range(matrix.ndim - 2), matrix.ndim - 1, matrix.ndim - 2])
+
+
+def build_sum(node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call:
+    """Two active operands: a sum. One: a shift by a constant."""
+    operands = _active_operands(node, active)
+    return SumCall(node, emit, operands) if len(operands) == 2 else ShiftCall(node, emit, operands)
+
+
+def build_product(node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call:
+    """Two active operands: a product. One: a scale by a constant."""
+    operands = _active_operands(node, active)
+    return ProductCall(node, emit, operands) if len(operands) == 2 else ScaleCall(node, emit, operands)
+
+
+def build_quotient(node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call:
+    """An active divisor: a quotient. A constant divisor: a scale."""
+    operands = _active_operands(node, active)
+    if argument(node, 1) in operands:
+        return QuotientCall(node, emit, operands)
+    return ScaleCall(node, emit, operands)
+
+
+def build_matmul(node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call:
+    """A product of two activations; a constant matrix was made a linear layer before."""
+    return MatmulCall(node, emit, _active_operands(node, active))
+
+
+def _active_operands(node: Node, active: Callable[[Node], bool]) -> tuple[Node, ...]:
+    return tuple(a for a in (argument(node, 0), argument(node, 1)) if isinstance(a, Node) and active(a))

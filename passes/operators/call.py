@@ -1,0 +1,77 @@
+"""`Call`: a typed, schema-ordered view of one operator in the forward half."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+from torch.fx import Node
+
+from passes.emitter import Emitter, Value
+
+Adjoints: TypeAlias = tuple[Value | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One operator `y = f(a, b, ...)` and the values that relevance may flow to.
+
+    Attributes:
+        node: the operator's node in the forward half.
+        emit: writes the relevance half.
+        operands: the operand nodes, by position in the operator's schema. `x + x` has two.
+    """
+
+    node: Node
+    emit: Emitter
+    operands: tuple[Node, ...]
+
+    kind: ClassVar[str]
+    moves_values: ClassVar[bool] = False
+    """True if every output element is a copy of one operand element, or a constant."""
+
+    @property
+    def output(self) -> Value:
+        """The value `y`."""
+        return self.emit.value(self.node)
+
+    def operand(self, position: int) -> Value:
+        """The operand at `position`."""
+        return self.emit.value(self.operands[position])
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        """The exact vector-Jacobian product: one entry per operand, None where nothing flows."""
+        raise NotImplementedError(f"{type(self).__name__} defines no adjoint")
+
+    def argument(self, position: int, default: Any = None) -> Any:
+        """The operator's argument at `position` of its schema, positional or by keyword."""
+        return argument(self.node, position, default)
+
+
+CallBuilder: TypeAlias = Callable[[Node, Emitter, Callable[[Node], bool]], Call]
+
+
+def argument(node: Node, position: int, default: Any = None) -> Any:
+    """Argument `position` of the schema of `node`, or the schema's default, or `default`."""
+    if position < len(node.args):
+        return node.args[position]
+    entry = node.target._schema.arguments[position]  # pyright: ignore
+    if entry.name in node.kwargs:
+        return node.kwargs[entry.name]
+    return entry.default_value if entry.has_default_value() else default
+
+
+@dataclass(frozen=True, eq=False)
+class UnaryCall(Call):
+    """An operator with one operand, its first argument."""
+
+    @classmethod
+    def build(cls, node: Node, emit: Emitter, _active: Callable[[Node], bool]) -> Call:
+        """View `node` as this kind of operator."""
+        return cls(node, emit, (argument(node, 0),))
+
+    @property
+    def x(self) -> Value:
+        """The operand."""
+        return self.operand(0)

@@ -1,0 +1,80 @@
+"""Pools and resampling: winner takes all, averages, interpolation."""
+
+from __future__ import annotations
+
+from operator import getitem
+from typing import Any
+
+import torch
+
+from passes.emitter import Value, aten
+from passes.operators.call import Adjoints, UnaryCall
+
+
+class MaxPoolCall(UnaryCall):
+    """aten.max_pool2d / 3d. All relevance of a window goes to its first maximum, as in torch's gradient."""
+
+    kind = "pool"
+    moves_values = True
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        two = self.node.target is aten.max_pool2d.default
+        with_indices = aten.max_pool2d_with_indices if two else aten.max_pool3d_with_indices
+        backward = aten.max_pool2d_with_indices_backward if two else aten.max_pool3d_with_indices_backward
+        geometry = [self.argument(position) for position in range(1, 6)]
+        geometry[1] = geometry[1] or geometry[0]
+        pooled = self.emit.call(with_indices.default, self.x, *geometry)
+        indices = self.emit.call(getitem, pooled, 1)
+        return (self.emit.call(backward.default, multiplier, self.x, *geometry, indices),)
+
+
+class AveragePoolCall(UnaryCall):
+    """aten.avg_pool2d / 3d, with ceil_mode, count_include_pad and divisor_override."""
+
+    kind = "pool"
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        two = self.node.target is aten.avg_pool2d.default
+        backward = aten.avg_pool2d_backward if two else aten.avg_pool3d_backward
+        geometry = [self.argument(position) for position in range(1, 7)]
+        geometry[1] = geometry[1] or geometry[0]
+        return (self.emit.call(backward.default, multiplier, self.x, *geometry),)
+
+
+class ResampleCall(UnaryCall):
+    """Linear along every spatial axis on its own: interpolation, adaptive average pools that do not divide.
+
+    The map along an axis is a small matrix, found by running the operator on unit vectors.
+    """
+
+    kind = "pool"
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        for axis in range(2, self.x.ndim):
+            matrix = self._matrix(axis)
+            if matrix is not None:
+                name = f"{self.node.name}_axis{axis}"
+                weight = self.emit.constant(name, matrix.T.contiguous())
+                order = [d for d in range(multiplier.ndim) if d != axis] + [axis]
+                back = [order.index(d) for d in range(multiplier.ndim)]
+                moved = self.emit.call(aten.linear.default, multiplier.permute(order), weight)
+                multiplier = moved.permute(back)
+        return (multiplier,)
+
+    def _matrix(self, axis: int) -> torch.Tensor | None:
+        """The map along `axis`, of shape (output size, input size); None for the identity."""
+        size, spatial = self.x.shape[axis], self.x.ndim - 2
+        shape = [1, size] + [self.x.shape[d] if d != axis else size for d in range(2, self.x.ndim)]
+        unit = torch.eye(size, dtype=torch.float64).reshape(
+            [1, size] + [size if d == axis - 2 else 1 for d in range(spatial)]
+        )
+        with torch.no_grad():
+            image: Any = self.node.target(unit.expand(shape), *self.node.args[1:], **self.node.kwargs)  # pyright: ignore
+        # The other axes are constant, and the operators here keep constants: any index of them will do.
+        index = [0, slice(None)] + [slice(None) if d == axis else 0 for d in range(2, self.x.ndim)]
+        matrix: torch.Tensor = image[tuple(index)].T
+        if matrix.shape == (size, size) and torch.equal(matrix, torch.eye(size, dtype=matrix.dtype)):
+            return None
+        return matrix.to(self.x.fake.dtype)
+
+

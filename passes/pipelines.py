@@ -1,0 +1,39 @@
+"""The pipelines, and the reason for their order."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from passes.decompose import Decompose
+from passes.fold_constants import FoldConstants
+from passes.lower_adjoints import LowerAdjoints
+from passes.merge_batch_norm import MergeBatchNorm
+from passes.remove_dead_code import RemoveDeadCode
+from passes.remove_noops import RemoveNoops
+from passes.runner import Pass
+from passes.share_subexpressions import ShareSubexpressions
+from passes.simplify import Simplify
+
+CANONICALIZE: Final[tuple[Pass, ...]] = (
+    RemoveNoops(),  # batch norm is merged through nothing but its neighbour: dropout must be gone
+    Decompose(),
+    RemoveNoops(),  # decomposing leaves views and slices of whole axes
+    MergeBatchNorm(),
+    FoldConstants(),
+    RemoveDeadCode(),
+)
+
+OPTIMISE: Final[tuple[Pass, ...]] = (
+    RemoveDeadCode(),  # rules write more than is read
+    ShareSubexpressions(),  # so that a sign is inferred once, and patterns see one node per value
+    Simplify(),
+    ShareSubexpressions(),
+    RemoveDeadCode(),
+)
+
+LOWER: Final[tuple[Pass, ...]] = (
+    LowerAdjoints(),
+    ShareSubexpressions(),
+    FoldConstants(),
+    RemoveDeadCode(),
+)

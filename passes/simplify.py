@@ -1,0 +1,162 @@
+"""Algebra on the explainer graph: smaller expressions for the same numbers.
+
+Relies on the signs of values. Numbers may change by rounding only. In the order of the table:
+
+1. clamp_min(x, 0), x >= 0 -> x            and clamp_max(x, 0), x <= 0 -> x
+2. x + 0 -> x,  x - 0 -> x                 0 is any value that is known to be zero, so its computation dies
+3. where(x >= 0, a, b), x >= 0 -> a
+4. where(y > 0, m, 0) y -> m y             the mask of a ReLU before a product with its output
+5. ones(x) y -> y,  y / 1 -> y
+6. where(z >= 0, z + e, z - e) under R y, y = relu(z) -> y + e        the numerator is 0 where z <= 0
+7. W x + c with a number c -> W x + b, b = c
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeAlias, final
+
+import torch
+from torch.fx import GraphModule, Node
+
+from passes.emitter import Emitter, Value, aten
+from passes.graph import erase_unused, replace
+from passes.operators.signs import infer, sign_of
+
+Simplification: TypeAlias = Callable[[Node, Emitter], "Value | Node | None"]
+
+
+@final
+class Simplify:
+    """Apply the table until nothing changes."""
+
+    name: ClassVar[str] = "simplify"
+
+    def apply(self, module: GraphModule, /) -> int:
+        emit, count = Emitter(module), 0
+        while rewrites := _sweep(module, emit):
+            count += rewrites
+        return count
+
+
+def _sweep(module: GraphModule, emit: Emitter) -> int:
+    count = 0
+    for node in list(module.graph.nodes):
+        node.meta["sign"] = infer(node, module)
+        if node.op != "call_function" or not node.users:
+            continue
+        with emit.inserting_before(node):
+            result = next((r for rule in _TABLE.get(node.target, ()) if (r := rule(node, emit)) is not None), None)
+        if result is not None:
+            replace(node, result)
+            count += 1
+    if count:
+        erase_unused(module)
+    return count
+
+
+def _clamp_of_known_sign(node: Node, _emit: Emitter) -> Node | None:
+    operand: Any = node.args[0]
+    keeps = "positive" if node.target is aten.clamp_min.default else "negative"
+    return operand if node.args[1] == 0 and sign_of(operand) in (keeps, "zero") else None
+
+
+def _plus_zero(node: Node, _emit: Emitter) -> Node | None:
+    for zero, other in (node.args[:2], node.args[1::-1]):
+        if sign_of(zero) == "zero" and _like(other, node):
+            return other  # pyright: ignore
+    return None
+
+
+def _minus_zero(node: Node, _emit: Emitter) -> Node | None:
+    a, b = node.args[:2]
+    return a if sign_of(b) == "zero" and _like(a, node) else None  # pyright: ignore
+
+
+def _where_of_known_sign(node: Node, _emit: Emitter) -> Node | None:
+    condition, then, _ = node.args
+    if not isinstance(condition, Node) or condition.target is not aten.ge.Scalar or condition.args[1] != 0:
+        return None
+    return then if sign_of(condition.args[0]) in ("positive", "zero") else None  # pyright: ignore
+
+
+def _masked_product(node: Node, emit: Emitter) -> Value | None:
+    for masked, value in (node.args[:2], node.args[1::-1]):
+        if not isinstance(masked, Node) or masked.target is not aten.where.ScalarOther:
+            continue
+        condition, m, otherwise = masked.args
+        is_relu = isinstance(value, Node) and value.target is aten.relu.default
+        if is_relu and otherwise == 0 and _tests_positive(condition, value):
+            return emit.call(aten.mul.Tensor, m, value)
+    return None
+
+
+def _tests_positive(condition: Any, value: Any) -> bool:
+    return isinstance(condition, Node) and condition.target is aten.gt.Scalar and condition.args == (value, 0)
+
+
+def _times_ones(node: Node, _emit: Emitter) -> Node | None:
+    for ones, value in (node.args[:2], node.args[1::-1]):
+        if isinstance(ones, Node) and ones.target is aten.ones_like.default and _like(value, node):
+            return value  # pyright: ignore
+        if isinstance(ones, int | float) and ones == 1:
+            return value  # pyright: ignore
+    return None
+
+
+def _stabilised_under_relu(node: Node, emit: Emitter) -> Value | None:
+    """(m y) / ⟨z⟩ε -> (m y) / (y + ε)."""
+    numerator, denominator = node.args[:2]
+    z, epsilon = _stabilised(denominator)
+    if z is None or not isinstance(numerator, Node) or numerator.target is not aten.mul.Tensor:
+        return None
+    for y in numerator.args[:2]:
+        if isinstance(y, Node) and y.target is aten.relu.default and y.args[0] is z:
+            return emit.value(numerator) / (emit.value(y) + epsilon)
+    return None
+
+
+def _stabilised(value: Any) -> tuple[Node | None, float]:
+    """(z, ε) of `where(z >= 0, z + ε, z - ε)`, else (None, 0)."""
+    if not isinstance(value, Node) or value.target is not aten.where.self:
+        return None, 0.0
+    condition, plus, minus = value.args
+    targets = [getattr(part, "target", None) for part in (condition, plus, minus)]
+    if targets != [aten.ge.Scalar, aten.add.Tensor, aten.sub.Tensor]:
+        return None, 0.0
+    z, epsilon = plus.args  # pyright: ignore
+    same = condition.args == (z, 0) and minus.args == (z, epsilon)  # pyright: ignore
+    return (z, epsilon) if same else (None, 0.0)  # pyright: ignore
+
+
+def _number_into_bias(node: Node, emit: Emitter) -> Value | None:
+    affine, number = node.args[:2]
+    if not isinstance(affine, Node) or not isinstance(number, int | float) or len(affine.users) > 1:
+        return None
+    if affine.target not in (aten.convolution.default, aten.linear.default):
+        return None
+    if len(affine.args) > 2 and affine.args[2] is not None:
+        return None
+    shape, axis = affine.meta["val"].shape, 1 if affine.target is aten.convolution.default else -1
+    bias = emit.constant("epsilon", torch.full((int(shape[axis]),), number, dtype=affine.meta["val"].dtype))
+    bias.node.meta["sign"] = infer(bias.node, emit.module)
+    return emit.call(affine.target, affine.args[0], affine.args[1], bias, *affine.args[3:])
+
+
+def _like(value: Any, node: Node) -> bool:
+    """`value` can stand for `node`: a tensor of its shape and dtype."""
+    if not isinstance(value, Node):
+        return False
+    a, b = value.meta["val"], node.meta["val"]
+    return str(a.shape) == str(b.shape) and a.dtype == b.dtype
+
+
+_TABLE: dict[Any, tuple[Simplification, ...]] = {
+    aten.clamp_min.default: (_clamp_of_known_sign,),
+    aten.clamp_max.default: (_clamp_of_known_sign,),
+    aten.add.Tensor: (_plus_zero, _number_into_bias),
+    aten.sub.Tensor: (_minus_zero,),
+    aten.where.self: (_where_of_known_sign,),
+    aten.mul.Tensor: (_masked_product, _times_ones),
+    aten.div.Tensor: (_stabilised_under_relu,),
+}

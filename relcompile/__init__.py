@@ -1,0 +1,81 @@
+"""relcompile: a compiler for explanations.
+
+`compile` turns a PyTorch model and a relevance rule into one static graph; `load` runs a compiled explainer with
+numpy and ONNX Runtime only. Importing this package imports neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from passes.errors import PassError, UnsupportedOperatorError, UnsupportedRuleError
+    from relcompile.compiler import compile  # noqa: A004
+    from relcompile.composites import Composite, Entry
+    from relcompile.errors import RelcompileError
+    from relcompile.explainer import Explainer
+    from relcompile.metadata import Preprocessing
+    from relcompile.reading import read_model
+    from relcompile.runtime import Explanation, ProductionExplainer, load
+    from relcompile.targets import Target
+
+_HOME = {
+    "Composite": "relcompile.composites",
+    "Entry": "relcompile.composites",
+    "Explainer": "relcompile.explainer",
+    "Explanation": "relcompile.runtime",
+    "PassError": "passes.errors",
+    "Preprocessing": "relcompile.metadata",
+    "ProductionExplainer": "relcompile.runtime",
+    "RelcompileError": "relcompile.errors",
+    "Target": "relcompile.targets",
+    "UnsupportedOperatorError": "passes.errors",
+    "UnsupportedRuleError": "passes.errors",
+    "compile": "relcompile.compiler",
+    "load": "relcompile.runtime",
+    "read_model": "relcompile.reading",
+}
+__all__ = [  # noqa: RUF022  (the same names as `_HOME`, spelt out for type checkers)
+    "compile",
+    "load",
+    "read_model",
+    "Composite",
+    "Entry",
+    "Explainer",
+    "Explanation",
+    "PassError",
+    "Preprocessing",
+    "ProductionExplainer",
+    "RelcompileError",
+    "Target",
+    "UnsupportedOperatorError",
+    "UnsupportedRuleError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOME)
+
+
+def _check_sibling() -> None:
+    """`passes` is a common name: make sure that Python finds the one that belongs to this package."""
+    spec = find_spec("passes")
+    expected = Path(__file__).resolve().parent.parent / "passes"
+    found = Path(spec.origin).resolve().parent if spec is not None and spec.origin else None
+    if found != expected:
+        raise ImportError(
+            f"relcompile needs its own package 'passes' ({expected}), but Python finds {found}; "
+            "rename that file or folder, or run `python -P`"
+        )
+
+
+_check_sibling()

@@ -1,0 +1,210 @@
+"""Explainer -> file: lowered, exported, checked against PyTorch, written whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch.fx import GraphModule
+
+from passes.pipelines import LOWER
+from passes.runner import run_passes
+from passes.stages import verify_canonical, verify_lowered
+from relcompile.errors import ExportError
+from relcompile.explainer import Explainer
+from relcompile.files import atomic_path
+from relcompile.metadata import METADATA_KEY
+
+PARITY = 2e-3  # of max|R|: a stabiliser of 1e-6 amplifies float32 rounding to about 1e-3
+_CHECK_BATCHES = (1, 3)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Largest difference between ONNX Runtime and PyTorch, relative to the largest magnitude of each output."""
+
+    errors: dict[str, float]
+
+    @property
+    def worst(self) -> float:
+        """The largest of them."""
+        return max(self.errors.values())
+
+
+def save(explainer: Explainer, path: Path, progress: Callable[[str], None] | None = None) -> Parity | None:
+    """Write `explainer` to `path`; the suffix says the format.
+
+    Returns:
+        The parity with PyTorch that was measured in ONNX Runtime (.onnx only).
+
+    Raises:
+        ExportError: see `write_onnx`; or the suffix is neither .onnx nor .pt2.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".pt2":
+        write_pt2(explainer, path)
+        return None
+    if suffix != ".onnx":
+        raise ExportError(f"{path}: the suffix must be .onnx or .pt2")
+    return write_onnx(explainer, path, progress)
+
+
+def write_pt2(explainer: Explainer, path: Path) -> None:
+    """Write a `torch.export` archive of the explainer graph."""
+    program = _exported(explainer.graph_module, explainer)
+    with atomic_path(path) as temporary:
+        torch.export.save(program, temporary, extra_files={METADATA_KEY: explainer.metadata.to_json()})
+
+
+def write_onnx(explainer: Explainer, path: Path, progress: Callable[[str], None] | None = None) -> Parity:
+    """Write one ONNX file of standard operators, with a dynamic batch and the metadata.
+
+    Raises:
+        ExportError: the exporter fails, the batch was baked in, an operator is not standard, ONNX Runtime does not
+            agree with PyTorch, or the file cannot be written. No file is left behind.
+    """
+    tell = progress or (lambda _step: None)
+    tell("lower")
+    module = lowered(explainer.graph_module)
+    tell("export to ONNX")
+    model = to_onnx(module, explainer)
+    with atomic_path(path) as temporary:
+        tell("write")
+        onnx.save_model(model, str(temporary))
+        tell("check in ONNX Runtime")
+        onnx.checker.check_model(str(temporary))
+        return check_parity(explainer, temporary)
+
+
+def lowered(module: GraphModule) -> GraphModule:
+    """A copy of the explainer graph in forward operators only; tensors are shared with the original."""
+    graph = torch.fx.Graph()  # a deep copy would turn the symbolic batch into a number
+    graph.output(graph.graph_copy(module.graph, {}))
+    duplicate = GraphModule(module, graph, class_name="Lowered")
+    run_passes(duplicate, LOWER, keeps=verify_canonical, ensures=verify_lowered)
+    return duplicate
+
+
+def to_onnx(module: GraphModule, explainer: Explainer) -> onnx.ModelProto:
+    """The lowered graph as an ONNX model that keeps the I/O contract.
+
+    Raises:
+        ExportError: the exporter fails, or the result breaks the contract.
+    """
+    metadata = explainer.metadata
+    program = _exported(module, explainer)
+    try:
+        with _quiet():
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=list(explainer.examples),
+                output_names=metadata.output_names,
+                verbose=False,
+            )
+    except Exception as error:
+        raise ExportError(f"the ONNX exporter refuses this explainer: {_first_line(error)}") from error
+    model: onnx.ModelProto = exported.model_proto  # pyright: ignore
+    _strip(model)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, metadata.to_json()
+    model.producer_name, model.producer_version = "relcompile", metadata.relcompile
+    _check_contract(model, explainer)
+    return model
+
+
+def check_parity(explainer: Explainer, path: Path) -> Parity:
+    """Run the file in ONNX Runtime on several batch sizes and compare with the explainer in PyTorch.
+
+    Raises:
+        ExportError: an output differs by more than `PARITY` relative to its largest magnitude.
+        RuntimeUnavailableError: ONNX Runtime is not installed.
+    """
+    from relcompile.runtime import load
+
+    production = load(path, device="cpu")
+    names, errors = explainer.metadata.output_names, dict[str, float]()
+    for batch in _CHECK_BATCHES:
+        arguments = explainer.example_arguments(batch)
+        with torch.no_grad():
+            expected = explainer(*arguments)
+        feeds = dict(zip(explainer.examples, (a.numpy() for a in arguments), strict=True))
+        actual: list[np.ndarray[Any, Any]] = production._session.run(names, feeds)
+        for name, a, e in zip(names, actual, expected, strict=True):
+            errors[name] = max(errors.get(name, 0.0), _relative_error(a, e.numpy()))
+    parity = Parity(errors)
+    if not parity.worst <= PARITY:
+        listing = ", ".join(f"{name} {error:.2e}" for name, error in errors.items())
+        raise ExportError(f"ONNX Runtime and PyTorch disagree by more than {PARITY:g} of the maximum: {listing}")
+    return parity
+
+
+def _relative_error(actual: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
+    if actual.shape != expected.shape or not np.isfinite(actual).all():
+        return float("inf")
+    scale = float(np.abs(expected).max(initial=0.0))
+    return float(np.abs(actual - expected).max(initial=0.0)) / (scale or 1.0)
+
+
+def _exported(module: GraphModule, explainer: Explainer) -> torch.export.ExportedProgram:
+    batch = torch.export.Dim("batch", min=1)
+    arguments = explainer.example_arguments(2)
+    shapes = tuple({0: batch} for _ in arguments)
+    try:
+        with _quiet():
+            return torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
+    except Exception as error:
+        raise ExportError(f"the explainer graph cannot be exported: {_first_line(error)}") from error
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove what names the machine that built the file, and intermediate shapes."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.graph.value_info[:]
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]
+
+
+def _check_contract(model: onnx.ModelProto, explainer: Explainer) -> None:
+    """Named inputs and outputs, a batch that is not a number, standard operators, no functions."""
+    for value in (*model.graph.input, *model.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if not dims or not dims[0].dim_param:
+            raise ExportError(f"{value.name}: the exporter fixed the batch size; the model depends on it")
+        dims[0].dim_param = "batch"
+    names = [value.name for value in model.graph.input]
+    if names != list(explainer.examples):
+        raise ExportError(f"the exporter named the inputs {names}, not {list(explainer.examples)}")
+    foreign = sorted({f"{n.domain}::{n.op_type}" for n in model.graph.node if n.domain not in ("", "ai.onnx")})
+    if foreign or model.functions:
+        raise ExportError(f"the graph holds operators outside the ONNX standard: {', '.join(foreign)}")
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters warn about, and log, their own internals."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,69 @@
+"""Writing files so that a crash, a full disk or an interrupt never leaves half of one."""
+
+import contextlib
+import os
+import secrets
+import stat
+import zipfile
+from collections.abc import Generator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relcompile.errors import ExportError
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path) -> Generator[Path]:
+    """A temporary path to write to; it becomes `target` if the block ends well and is removed if it does not.
+
+    The temporary file lies in the target's folder and has the target's suffix. What `target` was before stays
+    readable until the new file is complete. A target that is a symbolic link stays one.
+
+    Raises:
+        ExportError: The folder is missing or not writable, the disk is full, or `target` is something other
+            than a regular file; raised before the block runs where this can be known.
+    """
+    final = Path(os.path.realpath(target))
+    temporary = final.with_name(f".relcompile-{secrets.token_hex(8)}{final.suffix}")
+    try:
+        if not _is_file_or_free(final):
+            kind = "a folder" if final.is_dir() else "not a regular file"
+            raise ExportError(f"cannot write {target}: it is {kind}; give the path of a file")
+        temporary.touch(exist_ok=False)  # fails now, not after minutes of work inside the block
+        temporary.unlink()
+        yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        temporary.replace(final)
+    except OSError as error:
+        raise ExportError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _is_file_or_free(path: Path) -> bool:
+    """Whether a file can take this name; raises OSError if none ever can, for its length or folder."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return True
+
+
+def save_arrays(path: Path, /, **arrays: NDArray[np.generic]) -> None:
+    """Write the arrays to an uncompressed .npz file that `numpy.load` reads; equal arrays give equal bytes.
+
+    Unlike `numpy.savez` this writes to exactly `path`, takes every name (also "file") and never pickles.
+
+    Raises:
+        ExportError: `path` cannot be written, or an array holds Python objects.
+    """
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise ExportError(f"cannot write {path}: the array {name} holds Python objects, not numbers")
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)

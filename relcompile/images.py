@@ -1,0 +1,101 @@
+"""From a photograph in a file to the array that a model takes."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from relcompile.errors import InputSpecError
+from relcompile.metadata import Preprocessing
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def load_image(path: Path | str) -> Image.Image:
+    """The photograph in RGB, 8 bits a channel, turned upright as its EXIF orientation says.
+
+    Transparency is dropped and the first frame of an animation is taken, as model pipelines do.
+
+    Raises:
+        InputSpecError: The file is missing, is not an image that Pillow reads, is damaged or unreasonably
+            large, or has more than 8 bits a channel (Pillow would clip those).
+    """
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            mode = image.mode
+            upright = image.convert("RGB")
+    except FileNotFoundError as error:
+        raise InputSpecError(f"the image {path} does not exist") from error
+    except (
+        Exception
+    ) as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
+        raise InputSpecError(f"the image {path} cannot be read: {error}") from error
+    if mode.startswith(("I", "F")):
+        raise InputSpecError(
+            f"the image {path} has more than 8 bits a channel (mode {mode}); save it with 8 bits"
+        )
+    return upright
+
+
+def preprocess(
+    image: Image.Image, preprocessing: Preprocessing, height_width: tuple[int, int]
+) -> tuple[NDArray[np.float32], Image.Image]:
+    """The model's input, and the part of the photograph that the model sees.
+
+    Sizes round as those of torchvision's `Resize` and `CenterCrop` do. If neither is asked for, the
+    whole photograph is resized to `height_width`, whatever its aspect ratio.
+
+    Args:
+        image: An RGB photograph.
+        preprocessing: What the model expects.
+        height_width: Height and width of the model's input, in pixels.
+
+    Returns:
+        The array (1, 3, H, W) with its channels in the order of `preprocessing`, and the view (H, W) in RGB.
+
+    Raises:
+        InputSpecError: The photograph is smaller than the crop, or the result is not `height_width`.
+    """
+    height, width = height_width
+    view = image.convert("RGB")
+    resampling = _RESAMPLING[preprocessing.interpolation]
+    if preprocessing.resize is None and preprocessing.crop is None:
+        view = view.resize((width, height), resampling)
+    if preprocessing.resize is not None:
+        view = _resize_shorter_side(view, preprocessing.resize, resampling)
+    if preprocessing.crop is not None:
+        view = _centre_crop(view, preprocessing.crop)
+    if view.size != (width, height):
+        raise InputSpecError(
+            f"resize={preprocessing.resize} and crop={preprocessing.crop} make the "
+            f"{image.width}x{image.height} photograph {view.width}x{view.height} (width x height), but the "
+            f"model takes {width}x{height}; correct the preprocessing, or crop the photograph"
+        )
+    pixels = np.asarray(view, dtype=np.float32)
+    pixels = pixels[..., ::-1] if preprocessing.channels == "BGR" else pixels
+    normalised = pixels / np.float32(preprocessing.scale) - np.array(preprocessing.mean, np.float32)
+    normalised /= np.array(preprocessing.std, np.float32)  # (H, W, 3)
+    return np.ascontiguousarray(normalised.transpose(2, 0, 1)[None]), view
+
+
+def _resize_shorter_side(image: Image.Image, side: int, resampling: Image.Resampling) -> Image.Image:
+    """The image with its shorter side `side` pixels long and its aspect ratio kept."""
+    shorter = min(image.size)
+    if shorter == side:
+        return image
+    # The factor comes first and the division truncates, as torchvision has it.
+    size = [side if length == shorter else int(side * length / shorter) for length in image.size]
+    return image.resize((size[0], size[1]), resampling)
+
+
+def _centre_crop(image: Image.Image, side: int) -> Image.Image:
+    """The square of `side` pixels in the centre of the image."""
+    if min(image.size) < side:
+        raise InputSpecError(
+            f"the photograph is {image.width}x{image.height} pixels, too small to cut {side}x{side} from its "
+            "centre; give a larger photograph or a preprocessing that resizes"
+        )
+    left, top = (round((length - side) / 2) for length in image.size)
+    return image.crop((left, top, left + side, top + side))

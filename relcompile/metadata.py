@@ -1,0 +1,247 @@
+"""What an explainer file says about itself: one JSON object, stored in the ONNX file's metadata properties.
+
+The compiler writes it and the runtime reads it, so this module imports only the standard library and errors.
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, Self, cast, get_args, get_origin, get_type_hints
+
+from relcompile.errors import ExplainerFileError
+
+METADATA_KEY = "relcompile"  # of the JSON text in the ONNX file's metadata_props
+FORMAT = 1  # the format version that this relcompile writes, and the only one it reads
+ABSORBED_OUTPUT = "absorbed"  # the output with the relevance that each layer absorbed, if the file has one
+
+TargetMode = Literal["index", "argmax", "fixed", "seed"]
+_WIDTHS = {"bool": "", "float": "16 32 64", "int": "8 16 32 64", "uint": "8 16 32 64"}
+_DTYPES = frozenset(kind + width for kind, widths in _WIDTHS.items() for width in widths.split(" "))
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """One layer and the rule it was given.
+
+    Args:
+        name: The user's own name, "layer1.0.conv1".
+        operator: What the layer computes, "conv2d"; `kind` is the operator's kind, "affine".
+        rule: The rule with its parameters, "z+(bias=none, epsilon=1e-09)".
+        parameters: Number of weights and biases, 0 or more.
+    """
+
+    name: str
+    operator: str
+    kind: str
+    rule: str
+    parameters: int
+
+    def __post_init__(self) -> None:
+        _require(self.parameters >= 0, f"parameters is {self.parameters}, which is negative")
+
+
+@dataclass(frozen=True)
+class TargetRecord:
+    """How the class to explain is chosen.
+
+    Args:
+        mode: "index": an int64 input (batch,); "argmax": the file explains the best class; "fixed": always
+            `index`; "seed": a floating-point input (batch, classes) is the relevance of the output itself.
+        index: The class of mode "fixed", else None.
+        classes: Number of classes, None if the explained output is not (batch, classes).
+    """
+
+    mode: TargetMode
+    index: int | None = None
+    classes: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.classes is None or self.classes > 0, f"classes is {self.classes}, but must be positive")
+        _require(
+            (self.mode == "fixed") == (self.index is not None),
+            'index belongs to mode "fixed" and to no other',
+        )
+        limit = math.inf if self.classes is None else self.classes
+        _require(
+            self.index is None or 0 <= self.index < limit, f"index {self.index} is not one of {limit} classes"
+        )
+
+
+@dataclass(frozen=True)
+class InputRecord:
+    """One of the model's own inputs.
+
+    Args:
+        name: Its name in the graph.
+        shape: One entry a dimension: a size, or a symbol ("batch") for a size that the caller chooses. Equal
+            symbols are equal sizes, in all inputs.
+        dtype: numpy's name of its dtype, "float32".
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+
+    def __post_init__(self) -> None:
+        sizes = [size for size in self.shape if isinstance(size, int)]
+        _require(all(size > 0 for size in sizes), f"shape {list(self.shape)} has a size that is not positive")
+        _require(self.dtype in _DTYPES, f'dtype "{self.dtype}" is not one that numpy and ONNX share')
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a photograph becomes the model's input: resize, crop, reorder channels, scale, normalise.
+
+    Args:
+        resize: Length in pixels that the shorter side gets, None to leave the size.
+        interpolation: How `resize` interpolates (both antialiased, as Pillow does).
+        crop: Side in pixels of the square cut from the centre, None to cut nothing.
+        mean: Subtracted after scaling; three values in the order of `channels`.
+        std: Divided by last; three positive values in the order of `channels`.
+        channels: Order of the colour channels in the array.
+        scale: Pixel values 0..255 are divided by this first; positive, usually 255.
+    """
+
+    resize: int | None
+    interpolation: Literal["bilinear", "bicubic"]
+    crop: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: Literal["RGB", "BGR"] = "RGB"
+    scale: float = 255.0
+
+    def __post_init__(self) -> None:
+        _require(
+            len(self.mean) == len(self.std) == 3, "mean and std must have three values each, one a channel"
+        )
+        _require(all(value > 0 for value in (*self.std, self.scale)), "std and scale must be positive")
+        sides = [side for side in (self.resize, self.crop) if side is not None]
+        _require(all(side > 0 for side in sides), "resize and crop must be positive")
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Everything that an explainer file says about itself.
+
+    Args:
+        relcompile: Version of relcompile that wrote the file; `torch`: of PyTorch that captured the model.
+        rule: The rule the user asked for, "z+".
+        layers: Every layer with its own rule, in the order of the graph.
+        target: How the class to explain is chosen.
+        inputs: The model's own inputs, in the order of `forward`.
+        outputs: Names of the model's own outputs; `explained` is the one that is explained.
+        relevance: Names of the relevance outputs, one for each explained input, in the order of `inputs`.
+        absorbed: Whether the output "absorbed", shape (batch, number of layers), exists.
+        weights_sha256: Checksum of the weights, in hexadecimal.
+        class_names: One name a class, or None.
+        preprocessing: How a photograph becomes the input, or None.
+        format: Version of this contract.
+
+    Raises:
+        ValueError: Fields contradict each other.
+    """
+
+    relcompile: str
+    torch: str
+    rule: str
+    layers: tuple[LayerRecord, ...]
+    target: TargetRecord
+    inputs: tuple[InputRecord, ...]
+    outputs: tuple[str, ...]
+    explained: str
+    relevance: tuple[str, ...]
+    absorbed: bool
+    weights_sha256: str
+    class_names: tuple[str, ...] | None = None
+    preprocessing: Preprocessing | None = None
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        _require(bool(self.inputs), "there are no inputs")
+        _require(bool(self.relevance), "there are no relevance outputs")
+        _require(
+            self.explained in self.outputs,
+            f'explained is "{self.explained}", which is not one of the outputs',
+        )
+        names = self.output_names
+        _require(len(set(names)) == len(names), f"an output name occurs twice: {', '.join(names)}")
+        known = None if self.class_names is None else len(self.class_names)
+        _require(
+            None in (known, self.target.classes) or known == self.target.classes,
+            f"there are {known} class names for {self.target.classes} classes",
+        )
+
+    @property
+    def output_names(self) -> list[str]:
+        """All outputs of the graph: the model's own, the relevance and, if there is one, "absorbed"."""
+        return [*self.outputs, *self.relevance, *([ABSORBED_OUTPUT] if self.absorbed else [])]
+
+    def to_json(self) -> str:
+        """The JSON text that `from_json` reads back."""
+        return json.dumps(dataclasses.asdict(self), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read and check the JSON text of an explainer file; fields that are not known are ignored.
+
+        Raises:
+            ExplainerFileError: The text is not JSON, has another format version, lacks a field, or has
+                a field of a wrong type or with an impossible value; the message names the field.
+        """
+        try:
+            raw: object = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ExplainerFileError(f"the relcompile metadata is not JSON: {error}") from error
+        version = cast("dict[str, object]", raw).get("format") if isinstance(raw, dict) else None
+        if type(version) is int and version != FORMAT:
+            raise ExplainerFileError(
+                f"the relcompile metadata has format version {version}, this relcompile reads {FORMAT}; "
+                "use the relcompile that wrote the file, or compile the model again"
+            )
+        return cast("Self", _decode(cls, raw, "metadata"))
+
+
+def _require(condition: bool, problem: str) -> None:
+    """Raise ValueError unless the condition holds."""
+    if not condition:
+        raise ValueError(problem)
+
+
+def _decode(annotation: Any, value: object, where: str) -> object:
+    """The JSON value as the annotated type; `where` is the field's path, for the error."""
+    origin, options = get_origin(annotation), get_args(annotation)
+    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+        return _decode_record(annotation, value, where)
+    if origin is tuple and isinstance(value, list):
+        items = cast("list[object]", value)
+        return tuple(_decode(options[0], item, f"{where}[{i}]") for i, item in enumerate(items))
+    if origin is UnionType and NoneType in options:
+        return None if value is None else _decode(options[0], value, where)
+    if origin is UnionType and type(value) in options:
+        return value
+    if origin is Literal and isinstance(value, str) and value in options:
+        return value
+    if annotation is float and type(value) in (int, float) and math.isfinite(cast("float", value)):
+        return float(cast("float", value))
+    if type(value) is annotation and annotation is not float:
+        return value
+    expected = str(annotation) if origin else getattr(annotation, "__name__", annotation)
+    raise ExplainerFileError(f"{where} is {json.dumps(value)[:80]}, but should be {expected}")
+
+
+def _decode_record(record: type, value: object, where: str) -> object:
+    """The JSON object as the dataclass `record`."""
+    if not isinstance(value, dict):
+        raise ExplainerFileError(f"{where} is {json.dumps(value)[:80]}, but should be a JSON object")
+    entries = cast("dict[str, object]", value)
+    hints = get_type_hints(record)
+    missing = [name for name in hints if name not in entries]
+    if missing:
+        raise ExplainerFileError(f"{where} lacks {', '.join(missing)}")
+    fields = {name: _decode(hint, entries[name], f"{where}.{name}") for name, hint in hints.items()}
+    try:
+        return record(**fields)
+    except ValueError as error:
+        raise ExplainerFileError(f"{where}: {error}") from error

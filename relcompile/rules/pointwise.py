@@ -1,0 +1,68 @@
+"""Rules for activations, for constants that are added, and for products."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from passes.emitter import Value
+from passes.messages import Message, Messages
+from passes.operators.activation import ActivationCall
+from passes.operators.arithmetic import MatmulCall, ProductCall, QuotientCall, ShiftCall
+from passes.operators.call import Call
+
+
+@final
+@dataclass(frozen=True)
+class PassThrough:
+    """Relevance passes an activation, or an added constant, as it is.
+
+    Equation: R_z = R_y. As a multiplier m_z = m_y y / z; for ReLU that is the mask [z > 0]. Where f(0) ≠ 0
+        (sigmoid, softplus, an added constant) y / z has a pole, and relevance itself is carried.
+    Shapes: all like z.
+    Conserves: exactly.
+    Source: Bach et al. 2015, section "Pixel-wise decomposition for multilayer networks"; zennit's `Pass`.
+    """
+
+    applies_to: ClassVar[tuple[type[Call], ...]] = (ActivationCall, ShiftCall)
+
+    def propagate(self, call: ActivationCall | ShiftCall, arriving: Message, /) -> Messages:
+        if isinstance(call, ActivationCall) and call.vanishes_at_zero and arriving.has_multiplier:
+            return (Message(call.operand(0), lambda: self._multiplier(call, arriving), lambda: arriving.relevance),)
+        relevance = arriving.relevance
+        return (Message.of_relevance(call.operand(0), relevance.sum_to(call.operand(0))),)
+
+    @staticmethod
+    def _multiplier(call: ActivationCall, arriving: Message) -> Value:
+        if call.is_relu:
+            return call.adjoint(arriving.multiplier)[0]  # pyright: ignore
+        z = call.x
+        return arriving.multiplier * (call.output / z.ones().where(z.equals(0.0), z))
+
+
+@final
+@dataclass(frozen=True)
+class SignalTakesAll:
+    """In a product of a signal and a gate the signal takes all relevance; of two signals each takes half.
+
+    Equation: y = s g: R_s = R_y, R_g = 0; y = a b: R_a = R_b = R_y / 2. The gate is the operand that comes out
+        of a bounded non-linearity (sigmoid, hardsigmoid, tanh, softmax), or that is broadcast; in y = a / b it is b.
+    Conserves: exactly.
+    Source: Arras et al. 2017 (LSTM gates); Achtibat et al. 2024, equation 8 (the uniform half).
+    """
+
+    applies_to: ClassVar[tuple[type[Call], ...]] = (ProductCall, MatmulCall, QuotientCall)
+
+    def propagate(self, call: ProductCall | MatmulCall | QuotientCall, arriving: Message, /) -> Messages:
+        if len(call.operands) == 1:
+            return (Message.of_relevance(call.operand(0), arriving.relevance.sum_to(call.operand(0))),)
+        parts = call.adjoint(arriving.multiplier)
+        signal = call.signal
+        if signal is None:
+            return tuple(
+                None if part is None else Message.of_multiplier(call.operand(position), part * 0.5)
+                for position, part in enumerate(parts)
+            )
+        chosen = parts[signal]
+        message = None if chosen is None else Message.of_multiplier(call.operand(signal), chosen)
+        return tuple(message if position == signal else None for position in range(len(parts)))

@@ -1,0 +1,105 @@
+"""What is explained: the target modes, and the message each puts at the explained output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch.fx import GraphModule
+
+from passes.emitter import Emitter, Value, aten
+from passes.messages import Message
+from relcompile.composites import Form
+from relcompile.errors import TargetError
+
+Mode: TypeAlias = Literal["index", "argmax", "fixed", "seed"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which entry of the explained output (N, classes, ...) is explained.
+
+    Args:
+        mode: "index": a runtime input `target` int64 (N,); "argmax": the largest entry; "fixed": always `index`;
+            "seed": a runtime input `target` of the output's shape, relevance (or, for gradients, a cotangent).
+        index: the class of the mode "fixed".
+    """
+
+    mode: Mode = "index"
+    index: int | None = None
+
+    @classmethod
+    def parse(cls, text: str | int) -> Target:
+        """ "index", "argmax", "seed" or a class number.
+
+        Raises:
+            TargetError: anything else.
+        """
+        if text in ("index", "argmax", "seed"):
+            return cls(text)
+        try:
+            return cls("fixed", int(text))
+        except ValueError:
+            raise TargetError(f"target {text!r} must be index, argmax, seed or a class number") from None
+
+    @property
+    def is_input(self) -> bool:
+        """The explainer has an input `target`."""
+        return self.mode in ("index", "seed")
+
+
+def add_target(module: GraphModule, target: Target, output: Value, form: Form) -> Callable[[Value], Message]:
+    """Add the input `target`, if the mode has one; returns what writes the message at the output.
+
+    Raises:
+        TargetError: a fixed class that the output does not have, or an output without a class axis.
+    """
+    classes = _classes(output, target)
+    emit = Emitter(module)
+    given = _placeholder(module, target, output) if target.is_input else None
+    if target.mode == "seed" and given is not None:
+        by_form = Message.of_multiplier if form == "multiplier" else Message.of_relevance
+        return lambda value: by_form(value, emit.value(given))
+
+    def seed(value: Value) -> Message:
+        if classes is None:
+            return Message.of_multiplier(value, value.ones())
+        shape = [1, classes] + [1] * (value.ndim - 2)
+        positions = value.emit.constant("classes", torch.arange(classes).reshape(shape))
+        if target.mode == "fixed":
+            chosen = positions.equals(target.index or 0)
+        else:
+            index = value.emit.value(given) if given else value.emit.call(aten.argmax.default, value, 1)
+            if given or value.ndim == 2:
+                index = index.reshape([-1] + [1] * (value.ndim - 1))
+            else:
+                index = value.emit.call(aten.unsqueeze.default, index, 1)
+            chosen = value.emit.call(aten.eq.Tensor, index, positions)
+        return Message.of_multiplier(value, value.ones().where(chosen, 0.0))
+
+    return seed
+
+
+def _classes(output: Value, target: Target) -> int | None:
+    """Size of the class axis; None for an output of one number per sample, which needs no target."""
+    shape = output.shape
+    if len(shape) < 2 or not isinstance(shape[1], int):
+        return None
+    if target.index is not None and not 0 <= target.index < shape[1]:
+        raise TargetError(f"target {target.index} does not exist: the explained output has {shape[1]} classes")
+    return shape[1]
+
+
+def _placeholder(module: GraphModule, target: Target, output: Value) -> torch.fx.Node:
+    last = module.graph.find_nodes(op="placeholder")[-1]
+    with module.graph.inserting_after(last):
+        node = module.graph.placeholder("target")
+    fake = output.fake
+    with fake.fake_mode:  # pyright: ignore
+        if target.mode == "seed":
+            node.meta["val"] = torch.empty_like(fake)
+        else:
+            node.meta["val"] = fake.new_empty((fake.shape[0],), dtype=torch.int64)
+    return node
