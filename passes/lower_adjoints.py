@@ -2,18 +2,20 @@
 
 1. stride-1 transposed convolution -> convolution with flipped, transposed weights (0.75 of the time for dense
    3x3 kernels on ONNX Runtime's CPU provider, 0.15 to 0.45 for depthwise ones); strided ones stay
-2. max-pool adjoint -> compare every window position with the maximum; the first that equals it takes the window's
-   multiplier, and what it took is gone. No Indices output, which is slow, and no scatter
+2. max-pool adjoint -> one axis after the other: compare every window position with the maximum; the first that
+   equals it takes the window's multiplier, and what it took is gone. No Indices output, which is slow, no scatter
 3. average-pool adjoint -> nearest-neighbour resize if windows tile the input, else a depthwise transposed
    convolution with ones
+4. where(c, m, 0) -> m c (0.75 of the time)
 
-Guarantees: equal numbers up to rounding; the first of equal maxima wins, as in torch. `*_backward` operators of
-pools are gone. Those of activations stay: the exporter decomposes them.
+Guarantees: equal numbers up to rounding for finite values; the first of equal maxima wins, as in torch. `*_backward`
+operators of pools are gone. Those of activations stay: the exporter decomposes them.
 """
 
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar, final
 
@@ -34,7 +36,7 @@ class LowerAdjoints:
     def apply(self, module: GraphModule, /) -> int:
         count = rewrite_calls(module, _POOLS)
         count += erase_unused(module)
-        return count + rewrite_calls(module, {aten.convolution.default: _transposed_convolution})
+        return count + rewrite_calls(module, _OTHERS)
 
 
 def _transposed_convolution(node: Node, emit: Emitter) -> Value | None:
@@ -62,79 +64,86 @@ def _transposed_convolution(node: Node, emit: Emitter) -> Value | None:
 
 
 def _max_pool(node: Node, emit: Emitter) -> Value:
+    """A maximum over a window is a maximum over its last axis, then the one before, ...: undo them in turn.
+
+    The first of the rows that hold the maximum wins, then the first element in it: the first in row-major order.
+    """
     m, x = emit.value(node.args[0]), emit.value(node.args[1])  # pyright: ignore
     kernel, stride, padding, dilation, ceil = (argument(node, k) for k in range(2, 7))
-    forward = aten.max_pool2d.default if len(kernel) == 2 else aten.max_pool3d.default
-    y = emit.call(forward, x, kernel, stride, padding, dilation, ceil)
-    windows = y.shape[2:]
-    reach = [(o - 1) * st + d * (k - 1) + 1 for o, st, d, k in zip(windows, stride, dilation, kernel, strict=True)]
-    padded = _pad_to(x, padding, reach, float("-inf"))
-    taken = dict[tuple[int, ...], Value]()
-    for offset in product(*map(range, kernel)):
-        start = [o * d for o, d in zip(offset, dilation, strict=True)]
-        candidate = _strided(padded, start, stride, windows)
-        share = m.where(candidate.equals(y), 0.0)
-        taken[tuple(start)] = share
-        m = m - share
-    return _interleaved(taken, stride, windows, padding, x)
+    rank = len(kernel)
+    forward = aten.max_pool2d.default if rank == 2 else aten.max_pool3d.default
+    stages = [x]
+    for axis in reversed(range(rank)):
+        here = _only(axis, rank)
+        window = [here(kernel, 1), here(stride, 1), here(padding, 0), here(dilation, 1), ceil]
+        stages.append(emit.call(forward, stages[-1], *window))
+    for axis in range(rank):
+        pooled, source = stages[rank - axis], stages[rank - axis - 1]
+        geometry = _Window(axis + 2, kernel[axis], stride[axis], padding[axis], dilation[axis])
+        m = _first_maximum_takes_all(m, source, pooled, geometry)
+    return m
 
 
-def _strided(value: Value, start: list[int], stride: list[int], count: tuple[int, ...]) -> Value:
-    """Elements start, start + stride, ... (`count` of them) along every spatial axis."""
-    for axis, (first, step, number) in enumerate(zip(start, stride, count, strict=True), start=2):
-        value = value.slice(axis, first, first + step * (number - 1) + 1, step)
-    return value
+def _only(axis: int, rank: int) -> Callable[[list[int], int], list[int]]:
+    """Window parameters of one axis; `neutral` elsewhere."""
+    return lambda values, neutral: [values[d] if d == axis else neutral for d in range(rank)]
 
 
-def _interleaved(
-    parts: dict[tuple[int, ...], Value], stride: list[int], windows: tuple[int, ...], padding: list[int], x: Value
-) -> Value:
-    """Adjoint of `_strided`: put the parts back to start + stride * window, add what overlaps, drop the padding."""
-    steps = [max(start[d] for start in parts) // st for d, st in enumerate(stride)]
-    cells = [w + extra for w, extra in zip(windows, steps, strict=True)]
-    planes = dict[tuple[int, ...], Value]()
-    for start, part in parts.items():
-        phase = tuple(s % st for s, st in zip(start, stride, strict=True))
-        shift = [s // st for s, st in zip(start, stride, strict=True)]
-        after = [c - w - s for c, w, s in zip(cells, windows, shift, strict=True)]
-        amounts = [a for pair in zip(reversed(shift), reversed(after), strict=True) for a in pair]
-        plane = part.pad(amounts)
-        planes[phase] = planes[phase] + plane if phase in planes else plane
-    zero = next(iter(planes.values())).zeros() if len(planes) < prod(stride) else None
-    ordered = [planes.get(phase, zero) for phase in product(*map(range, stride))]
-    whole = _depth_to_space([plane for plane in ordered if plane is not None], stride)
-    start = [0, 0, *padding]
-    for axis in range(2, x.ndim):
-        size = whole.shape[axis]
-        missing = start[axis] + x.shape[axis] - size
-        if missing > 0:
-            whole = whole.pad([0, 0] * (x.ndim - axis - 1) + [0, missing])
-        whole = whole.slice(axis, start[axis], start[axis] + x.shape[axis])
-    return whole
+@dataclass(frozen=True)
+class _Window:
+    """The windows of a pool along one axis."""
+
+    axis: int
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int
 
 
-def _depth_to_space(planes: list[Value], stride: list[int]) -> Value:
-    """One plane per phase -> the interleaved whole."""
-    if len(planes) == 1:
-        return planes[0]
-    emit, first, rank = planes[0].emit, planes[0], len(stride)
-    if rank == 2 and stride[0] == stride[1]:
-        stacked = emit.call(aten.stack.default, planes, 2)
-        merged = stacked.reshape([first.shape[0], first.shape[1] * len(planes), *first.shape[2:]])
-        return emit.call(aten.pixel_shuffle.default, merged, stride[0])
-    stacked = emit.call(aten.stack.default, planes, 2)
-    cells = first.shape[2:]
-    split = stacked.reshape([*first.shape[:2], *stride, *cells])
-    order = [0, 1, *(axis for d in range(rank) for axis in (2 + rank + d, 2 + d))]
-    return split.permute(order).reshape([*first.shape[:2], *(c * s for c, s in zip(cells, stride, strict=True))])
+def _first_maximum_takes_all(m: Value, x: Value, y: Value, window: _Window) -> Value:
+    """Adjoint of the maximum `y` of `x` along one axis."""
+    axis, count, size = window.axis, y.shape[window.axis], x.shape[window.axis]
+    if window.kernel == window.stride == 1:
+        return m
+    reach = (count - 1) * window.stride + (window.kernel - 1) * window.dilation + 1
+    padded = _padded(x, axis, window.padding, max(reach - window.padding - size, 0), float("-inf"))
+    starts = [offset * window.dilation for offset in range(window.kernel)]
+    shares = dict[int, Value]()
+    for start in starts[:-1]:
+        candidate = padded.slice(axis, start, start + window.stride * (count - 1) + 1, window.stride)
+        shares[start] = m * candidate.equals(y)
+        m = m - shares[start]
+    shares[starts[-1]] = m  # nobody before it was the maximum
+    whole = _interleaved(shares, window, count)
+    short = max(window.padding + size - whole.shape[axis], 0)
+    return _padded(whole, axis, 0, short).slice(axis, window.padding, window.padding + size)
 
 
-def _pad_to(x: Value, padding: list[int], reach: list[int], value: float) -> Value:
-    """x with `padding` in front and, behind, whatever the last window needs (or less than nothing)."""
-    sizes = x.shape[2:]
-    behind = [r - p - size for r, p, size in zip(reach, padding, sizes, strict=True)]
-    amounts = [a for pair in zip(reversed(padding), (max(b, 0) for b in reversed(behind)), strict=True) for a in pair]
-    return x.pad(amounts, value)
+def _interleaved(shares: dict[int, Value], window: _Window, count: int) -> Value:
+    """Put the share of every window position back to start + stride * window, adding what overlaps."""
+    axis, stride = window.axis, window.stride
+    cells = count + max(shares) // stride
+    planes: list[Value | None] = [None] * stride
+    for start, share in shares.items():
+        shift = start // stride
+        plane, known = _padded(share, axis, shift, cells - count - shift), planes[start % stride]
+        planes[start % stride] = plane if known is None else known + plane
+    zeros = next(plane for plane in planes if plane is not None).zeros() if None in planes else None
+    filled = [plane or zeros for plane in planes]
+    if stride == 1:
+        return filled[0]  # pyright: ignore
+    stacked = filled[0].emit.call(aten.stack.default, filled, axis + 1)  # pyright: ignore
+    shape = list(stacked.shape)
+    return stacked.reshape([*shape[:axis], cells * stride, *shape[axis + 2 :]])
+
+
+def _padded(value: Value, axis: int, before: int, after: int, fill: float = 0.0) -> Value:
+    return value.pad([0, 0] * (value.ndim - axis - 1) + [before, after], fill)
+
+
+def _mask(node: Node, emit: Emitter) -> Value | None:
+    condition, value, otherwise = node.args
+    return emit.value(value) * emit.value(condition) if otherwise == 0 else None  # pyright: ignore
 
 
 def _average_pool(node: Node, emit: Emitter) -> Value:
@@ -188,4 +197,9 @@ _POOLS: dict[Any, Rewrite] = {
     aten.max_pool3d_with_indices_backward.default: _max_pool,
     aten.avg_pool2d_backward.default: _average_pool,
     aten.avg_pool3d_backward.default: _average_pool,
+}
+
+_OTHERS: dict[Any, Rewrite] = {
+    aten.convolution.default: _transposed_convolution,
+    aten.where.ScalarOther: _mask,
 }

@@ -7,7 +7,8 @@ Relies on the signs of values. Numbers may change by rounding only. In the order
 3. where(x >= 0, a, b), x >= 0 -> a
 4. where(y > 0, m, 0) y -> m y             the mask of a ReLU before a product with its output
 5. ones(x) y -> y,  y / 1 -> y
-6. where(z >= 0, z + e, z - e) under R y, y = relu(z) -> y + e        the numerator is 0 where z <= 0
+6. (m y) / ⟨z⟩ε with y = relu(z) -> (m y) / (y + ε)      the numerator is 0 where z <= 0
+   (m z) / ⟨z⟩ε -> m (|z| / (|z| + ε))                    ⟨z⟩ε = where(z >= 0, z + ε, z - ε)
 7. W x + c with a number c -> W x + b, b = c
 """
 
@@ -104,15 +105,18 @@ def _times_ones(node: Node, _emit: Emitter) -> Node | None:
     return None
 
 
-def _stabilised_under_relu(node: Node, emit: Emitter) -> Value | None:
-    """(m y) / ⟨z⟩ε -> (m y) / (y + ε)."""
+def _over_stabilised(node: Node, emit: Emitter) -> Value | None:
+    """A quotient whose denominator is ⟨z⟩ε and whose numerator has z, or relu(z), as a factor."""
     numerator, denominator = node.args[:2]
     z, epsilon = _stabilised(denominator)
     if z is None or not isinstance(numerator, Node) or numerator.target is not aten.mul.Tensor:
         return None
-    for y in numerator.args[:2]:
+    for y, m in (numerator.args[:2], numerator.args[1::-1]):
         if isinstance(y, Node) and y.target is aten.relu.default and y.args[0] is z:
             return emit.value(numerator) / (emit.value(y) + epsilon)
+        if y is z and isinstance(m, Node):
+            magnitude = emit.call(aten.abs.default, z)
+            return emit.value(m) * (magnitude / (magnitude + epsilon))
     return None
 
 
@@ -158,5 +162,5 @@ _TABLE: dict[Any, tuple[Simplification, ...]] = {
     aten.sub.Tensor: (_minus_zero,),
     aten.where.self: (_where_of_known_sign,),
     aten.mul.Tensor: (_masked_product, _times_ones),
-    aten.div.Tensor: (_stabilised_under_relu,),
+    aten.div.Tensor: (_over_stabilised,),
 }

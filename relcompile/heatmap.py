@@ -74,7 +74,7 @@ def save_heatmap(
 
     The heatmap is the sum over the channels, with white at zero and equal colour limits on both sides: the
     99.5th percentile of |R|, which the picture states. An outline encloses the tenth of the area with the
-    largest smoothed |R|, so that colour is not the only cue. pyplot and its global figures are not touched.
+    largest smoothed |R| (less, if less has any), so that colour is not the only cue. pyplot and its global figures are not touched.
 
     Args:
         path: The PNG file to write, whatever its suffix.
@@ -132,7 +132,8 @@ def _describe(found: _Map, *, outlined: bool) -> str:
     sentences = [
         "Red speaks for the explained output, blue against it, white is zero.",
         f"Colours end at ±{found.limit:.3g}, {end}.",
-        f"The outline encloses the {_AREA:.0%} of the area with the most |relevance| (smoothed)." * outlined,
+        f"The outline encloses at most {_AREA:.0%} of the area, with the most |relevance| (smoothed)."
+        * outlined,
     ]
     return " ".join(sentences).strip()
 
@@ -173,7 +174,8 @@ def _draw_overlay(axis: Axes, image: Image.Image, found: _Map) -> None:
     axis.imshow(found.values, cmap=_COLOURS, norm=found.norm, alpha=alpha)
     axis.set_title("Overlay")
     smooth = _blur(np.abs(found.values), sigma=max(found.values.shape) / 60)
-    level = float(np.quantile(smooth, 1 - _AREA))
+    # If less than that area has relevance at all, the outline is that of anything worth mentioning.
+    level = float(np.quantile(smooth, 1 - _AREA)) or float(smooth.max()) / 100
     if min(smooth.shape) < 2 or not smooth.min() < level < smooth.max():
         return  # there is no outline of a constant
     # Black on white stands out from every colour below it.

@@ -22,7 +22,8 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -111,7 +112,8 @@ def load_checkpoint(path: Path, allow: Sequence[str]) -> object:
         names = sorted(get_unsafe_globals_in_checkpoint(path))
     except Exception as error:
         raise ModelFileError(
-            f"{path}: a PyTorch checkpoint that is damaged or not of pickle protocol 2 ({reason(error)})"
+            f"{path}: a PyTorch checkpoint that is damaged or not of pickle protocol 2 ({reason(error)}). "
+            "Save it again with `torch.save` and its own protocol."
         ) from error
     allowed = _allowed_globals(path, names, allow)
     try:
@@ -151,13 +153,19 @@ def _allowed_globals(path: Path, names: Sequence[str], allow: Sequence[str]) -> 
     others = [name for name in names if name not in functions and name != PARTIAL]
     foreign = [name for name in others if not _within(name, (*KNOWN_LIBRARIES, *allow))]
     if foreign:
-        raise ModelFileError(_refusal(path, foreign))
+        what = "that relcompile does not know to be harmless"
+        raise ModelFileError(_refusal(path, foreign, what, packages=_users_packages(foreign)))
+    classes = {name: _named_class(path, name) for name in others}
+    unfit = [name for name, found in classes.items() if found is None]
+    if unfit:
+        raise ModelFileError(
+            _refusal(path, unfit, "that are not plain nn.Module classes of an allowed library")
+        )
     allowed: list[SafeGlobal] = [functions[name] for name in names if name in functions]
-    if PARTIAL in names:
-        allowed.append((_StoredPartial, PARTIAL))
-    for name in others:
-        found = _named_class(path, name, user=not _within(name, KNOWN_LIBRARIES))
-        allowed += [found] if name in ENUMS else _module_class_globals(found, name)
+    allowed += [(_StoredPartial, PARTIAL)] if PARTIAL in names else []
+    for name, found in classes.items():
+        if found is not None:
+            allowed += [found] if name in ENUMS else _module_class_globals(found, name)
     return allowed
 
 
@@ -175,24 +183,20 @@ def _module_class_globals(module_class: type[nn.Module], name: str) -> list[Safe
     return [(stand_in, name), (module_class, f"\n{name}")]
 
 
-def _named_class(path: Path, name: str, *, user: bool) -> type[Any]:
-    """The class of exactly this name: neither a re-export nor an attribute of something else."""
+def _named_class(path: Path, name: str) -> type[Any] | None:
+    """The class of exactly this name, no re-export and no attribute of something else; None if unfit."""
     module_name, _, class_name = name.rpartition(".")
+    place = nullcontext() if _within(name, KNOWN_LIBRARIES) else working_directory_importable()
     try:
-        if user:
-            with working_directory_importable():
-                module = importlib.import_module(module_name)
-        else:
+        with place:
             module = importlib.import_module(module_name)
     except Exception as error:
         raise ModelFileError(
-            f"{path}: needs {name}, but {module_name} cannot be imported here "
-            f"({type(error).__name__}: {error}). Install the package in the version that saved the file."
+            f"{path}: needs {name!r}, but {module_name!r} cannot be imported here ({reason(error)}). "
+            "Install the package in the version that saved the file."
         ) from error
     found = vars(module).get(class_name)
-    if isinstance(found, type) and _is_acceptable(found, name):
-        return found
-    raise ModelFileError(_refusal(path, [name], "that are not plain nn.Module classes of an allowed library"))
+    return found if isinstance(found, type) and _is_acceptable(found, name) else None
 
 
 def _is_acceptable(found: type[Any], name: str) -> bool:
@@ -201,20 +205,17 @@ def _is_acceptable(found: type[Any], name: str) -> bool:
     return own_name and (plain or name in ENUMS)
 
 
-def _refusal(
-    path: Path, names: Sequence[str], what: str = "that relcompile does not know to be harmless"
-) -> str:
+def _refusal(path: Path, names: Sequence[str], what: str, packages: Sequence[str] = ()) -> str:
     """The names, and the ways on. The names come from the file, so they are shown as `repr`."""
-    shown = ", ".join(repr(name) for name in names[:SHOWN]) + (
-        f" and {len(names) - SHOWN} more" if names[SHOWN:] else ""
-    )
-    allow = " ".join(f"--allow {package}" for package in _users_packages(names)[:SHOWN])
+    more = f" and {len(names) - SHOWN} more" if names[SHOWN:] else ""
+    allow = " ".join(f"--allow {package}" for package in packages[:SHOWN])
     ways = [
         *([f"`{allow}` if these are nn.Module classes you trust"] if allow else []),
         "`--trust-model-file` if you trust the file: it may then run any code",
         "save `model.state_dict()` and use `--arch package.module:callable`: nothing from the file is run",
     ]
-    return f"{path}: a pickled model with names {what}: {shown}. Ways on: {'; '.join(ways)}."
+    shown = ", ".join(repr(name) for name in names[:SHOWN])
+    return f"{path}: a pickled model with names {what}: {shown}{more}. Ways on: {'; '.join(ways)}."
 
 
 def _users_packages(names: Sequence[str]) -> list[str]:
@@ -224,7 +225,11 @@ def _users_packages(names: Sequence[str]) -> list[str]:
         top, *inner = name.split(".")[:-1]
         if name.replace(".", "_").isidentifier() and top not in (*sys.stdlib_module_names, "__main__"):
             modules.setdefault(top, []).append([top, *inner])
-    return [".".join(os.path.commonprefix(parts)) for parts in modules.values()]
+    return [".".join(_shared_start(parts)) for parts in modules.values()]
+
+
+def _shared_start(parts: Sequence[Sequence[str]]) -> list[str]:
+    return [level[0] for level in takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))]
 
 
 def _is_stand_in(value: object) -> bool:

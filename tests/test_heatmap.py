@@ -28,6 +28,12 @@ def blob(height: int = 24, width: int = 24) -> np.ndarray:
     return np.stack([signed, signed * 0.5, signed * 0.25]).astype(np.float32)
 
 
+def border_is_white(drawn: Image.Image) -> bool:
+    """No text is cut off."""
+    grey = np.asarray(drawn.convert("L"))
+    return min(line.min() for line in (grey[0], grey[-1], grey[:, 0], grey[:, -1])) == 255
+
+
 def test_the_exif_orientation_is_honoured(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees to see it upright
@@ -127,7 +133,7 @@ def test_the_crop_is_the_centre_and_the_view_is_what_the_model_sees(
 
 
 @pytest.mark.parametrize(
-    ("size", "resized"), [((40, 30), (21, 16)), ((30, 40), (16, 21)), ((20, 20), (16, 16))]
+    ("size", "resized"), [((41, 30), (21, 16)), ((30, 41), (16, 21)), ((20, 20), (16, 16))]
 )
 def test_resizing_sets_the_shorter_side_and_truncates_the_longer(
     size: tuple[int, int], resized: tuple[int, int]
@@ -195,13 +201,11 @@ def test_red_speaks_for_blue_against_and_white_is_nothing(tmp_path: Path) -> Non
     ids=["signed", "tiny", "zero", "row", "pixel", "one bright pixel"],
 )
 def test_every_map_can_be_drawn(tmp_path: Path, relevance: np.ndarray, image: Image.Image | None) -> None:
-    save_heatmap(tmp_path / "heat.png", relevance, image, "cost $5, or $6 \t雨\n" * 40)
+    save_heatmap(tmp_path / "heat.png", relevance, image, "cost $\\frac{$ 5 \t雨\n" * 40)
     with Image.open(tmp_path / "heat.png") as drawn:
         assert drawn.format == "PNG"
         assert min(drawn.size) > 200
-        # Nothing touches the border: no text is cut off.
-        edge = np.asarray(drawn.convert("L"))
-        assert min(line.min() for line in (edge[0], edge[-1], edge[:, 0], edge[:, -1])) == 255
+        assert border_is_white(drawn)
     assert [entry.name for entry in tmp_path.iterdir()] == ["heat.png"]
 
 
@@ -217,6 +221,7 @@ def test_every_map_can_be_drawn(tmp_path: Path, relevance: np.ndarray, image: Im
 def test_the_file_says_where_the_colours_end(tmp_path: Path, relevance: np.ndarray, sentence: str) -> None:
     save_heatmap(tmp_path / "heat", relevance, None, "Katze · 雨")
     with Image.open(tmp_path / "heat") as drawn:
+        assert border_is_white(drawn)
         assert drawn.info["Title"] == "Katze · 雨"
         assert sentence in drawn.info["Description"]
 
@@ -237,12 +242,13 @@ def test_a_map_that_cannot_be_drawn_is_refused(tmp_path: Path, relevance: np.nda
 
 
 def test_a_map_with_structure_has_an_outline_and_a_constant_has_none(tmp_path: Path) -> None:
-    flat, peaked = np.ones((60, 60)), blob(60, 60)
+    maps = {"flat": np.ones((60, 60)), "peaked": blob(60, 60), "sparse": np.pad(np.ones((4, 4)), 28)}
     drawn = []
-    for name, relevance in (("flat", flat), ("peaked", peaked)):
+    for name, relevance in maps.items():
         save_heatmap(tmp_path / name, relevance, Image.new("RGB", (60, 60), "white"), "")
         pixels = np.asarray(Image.open(tmp_path / name).convert("RGB")).astype(int)
         overlay = pixels[150:650, int(pixels.shape[1] * 0.61) : int(pixels.shape[1] * 0.87)]
         drawn.append(int((overlay.max(axis=-1) < 40).sum()))
     assert drawn[0] == 0  # a constant has no outline
     assert drawn[1] > 200
+    assert drawn[2] > 50
