@@ -65,7 +65,9 @@ class AssignRules:
         for node, layer in layers_of(module, described).items():
             rule = self.choose(layer)
             if not isinstance(described[node], rule.applies_to):
-                raise UnsupportedRuleError(f"{rule} is not defined for {layer.kind} operators: {describe_node(node)}")
+                raise UnsupportedRuleError(
+                    f"{rule} is not defined for {layer.kind} operators: {describe_node(node)}"
+                )
             node.meta["rule"], node.meta["layer"] = rule, layer
         return len(described)
 
@@ -110,7 +112,9 @@ def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node,
             first=call.kind == "affine" and depth[node] == 0,
             last=call.kind == "affine" and height[node] == 0,
             depth=depth[node],
-            parameters=sum(t.numel() for a in node.all_input_nodes if (t := tensor_of(module, a)) is not None),
+            parameters=sum(
+                t.numel() for a in node.all_input_nodes if (t := tensor_of(module, a)) is not None
+            ),
         )
         for node, call in described.items()
     }

@@ -119,8 +119,6 @@ def _mean_all(node: Node, emit: Emitter) -> Value:
     return emit.call(aten.mean.dim, x, list(range(x.ndim)))
 
 
-
-
 def _reshape(node: Node, emit: Emitter) -> Value | None:
     """A view of a value that may not be contiguous once copies are gone; the dynamic size becomes -1."""
     shape = node.meta["val"].shape
@@ -133,8 +131,6 @@ def _relu_as_clamp(node: Node, emit: Emitter) -> Value | None:
     low, high = argument(node, 1), argument(node, 2)
     bounds = (-math.inf if low is None else low, math.inf if high is None else high)
     return emit.call(aten.relu.default, node.args[0]) if bounds == (0, math.inf) else None
-
-
 
 
 _REWRITES: dict[Any, Rewrite] = {

@@ -119,6 +119,8 @@ def describe_node(node: Node) -> str:
 
 def operator_name(node: Node) -> str:
     """ "convolution" for aten.convolution.default."""
-    return getattr(node.target, "_schema", node.target).name.removeprefix("aten::") if hasattr(
-        node.target, "_schema"
-    ) else str(getattr(node.target, "__name__", node.target))
+    return (
+        getattr(node.target, "_schema", node.target).name.removeprefix("aten::")
+        if hasattr(node.target, "_schema")
+        else str(getattr(node.target, "__name__", node.target))
+    )

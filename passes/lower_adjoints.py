@@ -60,7 +60,9 @@ def _transposed_convolution(node: Node, emit: Emitter) -> Value | None:
     if prod(spatial) > 1:
         turned = emit.call(aten.flip.default, turned, axes)
     zeros = [0] * len(spatial)
-    return emit.call(aten.convolution.default, s, turned, bias, [1] * len(spatial), full, dilation, False, zeros, groups)
+    return emit.call(
+        aten.convolution.default, s, turned, bias, [1] * len(spatial), full, dilation, False, zeros, groups
+    )
 
 
 def _max_pool(node: Node, emit: Emitter) -> Value:
@@ -164,7 +166,16 @@ def _average_pool(node: Node, emit: Emitter) -> Value:
     weight = emit.call(aten.expand.default, ones, [channels, 1, *kernel])
     zeros = [0] * len(kernel)
     whole = emit.call(
-        aten.convolution.default, spread, weight, None, stride, zeros, [1] * len(kernel), True, zeros, channels
+        aten.convolution.default,
+        spread,
+        weight,
+        None,
+        stride,
+        zeros,
+        [1] * len(kernel),
+        True,
+        zeros,
+        channels,
     )
     missing = [max(p + s - have, 0) for p, s, have in zip(padding, sizes, whole.shape[2:], strict=True)]
     whole = whole.pad([a for amount in reversed(missing) for a in (0, amount)])
@@ -189,7 +200,6 @@ def _window_counts(
         shape[axis + 2] = count
         total = total * along.reshape(shape)
     return total
-
 
 
 _POOLS: dict[Any, Rewrite] = {

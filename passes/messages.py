@@ -106,4 +106,3 @@ def _total(values: Sequence[Value]) -> Value:
     for value in rest:
         total = total + value
     return total
-

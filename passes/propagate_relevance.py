@@ -93,7 +93,11 @@ def _absorbed(arriving: Message, leaving: list[Message]) -> Value:
 
 
 def _per_sample(relevance: Value) -> Value:
-    return relevance.sum(range(1, relevance.ndim)).reshape([-1, 1]) if relevance.ndim > 1 else relevance.reshape([-1, 1])
+    return (
+        relevance.sum(range(1, relevance.ndim)).reshape([-1, 1])
+        if relevance.ndim > 1
+        else relevance.reshape([-1, 1])
+    )
 
 
 def _ledger(described: Mapping[Node, Call], kept: Mapping[Node, Value], emit: Emitter) -> Value:

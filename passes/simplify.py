@@ -47,7 +47,9 @@ def _sweep(module: GraphModule, emit: Emitter) -> int:
         if node.op != "call_function" or not node.users:
             continue
         with emit.inserting_before(node):
-            result = next((r for rule in _TABLE.get(node.target, ()) if (r := rule(node, emit)) is not None), None)
+            result = next(
+                (r for rule in _TABLE.get(node.target, ()) if (r := rule(node, emit)) is not None), None
+            )
         if result is not None:
             replace(node, result)
             count += 1

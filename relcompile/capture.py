@@ -57,7 +57,9 @@ def capture(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Captu
         model.train(training)
     if program.graph_signature.buffers_to_mutate:
         names = ", ".join(program.graph_signature.buffers_to_mutate.values())
-        raise CaptureError(f"the model changes its own buffers in forward ({names}); an explainer has no state")
+        raise CaptureError(
+            f"the model changes its own buffers in forward ({names}); an explainer has no state"
+        )
     return _lifted(program, tuple(inputs))
 
 
@@ -148,7 +150,10 @@ def _output_names(program: torch.export.ExportedProgram) -> tuple[str, ...]:
     if count == 1:
         return ("output",)
     paths, _ = pytree.tree_flatten_with_path(skeleton)
-    keys = ["_".join(re.sub(r"\W", "", str(getattr(k, "key", getattr(k, "idx", k)))) for k in path) for path, _ in paths]
+    keys = [
+        "_".join(re.sub(r"\W", "", str(getattr(k, "key", getattr(k, "idx", k)))) for k in path)
+        for path, _ in paths
+    ]
     return tuple(key if not key.isdigit() else f"output_{key}" for key in keys)
 
 

@@ -69,7 +69,9 @@ def compile(  # noqa: A001  (relcompile.compile is what users look for)
     captured = capture(model, {name: _at_least_two(tensor) for name, tensor in inputs.items()})
     sources = _explained(captured, explain)
     module = captured.module
-    reports = run_passes(module, CANONICALIZE, keeps=verify_captured, ensures=verify_canonical, on_pass=progress)
+    reports = run_passes(
+        module, CANONICALIZE, keeps=verify_captured, ensures=verify_canonical, on_pass=progress
+    )
     reports += _propagate(module, composite, target, sources, output, absorbed=absorbed, progress=progress)
     layers = _layers(module)
     reports += run_passes(module, OPTIMISE, keeps=verify_canonical, on_pass=progress)
@@ -123,11 +125,15 @@ def _named_inputs(model: torch.nn.Module, given: ExampleInputs) -> dict[str, tor
         tensors = [given] if isinstance(given, torch.Tensor) else list(given)
         names = forward_parameters(model)
         if len(tensors) > len(names):
-            raise InputSpecError(f"forward takes {len(names)} inputs ({', '.join(names)}), {len(tensors)} were given")
+            raise InputSpecError(
+                f"forward takes {len(names)} inputs ({', '.join(names)}), {len(tensors)} were given"
+            )
         inputs = dict(zip(names, tensors, strict=False))
     without_batch = [name for name, tensor in inputs.items() if tensor.dim() == 0 or tensor.shape[0] == 0]
     if without_batch or not inputs:
-        raise InputSpecError(f"every input needs a batch axis of at least one sample: {', '.join(without_batch) or 'none given'}")
+        raise InputSpecError(
+            f"every input needs a batch axis of at least one sample: {', '.join(without_batch) or 'none given'}"
+        )
     return inputs
 
 
@@ -141,7 +147,9 @@ def _explained(captured: Captured, names: Sequence[str] | None) -> tuple[str, ..
     unknown = [name for name in chosen if name not in captured.float_inputs]
     if unknown or not chosen:
         known = ", ".join(captured.float_inputs) or "none"
-        raise InputSpecError(f"no floating point input called {', '.join(unknown) or '(any)'}; there are: {known}")
+        raise InputSpecError(
+            f"no floating point input called {', '.join(unknown) or '(any)'}; there are: {known}"
+        )
     return chosen
 
 
@@ -149,7 +157,8 @@ def _layers(module: GraphModule) -> tuple[LayerRecord, ...]:
     annotated = [node for node in module.graph.nodes if "layer" in node.meta]
     records = [(node.meta["layer"], node.meta["rule"]) for node in annotated]
     return tuple(
-        LayerRecord(layer.name, layer.operator, layer.kind, str(rule), layer.parameters) for layer, rule in records
+        LayerRecord(layer.name, layer.operator, layer.kind, str(rule), layer.parameters)
+        for layer, rule in records
     )
 
 
@@ -161,7 +170,9 @@ def _input_record(name: str, tensor: torch.Tensor) -> InputRecord:
     return InputRecord(name, ("batch", *tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."))
 
 
-def _examples(inputs: Mapping[str, torch.Tensor], target: Target, output: torch.Tensor) -> dict[str, torch.Tensor]:
+def _examples(
+    inputs: Mapping[str, torch.Tensor], target: Target, output: torch.Tensor
+) -> dict[str, torch.Tensor]:
     examples = dict(inputs)
     if target.mode == "index":
         examples["target"] = torch.zeros(next(iter(inputs.values())).shape[0], dtype=torch.int64)

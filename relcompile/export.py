@@ -137,13 +137,15 @@ def check_parity(explainer: Explainer, path: Path) -> Parity:
         with torch.no_grad():
             expected = explainer(*arguments)
         feeds = dict(zip(explainer.examples, (a.numpy() for a in arguments), strict=True))
-        actual: list[np.ndarray[Any, Any]] = production._session.run(names, feeds)
-        for name, a, e in zip(names, actual, expected, strict=True):
-            errors[name] = max(errors.get(name, 0.0), _relative_error(a, e.numpy()))
+        actual = production.run(feeds)
+        for name, wanted in zip(names, expected, strict=True):
+            errors[name] = max(errors.get(name, 0.0), _relative_error(actual[name], wanted.numpy()))
     parity = Parity(errors)
     if not parity.worst <= PARITY:
         listing = ", ".join(f"{name} {error:.2e}" for name, error in errors.items())
-        raise ExportError(f"ONNX Runtime and PyTorch disagree by more than {PARITY:g} of the maximum: {listing}")
+        raise ExportError(
+            f"ONNX Runtime and PyTorch disagree by more than {PARITY:g} of the maximum: {listing}"
+        )
     return parity
 
 
@@ -187,7 +189,9 @@ def _check_contract(model: onnx.ModelProto, explainer: Explainer) -> None:
     names = [value.name for value in model.graph.input]
     if names != list(explainer.examples):
         raise ExportError(f"the exporter named the inputs {names}, not {list(explainer.examples)}")
-    foreign = sorted({f"{n.domain}::{n.op_type}" for n in model.graph.node if n.domain not in ("", "ai.onnx")})
+    foreign = sorted(
+        {f"{n.domain}::{n.op_type}" for n in model.graph.node if n.domain not in ("", "ai.onnx")}
+    )
     if foreign or model.functions:
         raise ExportError(f"the graph holds operators outside the ONNX standard: {', '.join(foreign)}")
 

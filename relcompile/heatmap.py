@@ -74,7 +74,8 @@ def save_heatmap(
 
     The heatmap is the sum over the channels, with white at zero and equal colour limits on both sides: the
     99.5th percentile of |R|, which the picture states. An outline encloses the tenth of the area with the
-    largest smoothed |R| (less, if less has any), so that colour is not the only cue. pyplot and its global figures are not touched.
+    largest smoothed |R| (or less, if less has any), so that colour is not the only cue. pyplot and its global
+    figures are not touched.
 
     Args:
         path: The PNG file to write, whatever its suffix.

@@ -7,7 +7,7 @@ import contextlib
 import io
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -77,7 +77,7 @@ class ProductionExplainer:
         Args:
             inputs: The model's inputs in the order of `metadata.inputs`.
             target: Only for files compiled to take one. Mode "index": the class to explain, one for all or
-                one for each row, 0..classes-1. Mode "seed": relevance of the output, (batch, classes).
+                one for each row, 0..classes-1. Mode "seed": relevance of the output, in its shape.
 
         Raises:
             InputSpecError: The number, shape or dtype of the inputs does not fit, or the batch is empty.
@@ -89,11 +89,7 @@ class ProductionExplainer:
         checked = _check_target(metadata.target, self._target, target, batch)
         if self._target is not None and checked is not None:
             feeds[self._target.name] = checked
-        try:
-            values: list[Array] = self._session.run(metadata.output_names, feeds)
-        except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise RuntimeUnavailableError(f"ONNX Runtime failed on {self.providers[0]}: {error}") from error
-        found = dict(zip(metadata.output_names, values, strict=True))
+        found = self.run(feeds)
         output = found[metadata.explained]
         if metadata.target.mode == "argmax" and output.ndim == 2:
             checked = output.argmax(axis=1).astype(np.int64)
@@ -105,6 +101,19 @@ class ProductionExplainer:
             absorbed=found.get(ABSORBED_OUTPUT) if metadata.absorbed else None,
             target=checked,
         )
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs by name, for the graph's own inputs by name, unchecked.
+
+        Raises:
+            RuntimeUnavailableError: ONNX Runtime failed while it ran.
+        """
+        names = self.metadata.output_names
+        try:
+            values: list[Array] = self._session.run(names, dict(feeds))
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise RuntimeUnavailableError(f"ONNX Runtime failed on {self.providers[0]}: {error}") from error
+        return dict(zip(names, values, strict=True))
 
 
 def load(
@@ -211,7 +220,7 @@ def _match_session(metadata: Metadata, session: Any) -> InputRecord | None:
     known = {*values, *(value.name for value in session.get_outputs())}
     missing = [name for name in (*promised, *metadata.output_names) if name not in known]
     extra = [name for name in values if name not in promised]
-    mode, classes = metadata.target.mode, metadata.target.classes
+    mode = metadata.target.mode
     if missing or len(extra) != (mode in ("index", "seed")):
         raise ExplainerFileError(
             f"graph and metadata disagree: the graph lacks {missing} and has the inputs {extra} beyond the "
@@ -223,7 +232,7 @@ def _match_session(metadata: Metadata, session: Any) -> InputRecord | None:
     if mode == "index":
         return InputRecord(value.name, ("batch",), "int64")
     dtype = {"tensor(float16)": "float16", "tensor(double)": "float64"}.get(value.type, "float32")
-    sizes: Sequence[int | str | None] = value.shape[1:] if classes is None else [classes]
+    sizes: Sequence[int | str | None] = value.shape[1:]
     rest = (size if isinstance(size, int) else f"axis {axis}" for axis, size in enumerate(sizes, 1))
     return InputRecord(value.name, ("batch", *rest), dtype)
 

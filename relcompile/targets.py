@@ -88,7 +88,9 @@ def _classes(output: Value, target: Target) -> int | None:
     if len(shape) < 2 or not isinstance(shape[1], int):
         return None
     if target.index is not None and not 0 <= target.index < shape[1]:
-        raise TargetError(f"target {target.index} does not exist: the explained output has {shape[1]} classes")
+        raise TargetError(
+            f"target {target.index} does not exist: the explained output has {shape[1]} classes"
+        )
     return shape[1]
 
 

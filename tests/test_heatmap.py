@@ -60,10 +60,8 @@ def make_image(kind: str, path: Path) -> None:
     match kind:
         case "folder":
             path.mkdir()
-        case "text":
-            path.write_text("no photograph")
-        case "truncated":
-            path.write_bytes(data[: len(data) // 2])
+        case "text" | "truncated":
+            path.write_bytes(b"no photograph" if kind == "text" else data[: len(data) // 2])
         case "16 bit":
             Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(path, "png")
         case "float":
@@ -180,8 +178,7 @@ def test_red_speaks_for_blue_against_and_white_is_nothing(tmp_path: Path) -> Non
     map_only = pixels[:, : int(pixels.shape[1] * 0.7)]
     red = np.argwhere(map_only[..., 0] - map_only[..., 2] > 90)
     blue = np.argwhere(map_only[..., 2] - map_only[..., 0] > 60)
-    assert len(red) > 1000
-    assert len(blue) > 1000
+    assert min(len(red), len(blue)) > 1000
     assert (red.mean(axis=0) < blue.mean(axis=0) - 50).all()  # upper left, lower right
     corner = map_only[red[:, 0].min() + 20, blue[:, 1].max()]  # upper right: no relevance
     assert corner.min() > 240
@@ -198,7 +195,6 @@ def test_red_speaks_for_blue_against_and_white_is_nothing(tmp_path: Path) -> Non
         np.full((1, 1, 1), -2.0),
         np.pad(np.ones((1, 1)), 30),
     ],
-    ids=["signed", "tiny", "zero", "row", "pixel", "one bright pixel"],
 )
 def test_every_map_can_be_drawn(tmp_path: Path, relevance: np.ndarray, image: Image.Image | None) -> None:
     save_heatmap(tmp_path / "heat.png", relevance, image, "cost $\\frac{$ 5 \t雨\n" * 40)

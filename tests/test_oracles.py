@@ -214,6 +214,11 @@ IDENTITIES = {
     "v = x: epsilon": (X, partial(root, v=X[:, None]), partial(epsilon, bias="none")),
     "v = w: w2": (X, partial(root, v=W[None]), partial(affine.w_squared, bias="none", eps=0.1)),
     "v = x [w > 0]: z+": (RELU_X, partial(root, v=RELU_X[:, None] * ON), partial(z_plus, bias="none")),
+    "v = x [w > 0], signed: excitation": (
+        X,
+        partial(root, v=X[:, None] * ON),
+        partial(affine.excitation_backprop, eps=0.1),
+    ),
     "v = x - l [w > 0] - h [w < 0]: zB": (
         X,
         partial(root, v=X[:, None] - LOW * ON - HIGH * OFF),

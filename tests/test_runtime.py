@@ -248,9 +248,7 @@ def test_a_file_that_is_no_explainer_is_refused_by_name_and_quietly(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_graph_that_fails_while_it_runs_is_reported_once(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_that_fails_is_reported_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     unlimited = describe(target=TargetRecord("index")).to_json()
     explainer = load(write(tmp_path / "e.onnx", text=unlimited), device="cpu")
     with pytest.raises(RuntimeUnavailableError, match="ONNX Runtime failed on CPUExecutionProvider"):

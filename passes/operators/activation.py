@@ -164,7 +164,9 @@ DERIVATIVES: dict[Any, Derivative] = {
     aten.sin.default: _times(_unary(aten.cos.default)),
     aten.cos.default: lambda call, m: -(m * call.emit.call(aten.sin.default, call.x)),
     aten.atan.default: lambda call, m: m / (call.x * call.x + 1.0),
-    aten.erf.default: lambda call, m: m * call.emit.call(aten.exp.default, -(call.x * call.x)) * (2 / math.sqrt(math.pi)),
+    aten.erf.default: lambda call, m: (
+        m * call.emit.call(aten.exp.default, -(call.x * call.x)) * (2 / math.sqrt(math.pi))
+    ),
     aten.logit.default: _logit,
     aten.pow.Tensor_Scalar: _power,
 }

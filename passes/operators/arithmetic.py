@@ -29,7 +29,8 @@ class SumCall(Call):
 
     def adjoint(self, multiplier: Value) -> Adjoints:
         return tuple(
-            scaled(multiplier, sign).sum_to(self.operand(position)) for position, sign in enumerate(self.signs)
+            scaled(multiplier, sign).sum_to(self.operand(position))
+            for position, sign in enumerate(self.signs)
         )
 
 
@@ -140,7 +141,13 @@ class ReduceCall(UnaryCall):
         return count
 
 
-_BOUNDED = (aten.sigmoid.default, aten.hardsigmoid.default, aten.tanh.default, aten.softmax.int, aten._softmax.default)
+_BOUNDED = (
+    aten.sigmoid.default,
+    aten.hardsigmoid.default,
+    aten.tanh.default,
+    aten.softmax.int,
+    aten._softmax.default,
+)
 
 
 def _is_gate(operand: Value, product: Value) -> bool:

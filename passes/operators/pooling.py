@@ -76,5 +76,3 @@ class ResampleCall(UnaryCall):
         if matrix.shape == (size, size) and torch.equal(matrix, torch.eye(size, dtype=matrix.dtype)):
             return None
         return matrix.to(self.x.fake.dtype)
-
-

@@ -77,7 +77,9 @@ def _clamp(node: Node) -> Sign:
 def _affine(node: Node) -> Sign:
     """W x + b, from the signs of W, x and b."""
     bias = argument(node, 2)
-    return _sum(_product(sign_of(node.args[0]), sign_of(node.args[1])), "zero" if bias is None else sign_of(bias))
+    return _sum(
+        _product(sign_of(node.args[0]), sign_of(node.args[1])), "zero" if bias is None else sign_of(bias)
+    )
 
 
 def _where(node: Node) -> Sign:

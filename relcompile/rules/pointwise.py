@@ -28,7 +28,11 @@ class PassThrough:
 
     def propagate(self, call: ActivationCall | ShiftCall, arriving: Message, /) -> Messages:
         if isinstance(call, ActivationCall) and call.vanishes_at_zero and arriving.has_multiplier:
-            return (Message(call.operand(0), lambda: self._multiplier(call, arriving), lambda: arriving.relevance),)
+            return (
+                Message(
+                    call.operand(0), lambda: self._multiplier(call, arriving), lambda: arriving.relevance
+                ),
+            )
         relevance = arriving.relevance
         return (Message.of_relevance(call.operand(0), relevance.sum_to(call.operand(0))),)
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from tests.compare import FLOAT64, assert_close, assert_conserved
 from tests.oracles import affine, deeplift, local, nets, network
-from tests.oracles.network import Activation, Affine, Concat, Step
+from tests.oracles.network import Activation, Add, Affine, Concat, Step
 
 SHIFT = 1e-6  # RevealCancel moves contributions below 0.5e-7 by 1e-7: completeness holds only this far
 
@@ -74,6 +74,22 @@ def test_reveal_cancel_shares_the_minimum() -> None:
     )
     assert_close(run(rule="reveal_cancel")["input"], torch.tensor([[1.0, 1.0], [0.5, 0.5]]), SHIFT)
     assert_close(run(rule="rescale")["input"], torch.tensor([[0.0, 2.0], [1.0, 0.0]]), FLOAT64)
+
+
+def test_a_summand_that_did_not_change_gets_the_mean_multiplier() -> None:
+    """relu(u + v + w), deltas 0, 3, -1: y+ = 2.5, y- = -0.5, so m+ = 5/6, m- = 1/2 and m_u = 2/3."""
+    rows = {"u": [1.0, -1.0, 0.0, 0.0], "v": [0.0, 0.0, 3.0, 0.0], "w": [0.0, 0.0, 0.0, -1.0]}
+    weights = {name: {"weight": torch.tensor([row], dtype=torch.float64)} for name, row in rows.items()}
+    steps = [
+        *(Step(name, Affine(functional.linear, weight), ("input",)) for name, weight in weights.items()),
+        Step("sum", Add(), ("u", "v", "w")),
+        Step("relu", Activation(functional.relu), ("sum",)),
+    ]
+    x = torch.ones(1, 4, dtype=torch.float64)
+    maps = deeplift.attribute(
+        steps, x, torch.zeros_like(x), torch.tensor([0]), rule="reveal_cancel", variant="full"
+    )
+    assert_close(maps["input"], torch.tensor([[2 / 3, -2 / 3, 2.5, -0.5]]), SHIFT)
 
 
 def test_linear_contributions_sum_to_delta() -> None:

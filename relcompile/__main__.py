@@ -1,0 +1,5 @@
+"""`python -m relcompile`."""
+
+from relcompile.cli import main
+
+main()

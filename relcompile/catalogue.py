@@ -1,0 +1,65 @@
+"""What can be compiled, as data: every rule and every operator, read from the objects that do the work."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from passes.operators.activation import DERIVATIVES
+from passes.operators.table import OPERATORS
+from relcompile.composites import PRESETS
+
+_SECTIONS = ("Equation", "Conserves", "Needs", "Source")
+
+
+@dataclass(frozen=True)
+class Description:
+    """One rule name.
+
+    Attributes:
+        name: as given to `--rule`.
+        summary: one line.
+        facts: (heading, text) of what the composite and its main rule say about themselves.
+    """
+
+    name: str
+    summary: str
+    facts: tuple[tuple[str, str], ...]
+
+
+def rules() -> list[Description]:
+    """Every preset, in the order of the table."""
+    return [_describe(name) for name in PRESETS]
+
+
+def operators() -> Mapping[str, Sequence[str]]:
+    """Names of the supported operators, by kind."""
+    by_kind = defaultdict[str, list[str]](list)
+    for target, builder in OPERATORS.items():
+        owner = getattr(builder, "__self__", None)
+        kind = "activation" if target in DERIVATIVES else getattr(owner, "kind", None)
+        name = str(target._schema.name).removeprefix("aten::").removeprefix("_")
+        by_kind[kind or builder.__name__.removeprefix("build_")].append(name)
+    return {kind: sorted(set(names)) for kind, names in sorted(by_kind.items())}
+
+
+def _describe(name: str) -> Description:
+    factory = PRESETS[name]
+    composite = factory()
+    text = inspect.getdoc(factory) or ""
+    own = _sections(text)
+    main = next((entry.rule for entry in composite.entries), composite.fallback)
+    of_rule = _sections(inspect.getdoc(type(main)) or "")
+    facts = tuple((key, value) for key in _SECTIONS if (value := own.get(key) or of_rule.get(key)))
+    return Description(name, text.splitlines()[0], facts)
+
+
+def _sections(text: str) -> dict[str, str]:
+    """The "Heading: text" paragraphs of a docstring, each on one line."""
+    found = dict[str, str]()
+    for match in re.finditer(r"^(\w+): (.+(?:\n[ ]+.+)*)", text, re.MULTILINE):
+        found[match[1]] = " ".join(match[2].split())
+    return found

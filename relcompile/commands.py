@@ -1,0 +1,168 @@
+"""`relcompile MODEL`: read, compile, write, measure, report."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from relcompile import views
+from relcompile.compiler import compile as compile_model
+from relcompile.errors import ExportError, InputSpecError
+from relcompile.explainer import Explainer
+from relcompile.export import Parity, save
+from relcompile.files import atomic_path
+from relcompile.inputs import default_spec, example_inputs
+from relcompile.metadata import Preprocessing
+from relcompile.reading import read_model
+
+_TIMINGS = 5
+
+
+@dataclass(frozen=True)
+class CompileRequest:
+    """The command line of `relcompile MODEL`, read."""
+
+    model: Path
+    rule: str
+    output: Path
+    inputs: tuple[str, ...]
+    target: str
+    arch: str | None
+    allow: tuple[str, ...]
+    trust: bool
+    explain: tuple[str, ...] | None
+    explained_output: int
+    absorbed: bool
+    class_names: Path | None
+    preprocessing: Preprocessing | None
+
+
+def compile_file(request: CompileRequest) -> None:
+    """Compile a model file to an explainer file and print what was done.
+
+    Raises:
+        RelcompileError, PassError: with a message for the user; no file is left behind.
+    """
+    if request.output.suffix.lower() not in (".onnx", ".pt2"):
+        raise ExportError(f"{request.output}: the suffix must be .onnx or .pt2")
+    # Opening the target first: an unwritable one is known before minutes of work.
+    with views.progress("relcompile") as tell, atomic_path(request.output) as temporary:
+        tell("read the model")
+        model = read_model(request.model, arch=request.arch, allow=request.allow, trust=request.trust)
+        specs = request.inputs or (default_spec(model),)
+        if not request.inputs:
+            views.note(f"input: {specs[0]} (assumed; --input changes it)")
+        inputs = example_inputs(model, specs)
+        _try_forward(model, inputs, specs)
+        explainer = compile_model(
+            model,
+            inputs,
+            rule=request.rule,
+            target=request.target,
+            explain=request.explain,
+            output=request.explained_output,
+            absorbed=request.absorbed,
+            class_names=_class_names(request.class_names),
+            preprocessing=request.preprocessing,
+            progress=tell,
+        )
+        parity = save(explainer, temporary, tell)
+        tell("measure")
+        timing = _timing(model, explainer, temporary)
+    _report(explainer, request.output, parity, timing)
+
+
+def preprocessing(
+    resize: int | None,
+    crop: int | None,
+    mean: str | None,
+    std: str | None,
+    interpolation: Any,
+    channels: Any,
+    scale: float,
+) -> Preprocessing | None:
+    """The options of the command line as one object; None if none of them was given.
+
+    Raises:
+        InputSpecError: an option is not what it should be.
+    """
+    if (resize, crop, mean, std) == (None,) * 4:
+        return None
+    if interpolation not in ("bilinear", "bicubic") or channels not in ("RGB", "BGR"):
+        raise InputSpecError(
+            f"--interpolation {interpolation} --channels {channels}: want bilinear or bicubic, RGB or BGR"
+        )
+    try:
+        return Preprocessing(
+            resize, interpolation, crop, _numbers(mean or "0,0,0"), _numbers(std or "1,1,1"), channels, scale
+        )
+    except ValueError as error:
+        raise InputSpecError(f"preprocessing: {error}") from error
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _class_names(path: Path | None) -> list[str] | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputSpecError(f"class names: {path} cannot be read: {error}") from error
+
+
+def _try_forward(model: torch.nn.Module, inputs: dict[str, torch.Tensor], specs: tuple[str, ...]) -> None:
+    """A wrong input shape is easier to understand from the model than from the capture of it."""
+    try:
+        with torch.no_grad():
+            model(*inputs.values())
+    except Exception as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise InputSpecError(
+            f"the model does not run on input {', '.join(specs)}: {reason}\n  give its shape with --input"
+        ) from error
+
+
+def _timing(model: torch.nn.Module, explainer: Explainer, path: Path) -> dict[str, str]:
+    """Medians of interleaved runs at batch 1, in ONNX Runtime if the file is for it."""
+    arguments = explainer.example_arguments(1)
+    own = arguments[: len(explainer.metadata.inputs)]
+    runs: dict[str, Callable[[], Any]] = {
+        "forward in PyTorch": lambda: model(*own),
+        "forward + relevance in PyTorch": lambda: explainer(*arguments),
+    }
+    if path.suffix.lower() == ".onnx":
+        from relcompile.runtime import load
+
+        production = load(path, device="cpu")
+        feeds = dict(zip(explainer.examples, (a.numpy() for a in arguments), strict=True))
+        runs["forward + relevance in ONNX Runtime"] = lambda: production.run(feeds)
+    with torch.no_grad():
+        return {name: f"{1e3 * median:.1f} ms" for name, median in _medians(runs).items()}
+
+
+def _medians(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(_TIMINGS + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+
+def _report(explainer: Explainer, path: Path, parity: Parity | None, timing: dict[str, str]) -> None:
+    views.summary(explainer.metadata.layers)
+    rows = {"file": str(path), "size": f"{path.stat().st_size / 1e6:.1f} MB"}
+    if parity is not None:
+        errors = ", ".join(f"{name} {error:.1e}" for name, error in parity.errors.items())
+        rows["difference from PyTorch (of the maximum)"] = errors
+    views.facts("explainer", rows | timing)

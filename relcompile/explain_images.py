@@ -1,0 +1,91 @@
+"""`relcompile explain`: photographs in, heatmaps and arrays out. Needs neither torch nor onnx."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from relcompile import views
+from relcompile.errors import ExportError, InputSpecError
+from relcompile.files import save_arrays
+from relcompile.heatmap import heatmap_title, save_heatmap
+from relcompile.images import load_image, preprocess
+from relcompile.metadata import Metadata, Preprocessing
+from relcompile.runtime import Device, Explanation, ProductionExplainer, load
+
+IMAGENET: Final = Preprocessing(
+    resize=256, interpolation="bilinear", crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+)
+
+
+def explain_images(
+    path: Path, images: Sequence[Path], *, target: int | None, folder: Path, top: int, device: Device
+) -> None:
+    """Write `IMAGE.png` (heatmap) and `IMAGE.npz` (arrays) into `folder` for every photograph.
+
+    Raises:
+        RelcompileError: a file cannot be read or written, or the explainer does not take photographs.
+    """
+    explainer = load(path, device=device)
+    size = _image_size(explainer.metadata)
+    preprocessing = explainer.metadata.preprocessing
+    if preprocessing is None:
+        preprocessing = Preprocessing(None, "bilinear", None, IMAGENET.mean, IMAGENET.std)
+        views.note("the explainer names no preprocessing: assuming ImageNet's mean and standard deviation")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{folder}: {error.strerror}") from error
+    with views.progress("explain") as tell:
+        for image in images:
+            tell(image.name)
+            array, view = preprocess(load_image(image), preprocessing, size)
+            explanation = _explain(explainer, array, target)
+            _write(folder / image.stem, explanation, view, explainer.metadata, top, image.name)
+
+
+def _image_size(metadata: Metadata) -> tuple[int, int]:
+    shape = metadata.inputs[0].shape
+    if len(metadata.inputs) != 1 or len(shape) != 4 or shape[1] != 3:
+        inputs = ", ".join(f"{i.name} {list(i.shape)}" for i in metadata.inputs)
+        raise InputSpecError(
+            f"this explainer takes {inputs}, not one RGB photograph; use relcompile.load in Python"
+        )
+    return int(shape[2]), int(shape[3])
+
+
+def _explain(explainer: ProductionExplainer, array: np.ndarray[Any, Any], target: int | None) -> Explanation:
+    """Of the best class if none is given; the first run then only finds out which that is."""
+    mode = explainer.metadata.target.mode
+    if mode == "seed":
+        raise InputSpecError("this explainer takes a relevance seed; use relcompile.load in Python")
+    if mode != "index" or target is not None:
+        return explainer.explain(array, target=target)
+    best = int(explainer.explain(array, target=0).output[0].argmax())
+    return explainer.explain(array, target=best)
+
+
+def _write(stem: Path, explanation: Explanation, view: Any, metadata: Metadata, top: int, title: str) -> None:
+    scores = explanation.output[0].reshape(explanation.output.shape[1], -1).sum(1)
+    order = np.argsort(-scores)[:top]
+    views.classes(title, [(_label(metadata, int(k)), float(scores[k])) for k in order])
+    chosen = int(order[0]) if explanation.target is None else int(explanation.target[0])
+    relevance = explanation.relevance[0]
+    heading = heatmap_title(
+        f"{_label(metadata, chosen)}, rule {metadata.rule}", float(scores[chosen]), relevance
+    )
+    save_heatmap(stem.with_name(stem.name + ".png"), relevance, view, heading)
+    save_arrays(
+        stem.with_name(stem.name + ".npz"),
+        relevance=relevance,
+        output=explanation.output[0],
+        target=np.array(chosen),
+    )
+    views.note(f"wrote {stem}.png and {stem}.npz")
+
+
+def _label(metadata: Metadata, index: int) -> str:
+    return f"{metadata.class_names[index]} ({index})" if metadata.class_names else f"class {index}"

@@ -1,0 +1,123 @@
+"""What the command line prints: rich tables on stdout, errors and progress on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from relcompile.metadata import LayerRecord, Metadata
+
+if TYPE_CHECKING:
+    from relcompile.catalogue import Description
+
+_out = Console()
+_err = Console(stderr=True)
+
+
+def error(message: str) -> None:
+    """One message on stderr."""
+    _err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+
+
+def note(message: str) -> None:
+    """One line on stderr."""
+    _err.print(escape(message), highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[str], None]]:
+    """A spinner with the current step and the time; yields what is told the name of each step."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=_err, transient=True) as bar:
+        task = bar.add_task(what)
+        yield lambda step: bar.update(task, description=f"{what}: {step}")
+
+
+def facts(title: str, rows: Mapping[str, str]) -> None:
+    """Two columns: what, and its value."""
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    _out.print(table)
+
+
+def layers(records: Sequence[LayerRecord]) -> None:
+    """One row per operator that relevance passes through."""
+    table = Table(
+        "layer", "operator", "kind", "rule", title=f"{len(records)} operators", title_justify="left"
+    )
+    table.add_column("parameters", justify="right")
+    for record in records:
+        table.add_row(
+            escape(record.name), record.operator, record.kind, escape(record.rule), f"{record.parameters:,}"
+        )
+    _out.print(table)
+
+
+def summary(records: Sequence[LayerRecord]) -> None:
+    """One row per kind of operator and rule."""
+
+    def key(record: LayerRecord) -> tuple[str, str, str]:
+        return record.kind, record.operator, record.rule
+
+    table = Table("kind", "operator", "rule", "layers", title="rules", title_justify="left")
+    table.add_column("number", justify="right")
+    table.add_column("parameters", justify="right")
+    for (kind, operator, rule), group in groupby(sorted(records, key=key), key):
+        members = list(group)
+        names = members[0].name if len(members) == 1 else f"{members[0].name}, ..., {members[-1].name}"
+        total = sum(member.parameters for member in members)
+        table.add_row(kind, operator, escape(rule), escape(names), str(len(members)), f"{total:,}")
+    _out.print(table)
+
+
+def metadata(data: Metadata) -> None:
+    """What an explainer says about itself."""
+    target = data.target.mode if data.target.index is None else f"class {data.target.index}"
+    shapes = [f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.inputs]
+    rows = {
+        "rule": data.rule,
+        "inputs": ", ".join(shapes),
+        "outputs": ", ".join(data.output_names),
+        "explained": data.explained,
+        "target": target if data.target.classes is None else f"{target} of {data.target.classes}",
+        "weights sha256": data.weights_sha256,
+        "written by": f"relcompile {data.relcompile}, torch {data.torch}",
+    }
+    if data.preprocessing is not None:
+        rows["preprocessing"] = ", ".join(
+            f"{k}={v}" for k, v in vars(data.preprocessing).items() if v is not None
+        )
+    facts("explainer", rows)
+
+
+def classes(title: str, rows: Sequence[tuple[str, float]]) -> None:
+    """The best classes of one photograph."""
+    table = Table("class", title=escape(title), title_justify="left")
+    table.add_column("score", justify="right")
+    for name, score in rows:
+        table.add_row(escape(name), f"{score:.3f}")
+    _out.print(table)
+
+
+def rules(descriptions: Sequence[Description]) -> None:
+    """Every rule name with its equation, conservation and source."""
+    for description in descriptions:
+        _out.print(f"[bold]{escape(description.name)}[/]  {escape(description.summary)}", highlight=False)
+        for label, text in description.facts:
+            _out.print(f"    [dim]{label}:[/] {escape(text)}", highlight=False)
+
+
+def operators(names: Mapping[str, Sequence[str]]) -> None:
+    """Supported operators by kind."""
+    table = Table("kind", "operators", title="supported operators", title_justify="left")
+    for kind, members in names.items():
+        table.add_row(kind, ", ".join(members))
+    _out.print(table)
