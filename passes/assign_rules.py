@@ -12,6 +12,7 @@ from passes.emitter import Emitter
 from passes.errors import UnsupportedOperatorError, UnsupportedRuleError
 from passes.graph import active_nodes, describe_node, layer_name, layer_type, operator_name, tensor_of
 from passes.messages import AnyRule
+from passes.nodes import arguments
 from passes.operators.call import Call
 from passes.operators.table import describe
 
@@ -65,9 +66,7 @@ class AssignRules:
         for node, layer in layers_of(module, described).items():
             rule = self.choose(layer)
             if not isinstance(described[node], rule.applies_to):
-                raise UnsupportedRuleError(
-                    f"{rule} is not defined for {layer.kind} operators: {describe_node(node)}"
-                )
+                raise UnsupportedRuleError(f"{rule} is not defined for {layer.kind} operators: {describe_node(node)}")
             node.meta["rule"], node.meta["layer"] = rule, layer
         return len(described)
 
@@ -79,7 +78,7 @@ def sources_of(module: GraphModule, names: tuple[str, ...]) -> list[Node]:
 
 def explained_output(module: GraphModule, position: int) -> Node:
     """The output value at `position`."""
-    return module.graph.output_node().args[0][position]  # pyright: ignore
+    return arguments(module.graph.output_node())[0][position]
 
 
 def describe_active(emit: Emitter, names: tuple[str, ...], position: int) -> dict[Node, Call]:
@@ -112,9 +111,7 @@ def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node,
             first=call.kind == "affine" and depth[node] == 0,
             last=call.kind == "affine" and height[node] == 0,
             depth=depth[node],
-            parameters=sum(
-                t.numel() for a in node.all_input_nodes if (t := tensor_of(module, a)) is not None
-            ),
+            parameters=sum(t.numel() for a in node.all_input_nodes if (t := tensor_of(module, a)) is not None),
         )
         for node, call in described.items()
     }
@@ -123,9 +120,7 @@ def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node,
 def _depths(described: Mapping[Node, Call], *, forwards: bool) -> dict[Node, int]:
     """Affine operators on the longest way to each node from the input (or to the output)."""
     depths: dict[Node, int] = {}
-    for node in described if forwards else reversed(described):
+    for node in list(described)[:: 1 if forwards else -1]:
         before = described[node].operands if forwards else tuple(node.users)
-        depths[node] = max(
-            (depths[n] + (described[n].kind == "affine") for n in before if n in depths), default=0
-        )
+        depths[node] = max((depths[n] + (described[n].kind == "affine") for n in before if n in depths), default=0)
     return depths

@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 from passes.emitter import Emitter, Value, aten
 from passes.graph import Rewrite, erase_unused, rewrite_calls, tensor_of
-from passes.operators.call import argument
+from passes.nodes import argument, arguments
 
 
 @final
@@ -29,11 +29,11 @@ class Decompose:
 
 def _celu(node: Node, emit: Emitter) -> Value:
     alpha = argument(node, 1)
-    return emit.call(aten.elu.default, node.args[0], alpha, 1, 1 / alpha)
+    return emit.call(aten.elu.default, arguments(node)[0], alpha, 1, 1 / alpha)
 
 
 def _rrelu(node: Node, emit: Emitter) -> Value:
-    return emit.call(aten.leaky_relu.default, node.args[0], (argument(node, 1) + argument(node, 2)) / 2)
+    return emit.call(aten.leaky_relu.default, arguments(node)[0], (argument(node, 1) + argument(node, 2)) / 2)
 
 
 def _convolution_mode(node: Node, emit: Emitter) -> Value:
@@ -46,13 +46,11 @@ def _convolution_mode(node: Node, emit: Emitter) -> Value:
     value = value.pad([part for odd in uneven for part in (0, odd)])
     padding = [amount // 2 for amount in total]
     zeros = [0] * len(total)
-    return emit.call(
-        aten.convolution.default, value, weight, bias, stride, padding, dilation, False, zeros, groups
-    )
+    return emit.call(aten.convolution.default, value, weight, bias, stride, padding, dilation, False, zeros, groups)
 
 
 def _max_pool1d(node: Node, emit: Emitter) -> Value:
-    x = emit.value(node.args[0])  # pyright: ignore
+    x = emit.value(arguments(node)[0])
     kernel, stride, padding, dilation = (list(argument(node, k)) for k in range(1, 5))
     plane = emit.call(aten.unsqueeze.default, x, 2)
     pooled = emit.call(
@@ -63,8 +61,8 @@ def _max_pool1d(node: Node, emit: Emitter) -> Value:
 
 
 def _adaptive_max_pool(node: Node, emit: Emitter) -> Value | None:
-    pool: Any = node.args[0]
-    x, output = emit.value(pool.args[0]), pool.args[1]
+    pool: Any = arguments(node)[0]
+    x, output = emit.value(arguments(pool)[0]), arguments(pool)[1]
     sizes = x.shape[2:]
     if any(size % out for size, out in zip(sizes, output, strict=True)):
         return None
@@ -74,23 +72,23 @@ def _adaptive_max_pool(node: Node, emit: Emitter) -> Value | None:
 
 
 def _getitem(node: Node, emit: Emitter) -> Value | None:
-    source, index = node.args
+    source, index = arguments(node)
     if not isinstance(source, Node) or not isinstance(index, int):
         return None
     if source.target is aten.split_with_sizes.default:
         sizes, dim = argument(source, 1), argument(source, 2)
         start = sum(sizes[:index])
-        return emit.value(source.args[0]).slice(dim, start, start + sizes[index])  # pyright: ignore
+        return emit.value(arguments(source)[0]).slice(dim, start, start + sizes[index])
     if index == 0 and source.target in (aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default):
         return _adaptive_max_pool(node, emit)
     if index == 0 and source.target is aten.max.dim:
         dims = [argument(source, 1)]
-        return emit.call(aten.amax.default, source.args[0], dims, argument(source, 2))
+        return emit.call(aten.amax.default, arguments(source)[0], dims, argument(source, 2))
     return None
 
 
 def _adaptive_average(node: Node, emit: Emitter) -> Value | None:
-    x, output = emit.value(node.args[0]), argument(node, 1)  # pyright: ignore
+    x, output = emit.value(arguments(node)[0]), argument(node, 1)
     sizes = x.shape[2:]
     if x.ndim != len(output) + 2 or any(size % out for size, out in zip(sizes, output, strict=True)):
         return None
@@ -102,7 +100,7 @@ def _adaptive_average(node: Node, emit: Emitter) -> Value | None:
 
 
 def _matmul(node: Node, emit: Emitter) -> Value | None:
-    a, b = node.args
+    a, b = arguments(node)
     is_constant = isinstance(b, Node) and b.op == "get_attr" and tensor_of(emit.module, b) is not None
     if not is_constant or b.meta["val"].dim() != 2:
         return None
@@ -110,12 +108,12 @@ def _matmul(node: Node, emit: Emitter) -> Value | None:
 
 
 def _addmm(node: Node, emit: Emitter) -> Value:
-    bias, a, b = node.args
-    return emit.call(aten.linear.default, a, emit.value(b).permute([1, 0]), bias)  # pyright: ignore
+    bias, a, b = arguments(node)
+    return emit.call(aten.linear.default, a, emit.value(b).permute([1, 0]), bias)
 
 
 def _mean_all(node: Node, emit: Emitter) -> Value:
-    x = emit.value(node.args[0])  # pyright: ignore
+    x = emit.value(arguments(node)[0])
     return emit.call(aten.mean.dim, x, list(range(x.ndim)))
 
 
@@ -124,13 +122,13 @@ def _reshape(node: Node, emit: Emitter) -> Value | None:
     shape = node.meta["val"].shape
     if sum(not isinstance(size, int) for size in shape) > 1:
         return None
-    return emit.value(node.args[0]).reshape(shape)  # pyright: ignore
+    return emit.value(arguments(node)[0]).reshape(shape)
 
 
 def _relu_as_clamp(node: Node, emit: Emitter) -> Value | None:
     low, high = argument(node, 1), argument(node, 2)
     bounds = (-math.inf if low is None else low, math.inf if high is None else high)
-    return emit.call(aten.relu.default, node.args[0]) if bounds == (0, math.inf) else None
+    return emit.call(aten.relu.default, arguments(node)[0]) if bounds == (0, math.inf) else None
 
 
 _REWRITES: dict[Any, Rewrite] = {
@@ -154,7 +152,7 @@ _REWRITES: dict[Any, Rewrite] = {
 
 
 def composite_decompositions() -> dict[Any, Any]:
-    """torch's own decompositions of the operators that are split at capture, for `run_decompositions`."""
+    """Torch's own decompositions of the operators that are split at capture, for `run_decompositions`."""
     table = torch.export.default_decompositions()
     return {operator: table[operator] for operator in COMPOSITES}
 

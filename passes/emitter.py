@@ -7,14 +7,18 @@ where it comes from: the layer and the user's source line of the operator whose 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch._dispatch.python import enable_python_dispatcher
+from torch._guards import detect_fake_mode
 from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
+
+from passes.nodes import map_nodes, run_node
 
 aten: Any = torch.ops.aten
 Scalar: TypeAlias = float | int
@@ -30,7 +34,7 @@ class Emitter:
         self._point = module.graph.output_node()
 
     @contextmanager
-    def on_behalf_of(self, node: Node) -> Iterator[None]:
+    def on_behalf_of(self, node: Node) -> Generator[None]:
         """Nodes written inside take over the layer name and the source line of `node`."""
         before, self._origin = self._origin, node
         try:
@@ -39,7 +43,7 @@ class Emitter:
             self._origin = before
 
     @contextmanager
-    def inserting_before(self, node: Node) -> Iterator[None]:
+    def inserting_before(self, node: Node) -> Generator[None]:
         """Nodes written inside stand before `node` and come from the same line."""
         before, self._point = self._point, node
         with self.on_behalf_of(node):
@@ -201,24 +205,22 @@ def static_shape(shape: Sequence[Any]) -> list[int]:
 
 def evaluate_shape(node: Node) -> Any:
     """Result of a `call_function` node on the fake tensors of its arguments."""
-    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])  # pyright: ignore
+    args, kwargs = map_nodes((node.args, node.kwargs), lambda n: n.meta["val"])
     # Without the Python dispatcher some operators run C++ code that turns the symbolic batch into a number.
     with _fake_mode_of_values((args, kwargs)), enable_python_dispatcher(), torch.no_grad():
-        return node.target(*args, **kwargs)  # pyright: ignore
+        return run_node(node, args, kwargs)
 
 
 def _nodes(arguments: Any) -> Any:
-    if isinstance(arguments, Value):
-        return arguments.node
-    if isinstance(arguments, list | tuple):
-        return type(arguments)(_nodes(a) for a in arguments)  # pyright: ignore
-    if isinstance(arguments, dict):
-        return {key: _nodes(a) for key, a in arguments.items()}  # pyright: ignore
-    return arguments
+    return pytree.tree_map(_node, arguments)
+
+
+def _node(argument: Any) -> Any:
+    return argument.node if isinstance(argument, Value) else argument
 
 
 def _fake_mode_of_values(arguments: Any) -> Any:
-    mode = torch._guards.detect_fake_mode(arguments)  # pyright: ignore
+    mode = detect_fake_mode(arguments)
     if mode is None:
         raise ValueError("a node without tensor operands cannot be written here")
     return mode

@@ -1,7 +1,7 @@
 """A small expression of stored tensors only -> one stored tensor.
 
-Expressions of more than `limit` elements stay: a runtime folds them when it loads the file, and the file holds every
-weight once (W⁺ and flipped kernels are expressions of W).
+Expressions of more than `limit` elements stay: a runtime folds them when it loads the file, and the file holds
+every weight once (W⁺ and flipped kernels are expressions of W).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch.fx import GraphModule, Node
 
 from passes.emitter import Emitter
 from passes.graph import calls, erase_unused, replace, tensor_of
+from passes.nodes import map_nodes, run_node
 
 
 @final
@@ -30,8 +31,8 @@ class FoldConstants:
             if not self._is_foldable(node, module):
                 continue
             with torch.no_grad(), emit.inserting_before(node):
-                args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: tensor_of(module, n))  # pyright: ignore
-                value: torch.Tensor = node.target(*args, **kwargs)  # pyright: ignore
+                args, kwargs = map_nodes((node.args, node.kwargs), lambda n: tensor_of(module, n))
+                value: torch.Tensor = run_node(node, args, kwargs)
                 replace(node, emit.constant(node.name, value.contiguous()))
             count += 1
         if count:
@@ -40,7 +41,6 @@ class FoldConstants:
 
     def _is_foldable(self, node: Node, module: GraphModule) -> bool:
         value = node.meta.get("val")
-        small = isinstance(value, torch.Tensor) and all(isinstance(s, int) for s in value.shape)
-        if not small or value.numel() > self.limit or not node.all_input_nodes:
+        if not isinstance(value, torch.Tensor) or not node.all_input_nodes or value.numel() > self.limit:
             return False
         return all(tensor_of(module, argument) is not None for argument in node.all_input_nodes)

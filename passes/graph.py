@@ -118,9 +118,7 @@ def describe_node(node: Node) -> str:
 
 
 def operator_name(node: Node) -> str:
-    """ "convolution" for aten.convolution.default."""
-    return (
-        getattr(node.target, "_schema", node.target).name.removeprefix("aten::")
-        if hasattr(node.target, "_schema")
-        else str(getattr(node.target, "__name__", node.target))
-    )
+    """The aten name: `convolution` for aten.convolution.default."""
+    target: Any = node.target
+    schema = getattr(target, "_schema", None)
+    return schema.name.removeprefix("aten::") if schema else str(getattr(target, "__name__", target))

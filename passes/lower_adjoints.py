@@ -24,7 +24,7 @@ from torch.fx import GraphModule, Node
 
 from passes.emitter import Emitter, Value, aten
 from passes.graph import Rewrite, erase_unused, rewrite_calls
-from passes.operators.call import argument
+from passes.nodes import argument, arguments
 
 
 @final
@@ -41,12 +41,12 @@ class LowerAdjoints:
 
 def _transposed_convolution(node: Node, emit: Emitter) -> Value | None:
     """conv_transpose(s, W) of stride 1 = conv(s, flip(Wᵀ)), padded by dilation (k - 1) - padding."""
-    s, weight, bias, stride, padding, dilation, transposed, output_padding, groups = node.args
-    spatial: list[int] = list(weight.meta["val"].shape[2:])  # pyright: ignore
-    full = [d * (k - 1) - p for d, k, p in zip(dilation, spatial, padding, strict=True)]  # pyright: ignore
-    if not transposed or any(st != 1 for st in stride) or any(output_padding) or min(full) < 0:  # pyright: ignore
+    s, weight, bias, stride, padding, dilation, transposed, output_padding, groups = arguments(node)
+    spatial: list[int] = list(weight.meta["val"].shape[2:])
+    full = [d * (k - 1) - p for d, k, p in zip(dilation, spatial, padding, strict=True)]
+    if not transposed or any(st != 1 for st in stride) or any(output_padding) or min(full) < 0:
         return None
-    w = emit.value(weight)  # pyright: ignore
+    w = emit.value(weight)
     inputs, per_group = w.shape[:2]
     axes = list(range(2, w.ndim))
     if groups == 1:
@@ -70,7 +70,7 @@ def _max_pool(node: Node, emit: Emitter) -> Value:
 
     The first of the rows that hold the maximum wins, then the first element in it: the first in row-major order.
     """
-    m, x = emit.value(node.args[0]), emit.value(node.args[1])  # pyright: ignore
+    m, x = emit.value(arguments(node)[0]), emit.value(arguments(node)[1])
     kernel, stride, padding, dilation, ceil = (argument(node, k) for k in range(2, 7))
     rank = len(kernel)
     forward = aten.max_pool2d.default if rank == 2 else aten.max_pool3d.default
@@ -125,16 +125,16 @@ def _interleaved(shares: dict[int, Value], window: _Window, count: int) -> Value
     """Put the share of every window position back to start + stride * window, adding what overlaps."""
     axis, stride = window.axis, window.stride
     cells = count + max(shares) // stride
-    planes: list[Value | None] = [None] * stride
+    planes = dict[int, Value]()
     for start, share in shares.items():
-        shift = start // stride
-        plane, known = _padded(share, axis, shift, cells - count - shift), planes[start % stride]
-        planes[start % stride] = plane if known is None else known + plane
-    zeros = next(plane for plane in planes if plane is not None).zeros() if None in planes else None
-    filled = [plane or zeros for plane in planes]
+        shift, phase = start // stride, start % stride
+        plane = _padded(share, axis, shift, cells - count - shift)
+        planes[phase] = planes[phase] + plane if phase in planes else plane
+    first = planes[0]
     if stride == 1:
-        return filled[0]  # pyright: ignore
-    stacked = filled[0].emit.call(aten.stack.default, filled, axis + 1)  # pyright: ignore
+        return first
+    filled = [planes.get(phase) or first.zeros() for phase in range(stride)]
+    stacked = first.emit.call(aten.stack.default, filled, axis + 1)
     shape = list(stacked.shape)
     return stacked.reshape([*shape[:axis], cells * stride, *shape[axis + 2 :]])
 
@@ -144,13 +144,13 @@ def _padded(value: Value, axis: int, before: int, after: int, fill: float = 0.0)
 
 
 def _mask(node: Node, emit: Emitter) -> Value | None:
-    condition, value, otherwise = node.args
-    return emit.value(value) * emit.value(condition) if otherwise == 0 else None  # pyright: ignore
+    condition, value, otherwise = arguments(node)
+    return emit.value(value) * emit.value(condition) if otherwise == 0 else None
 
 
 def _average_pool(node: Node, emit: Emitter) -> Value:
-    m, x = emit.value(node.args[0]), emit.value(node.args[1])  # pyright: ignore
-    kernel, stride, padding, ceil, include, divisor = (argument(node, k) for k in range(2, 8))
+    m, x = emit.value(arguments(node)[0]), emit.value(arguments(node)[1])
+    kernel, stride, padding, _, include, divisor = (argument(node, k) for k in range(2, 8))
     sizes, windows = x.shape[2:], m.shape[2:]
     tiles = list(kernel) == list(stride) and not any(padding)
     if tiles and all(w * k == size for w, k, size in zip(windows, kernel, sizes, strict=True)):

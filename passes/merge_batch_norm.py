@@ -21,7 +21,7 @@ from torch.fx import GraphModule, Node
 
 from passes.emitter import Emitter, Value, aten
 from passes.graph import calls, erase_unused, replace, tensor_of
-from passes.operators.call import argument
+from passes.nodes import argument, arguments
 
 _BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 _AFFINE = (aten.convolution.default, aten.linear.default)
@@ -57,7 +57,7 @@ class _Channelwise:
 
 def _merged(node: Node, output: Node, emit: Emitter) -> Value:
     map_ = _channelwise(node, emit.module)
-    x: Any = node.args[0]
+    x: Any = arguments(node)[0]
     if _is_foldable(x, emit.module):
         return _fold_into_producer(x, map_, emit)
     if _is_foldable_concatenation(x, emit.module):
@@ -74,11 +74,11 @@ def _merged(node: Node, output: Node, emit: Emitter) -> Value:
 
 
 def _channelwise(node: Node, module: GraphModule) -> _Channelwise:
-    gamma, beta, mean, variance = (tensor_of(module, argument) for argument in node.args[1:5])
+    gamma, beta, mean, variance = (tensor_of(module, argument) for argument in arguments(node)[1:5])
     if mean is None or variance is None:
         raise ValueError("batch norm without running statistics has no inference form")
     mean, variance = mean.double(), variance.double()
-    scale = torch.rsqrt(variance + float(node.args[6]))  # pyright: ignore
+    scale = torch.rsqrt(variance + float(arguments(node)[6]))
     scale = scale if gamma is None else scale * gamma.double()
     shift = -mean * scale
     return _Channelwise(scale, shift if beta is None else shift + beta.double())
@@ -86,7 +86,7 @@ def _channelwise(node: Node, module: GraphModule) -> _Channelwise:
 
 def _is_foldable(node: Node, module: GraphModule) -> bool:
     """An affine layer with stored weights, read once, whose channels are on axis 1 of its output."""
-    stored = node.target in _AFFINE and tensor_of(module, node.args[1]) is not None
+    stored = node.target in _AFFINE and tensor_of(module, arguments(node)[1]) is not None
     on_axis_one = node.target is aten.convolution.default or node.meta["val"].dim() == 2
     return stored and on_axis_one and len(node.users) == 1
 
@@ -94,12 +94,12 @@ def _is_foldable(node: Node, module: GraphModule) -> bool:
 def _is_foldable_concatenation(node: Node, module: GraphModule) -> bool:
     if node.target is not aten.cat.default or len(node.users) != 1 or argument(node, 1) != 1:
         return False
-    parts: Any = node.args[0]
+    parts: Any = arguments(node)[0]
     return len(set(parts)) == len(parts) and all(_is_foldable(part, module) for part in parts)
 
 
 def _fold_into_concatenation(node: Node, map_: _Channelwise, emit: Emitter) -> Value:
-    parts: Any = node.args[0]
+    parts: Any = arguments(node)[0]
     start, merged = 0, list[Value]()
     for part in parts:
         size = int(part.meta["val"].shape[1])
@@ -113,43 +113,43 @@ def _fold_into_producer(affine: Node, map_: _Channelwise, emit: Emitter) -> Valu
     weight, bias = _parameters(affine, emit.module)
     scale = map_.scale
     if _is_transposed(affine):
-        groups: Any = affine.args[8]
+        groups: Any = arguments(affine)[8]
         grouped = weight.reshape(groups, -1, *weight.shape[1:])
         folded = grouped * scale.reshape(groups, 1, -1, *[1] * (weight.dim() - 2))
         folded = folded.reshape(weight.shape)
     else:
         folded = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
-    return _with_parameters(affine, folded, bias * scale + map_.shift, affine.args[0], emit)
+    return _with_parameters(affine, folded, bias * scale + map_.shift, arguments(affine)[0], emit)
 
 
 def _is_exact_before(consumer: Node, batch_norm: Node, module: GraphModule) -> bool:
     """`consumer` is an affine layer with stored weights that reads `batch_norm` without padding it."""
-    if consumer.target not in _AFFINE or consumer.args[0] is not batch_norm:
+    if consumer.target not in _AFFINE or arguments(consumer)[0] is not batch_norm:
         return False
-    if tensor_of(module, consumer.args[1]) is None:
+    if tensor_of(module, arguments(consumer)[1]) is None:
         return False
     if consumer.target is aten.linear.default:
         return batch_norm.meta["val"].dim() == 2
-    padding: Any = consumer.args[4]
+    padding: Any = arguments(consumer)[4]
     return not _is_transposed(consumer) and not any(padding)
 
 
 def _fold_into_consumer(affine: Node, map_: _Channelwise, emit: Emitter) -> None:
     weight, bias = _parameters(affine, emit.module)
-    groups = int(affine.args[8]) if affine.target is aten.convolution.default else 1  # pyright: ignore
+    groups = int(arguments(affine)[8]) if affine.target is aten.convolution.default else 1
     inputs = weight.shape[1]
     grouped = weight.reshape(groups, -1, *weight.shape[1:])
     shape = (groups, 1, inputs, *[1] * (weight.dim() - 2))
     added = (grouped * map_.shift.reshape(shape)).reshape(weight.shape).flatten(1).sum(1)
     folded = (grouped * map_.scale.reshape(shape)).reshape(weight.shape)
     with emit.inserting_before(affine):
-        replace(affine, _with_parameters(affine, folded, bias + added, affine.args[0], emit))
+        replace(affine, _with_parameters(affine, folded, bias + added, arguments(affine)[0], emit))
 
 
 def _parameters(affine: Node, module: GraphModule) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight and bias in float64; a missing bias is zero."""
-    weight = tensor_of(module, affine.args[1])
-    bias = tensor_of(module, affine.args[2] if len(affine.args) > 2 else None)
+    weight = tensor_of(module, arguments(affine)[1])
+    bias = tensor_of(module, arguments(affine)[2] if len(arguments(affine)) > 2 else None)
     if weight is None:
         raise ValueError(f"{affine.name}: the weight is computed in the graph")
     outputs = int(affine.meta["val"].shape[1 if affine.target is aten.convolution.default else -1])
@@ -158,12 +158,12 @@ def _parameters(affine: Node, module: GraphModule) -> tuple[torch.Tensor, torch.
 
 
 def _with_parameters(affine: Node, weight: torch.Tensor, bias: torch.Tensor, x: Any, emit: Emitter) -> Value:
-    dtype, name = affine.meta["val"].dtype, str(affine.args[1].target)  # pyright: ignore
+    dtype, name = affine.meta["val"].dtype, str(arguments(affine)[1].target)
     new_weight = emit.constant(name, weight.to(dtype))
     new_bias = emit.constant(name.replace("weight", "bias"), bias.to(dtype))
     with emit.on_behalf_of(affine):
-        return emit.call(affine.target, x, new_weight, new_bias, *affine.args[3:])
+        return emit.call(affine.target, x, new_weight, new_bias, *arguments(affine)[3:])
 
 
 def _is_transposed(affine: Node) -> bool:
-    return affine.target is aten.convolution.default and bool(affine.args[6])
+    return affine.target is aten.convolution.default and bool(arguments(affine)[6])

@@ -56,7 +56,7 @@ class Message:
 
     @cached_property
     def multiplier(self) -> Value:
-        """m with R = v ⊙ m. From a relevance it is R / ⟨v⟩; relevance at v = 0 is then lost."""
+        """M with R = v ⊙ m. From a relevance it is R / ⟨v⟩; relevance at v = 0 is then lost."""
         if self._multiplier is not None:
             return self._multiplier()
         return self.relevance / stabilise(self.at, TINY)
@@ -97,7 +97,7 @@ def accumulate(messages: Sequence[Message]) -> Message:
 
 
 def stabilise(value: Value, epsilon: float) -> Value:
-    """value + ε sign(value), with sign(0) = +1: never smaller than ε in magnitude."""
+    """Value + ε sign(value), with sign(0) = +1: never smaller than ε in magnitude."""
     return (value + epsilon).where(value >= 0, value - epsilon)
 
 

@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 from passes.assign_rules import describe_active, explained_output, sources_of
 from passes.emitter import Emitter, Value, aten
 from passes.messages import Message, accumulate
+from passes.nodes import arguments
 from passes.operators.call import Call
 
 Inbox = dict[Node, list[Message]]
@@ -53,7 +54,7 @@ class PropagateRelevance:
         if self.absorbed:
             results.append(_ledger(described, kept, emit))
         output = module.graph.output_node()
-        output.args = ((*output.args[0], *(value.node for value in results)),)  # pyright: ignore
+        output.args = ((*arguments(output)[0], *(value.node for value in results)),)
         return len(described)
 
 
@@ -62,7 +63,7 @@ def _walk(
 ) -> dict[Node, Value]:
     """From the output to the input: every operator's rule turns its message into messages for its operands."""
     kept: dict[Node, Value] = {}
-    for node, call in reversed(described.items()):
+    for node, call in reversed(list(described.items())):
         if node not in inbox:
             continue
         with emit.on_behalf_of(node):
@@ -94,9 +95,7 @@ def _absorbed(arriving: Message, leaving: list[Message]) -> Value:
 
 def _per_sample(relevance: Value) -> Value:
     return (
-        relevance.sum(range(1, relevance.ndim)).reshape([-1, 1])
-        if relevance.ndim > 1
-        else relevance.reshape([-1, 1])
+        relevance.sum(range(1, relevance.ndim)).reshape([-1, 1]) if relevance.ndim > 1 else relevance.reshape([-1, 1])
     )
 
 

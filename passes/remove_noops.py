@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 
 from passes.emitter import Emitter, aten
 from passes.graph import Rewrite, rewrite_calls
-from passes.operators.call import argument
+from passes.nodes import argument, arguments
 
 
 @final
@@ -23,11 +23,11 @@ class RemoveNoops:
 
 
 def _first(node: Node, _emit: Emitter) -> Node:
-    return node.args[0]  # pyright: ignore
+    return arguments(node)[0]
 
 
 def _if_same_shape(node: Node, _emit: Emitter) -> Node | None:
-    x: Any = node.args[0]
+    x: Any = arguments(node)[0]
     before, after = x.meta["val"], node.meta["val"]
     same = before.dim() == after.dim() and all(map(_equal_size, before.shape, after.shape))
     return x if same and before.dtype == after.dtype else None
@@ -38,7 +38,7 @@ def _equal_size(a: Any, b: Any) -> bool:
 
 
 def _if_inference(node: Node, _emit: Emitter) -> Node | None:
-    return None if argument(node, 2) else node.args[0]  # pyright: ignore
+    return None if argument(node, 2) else arguments(node)[0]
 
 
 def _if_window_of_one(node: Node, emit: Emitter) -> Node | None:
@@ -50,12 +50,12 @@ def _if_window_of_one(node: Node, emit: Emitter) -> Node | None:
 def _if_whole_axis(node: Node, _emit: Emitter) -> Node | None:
     start, end, step = (argument(node, k) for k in (2, 3, 4))
     whole = not start and (end is None or (isinstance(end, int) and end >= 2**62)) and step == 1
-    return node.args[0] if whole else _if_same_shape(node, _emit)  # pyright: ignore
+    return arguments(node)[0] if whole else _if_same_shape(node, _emit)
 
 
 def _if_unbounded(node: Node, _emit: Emitter) -> Node | None:
     low, high = argument(node, 1), argument(node, 2)
-    return node.args[0] if low in (None, -math.inf) and high in (None, math.inf) else None  # pyright: ignore
+    return arguments(node)[0] if low in (None, -math.inf) and high in (None, math.inf) else None
 
 
 _REWRITES: dict[Any, Rewrite] = {

@@ -94,9 +94,7 @@ def _check(
         module.graph.lint()
         verify(module)
     except (RuntimeError, PassError) as error:
-        raise InvariantError(
-            f"pass {step.name} (after: {history}) left a graph that is not valid: {error}"
-        ) from error
+        raise InvariantError(f"pass {step.name} (after: {history}) left a graph that is not valid: {error}") from error
     if changed != (rewrites > 0):
         raise InvariantError(
             f"pass {step.name} (after: {history}) reports {rewrites} rewrites, but the graph "

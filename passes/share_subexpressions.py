@@ -6,6 +6,7 @@ from typing import Any, ClassVar, final
 
 import torch
 from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
 
 from passes.graph import replace
 
@@ -36,10 +37,5 @@ def _is_pure(node: Node) -> bool:
 
 def _key(argument: Any) -> Any:
     """A hashable form that tells 1 from 1.0 and True, as the printed graph does."""
-    if isinstance(argument, Node):
-        return argument
-    if isinstance(argument, list | tuple):
-        return tuple(map(_key, argument))  # pyright: ignore
-    if isinstance(argument, dict):
-        return tuple((key, _key(argument[key])) for key in sorted(argument))  # pyright: ignore
-    return repr(argument)
+    leaves, structure = pytree.tree_flatten(argument)
+    return structure, tuple(leaf if isinstance(leaf, Node) else repr(leaf) for leaf in leaves)

@@ -22,6 +22,7 @@ from torch.fx import GraphModule, Node
 
 from passes.emitter import Emitter, Value, aten
 from passes.graph import erase_unused, replace
+from passes.nodes import arguments
 from passes.operators.signs import infer, sign_of
 
 Simplification: TypeAlias = Callable[[Node, Emitter], "Value | Node | None"]
@@ -47,9 +48,7 @@ def _sweep(module: GraphModule, emit: Emitter) -> int:
         if node.op != "call_function" or not node.users:
             continue
         with emit.inserting_before(node):
-            result = next(
-                (r for rule in _TABLE.get(node.target, ()) if (r := rule(node, emit)) is not None), None
-            )
+            result = next((r for rule in _TABLE.get(node.target, ()) if (r := rule(node, emit)) is not None), None)
         if result is not None:
             replace(node, result)
             count += 1
@@ -59,35 +58,35 @@ def _sweep(module: GraphModule, emit: Emitter) -> int:
 
 
 def _clamp_of_known_sign(node: Node, _emit: Emitter) -> Node | None:
-    operand: Any = node.args[0]
+    operand: Any = arguments(node)[0]
     keeps = "positive" if node.target is aten.clamp_min.default else "negative"
-    return operand if node.args[1] == 0 and sign_of(operand) in (keeps, "zero") else None
+    return operand if arguments(node)[1] == 0 and sign_of(operand) in (keeps, "zero") else None
 
 
 def _plus_zero(node: Node, _emit: Emitter) -> Node | None:
-    for zero, other in (node.args[:2], node.args[1::-1]):
+    for zero, other in (arguments(node)[:2], arguments(node)[1::-1]):
         if sign_of(zero) == "zero" and _like(other, node):
-            return other  # pyright: ignore
+            return other
     return None
 
 
 def _minus_zero(node: Node, _emit: Emitter) -> Node | None:
-    a, b = node.args[:2]
-    return a if sign_of(b) == "zero" and _like(a, node) else None  # pyright: ignore
+    a, b = arguments(node)[:2]
+    return a if sign_of(b) == "zero" and _like(a, node) else None
 
 
 def _where_of_known_sign(node: Node, _emit: Emitter) -> Node | None:
-    condition, then, _ = node.args
-    if not isinstance(condition, Node) or condition.target is not aten.ge.Scalar or condition.args[1] != 0:
+    condition, then, _ = arguments(node)
+    if not isinstance(condition, Node) or condition.target is not aten.ge.Scalar or arguments(condition)[1] != 0:
         return None
-    return then if sign_of(condition.args[0]) in ("positive", "zero") else None  # pyright: ignore
+    return then if sign_of(arguments(condition)[0]) in ("positive", "zero") else None
 
 
 def _masked_product(node: Node, emit: Emitter) -> Value | None:
-    for masked, value in (node.args[:2], node.args[1::-1]):
+    for masked, value in (arguments(node)[:2], arguments(node)[1::-1]):
         if not isinstance(masked, Node) or masked.target is not aten.where.ScalarOther:
             continue
-        condition, m, otherwise = masked.args
+        condition, m, otherwise = arguments(masked)
         is_relu = isinstance(value, Node) and value.target is aten.relu.default
         if is_relu and otherwise == 0 and _tests_positive(condition, value):
             return emit.call(aten.mul.Tensor, m, value)
@@ -95,26 +94,26 @@ def _masked_product(node: Node, emit: Emitter) -> Value | None:
 
 
 def _tests_positive(condition: Any, value: Any) -> bool:
-    return isinstance(condition, Node) and condition.target is aten.gt.Scalar and condition.args == (value, 0)
+    return isinstance(condition, Node) and condition.target is aten.gt.Scalar and arguments(condition) == (value, 0)
 
 
 def _times_ones(node: Node, _emit: Emitter) -> Node | None:
-    for ones, value in (node.args[:2], node.args[1::-1]):
+    for ones, value in (arguments(node)[:2], arguments(node)[1::-1]):
         if isinstance(ones, Node) and ones.target is aten.ones_like.default and _like(value, node):
-            return value  # pyright: ignore
+            return value
         if isinstance(ones, int | float) and ones == 1:
-            return value  # pyright: ignore
+            return value
     return None
 
 
 def _over_stabilised(node: Node, emit: Emitter) -> Value | None:
     """A quotient whose denominator is ⟨z⟩ε and whose numerator has z, or relu(z), as a factor."""
-    numerator, denominator = node.args[:2]
+    numerator, denominator = arguments(node)[:2]
     z, epsilon = _stabilised(denominator)
     if z is None or not isinstance(numerator, Node) or numerator.target is not aten.mul.Tensor:
         return None
-    for y, m in (numerator.args[:2], numerator.args[1::-1]):
-        if isinstance(y, Node) and y.target is aten.relu.default and y.args[0] is z:
+    for y, m in (arguments(numerator)[:2], arguments(numerator)[1::-1]):
+        if isinstance(y, Node) and y.target is aten.relu.default and arguments(y)[0] is z:
             return emit.value(numerator) / (emit.value(y) + epsilon)
         if y is z and isinstance(m, Node):
             magnitude = emit.call(aten.abs.default, z)
@@ -126,27 +125,27 @@ def _stabilised(value: Any) -> tuple[Node | None, float]:
     """(z, ε) of `where(z >= 0, z + ε, z - ε)`, else (None, 0)."""
     if not isinstance(value, Node) or value.target is not aten.where.self:
         return None, 0.0
-    condition, plus, minus = value.args
+    condition, plus, minus = arguments(value)
     targets = [getattr(part, "target", None) for part in (condition, plus, minus)]
     if targets != [aten.ge.Scalar, aten.add.Tensor, aten.sub.Tensor]:
         return None, 0.0
-    z, epsilon = plus.args  # pyright: ignore
-    same = condition.args == (z, 0) and minus.args == (z, epsilon)  # pyright: ignore
-    return (z, epsilon) if same else (None, 0.0)  # pyright: ignore
+    z, epsilon = arguments(plus)
+    same = arguments(condition) == (z, 0) and arguments(minus) == (z, epsilon)
+    return (z, epsilon) if same else (None, 0.0)
 
 
 def _number_into_bias(node: Node, emit: Emitter) -> Value | None:
-    affine, number = node.args[:2]
+    affine, number = arguments(node)[:2]
     if not isinstance(affine, Node) or not isinstance(number, int | float) or len(affine.users) > 1:
         return None
     if affine.target not in (aten.convolution.default, aten.linear.default):
         return None
-    if len(affine.args) > 2 and affine.args[2] is not None:
+    if len(arguments(affine)) > 2 and arguments(affine)[2] is not None:
         return None
     shape, axis = affine.meta["val"].shape, 1 if affine.target is aten.convolution.default else -1
     bias = emit.constant("epsilon", torch.full((int(shape[axis]),), number, dtype=affine.meta["val"].dtype))
     bias.node.meta["sign"] = infer(bias.node, emit.module)
-    return emit.call(affine.target, affine.args[0], affine.args[1], bias, *affine.args[3:])
+    return emit.call(affine.target, arguments(affine)[0], arguments(affine)[1], bias, *arguments(affine)[3:])
 
 
 def _like(value: Any, node: Node) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from passes.errors import PassError, UnsupportedOperatorError, UnsupportedRuleError
-    from relcompile.compiler import compile  # noqa: A004
+    from relcompile.compiler import compile
     from relcompile.composites import Composite, Entry
     from relcompile.errors import RelcompileError
     from relcompile.explainer import Explainer

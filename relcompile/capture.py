@@ -6,7 +6,7 @@ import inspect
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from passes.decompose import composite_decompositions
+from passes.nodes import arguments
 from relcompile.errors import CaptureError
 
 log = logging.getLogger(__name__)
@@ -57,9 +58,7 @@ def capture(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Captu
         model.train(training)
     if program.graph_signature.buffers_to_mutate:
         names = ", ".join(program.graph_signature.buffers_to_mutate.values())
-        raise CaptureError(
-            f"the model changes its own buffers in forward ({names}); an explainer has no state"
-        )
+        raise CaptureError(f"the model changes its own buffers in forward ({names}); an explainer has no state")
     return _lifted(program, tuple(inputs))
 
 
@@ -121,14 +120,14 @@ def _lifted(program: torch.export.ExportedProgram, names: tuple[str, ...]) -> Ca
     """Parameters and constants of the program as buffers of a plain GraphModule."""
     graph, root = program.graph, torch.nn.Module()
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
-    tensors = {**program.constants, **program.state_dict}
+    tensors: dict[str, Any] = {**program.constants, **program.state_dict}
     for node in graph.find_nodes(op="placeholder"):
         spec = specs[node.name]
         if spec.kind is InputKind.USER_INPUT:
             continue
         name = re.sub(r"\W", "_", str(spec.target))
         if name not in dict(root.named_buffers()):
-            root.register_buffer(name, tensors[spec.target].detach())
+            root.register_buffer(name, tensors[str(spec.target)].detach())
         with graph.inserting_before(node):
             attribute = graph.create_node("get_attr", name)
         attribute.meta.update(node.meta)
@@ -143,22 +142,21 @@ def _lifted(program: torch.export.ExportedProgram, names: tuple[str, ...]) -> Ca
 
 
 def _output_names(program: torch.export.ExportedProgram) -> tuple[str, ...]:
-    """ "output" for a single tensor; keys or positions of a nested result otherwise."""
-    count = len(program.graph.output_node().args[0])  # pyright: ignore
-    spec = program.call_spec.out_spec
+    """The name `output` for a single tensor; keys or positions of a nested result otherwise."""
+    count = len(arguments(program.graph.output_node())[0])
+    spec: Any = program.call_spec.out_spec
     skeleton = pytree.tree_unflatten(list(range(count)), spec)
     if count == 1:
         return ("output",)
     paths, _ = pytree.tree_flatten_with_path(skeleton)
     keys = [
-        "_".join(re.sub(r"\W", "", str(getattr(k, "key", getattr(k, "idx", k)))) for k in path)
-        for path, _ in paths
+        "_".join(re.sub(r"\W", "", str(getattr(k, "key", getattr(k, "idx", k)))) for k in path) for path, _ in paths
     ]
     return tuple(key if not key.isdigit() else f"output_{key}" for key in keys)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """torch.export warns about its own internals; nothing there is for the user of a compiler."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -67,9 +67,7 @@ def _version(
 
 @app.command(_COMPILE)
 def compile_(
-    model: Annotated[
-        Path, typer.Argument(help="A pickled module, a state dict or safetensors (with --arch).")
-    ],
+    model: Annotated[Path, typer.Argument(help="A pickled module, a state dict or safetensors (with --arch).")],
     rule: Annotated[str, typer.Option("--rule", "-r", help="See `relcompile rules`.")] = "z+",
     out: Annotated[
         Path | None, typer.Option("--output", "-o", help="An .onnx or .pt2 file. Default: MODEL.RULE.onnx")
@@ -80,9 +78,7 @@ def compile_(
     target: Annotated[
         str, typer.Option("--target", "-t", help="index (a runtime input), argmax, seed, or a class number.")
     ] = "index",
-    arch: Annotated[
-        str | None, typer.Option(help="module:callable that builds the model of a state dict.")
-    ] = None,
+    arch: Annotated[str | None, typer.Option(help="module:callable that builds the model of a state dict.")] = None,
     allow: Annotated[list[str] | None, typer.Option(help="Trust the module classes of this package.")] = None,
     trust_model_file: Annotated[bool, typer.Option(help="Load the file even if that can run code.")] = False,
     explain: Annotated[list[str] | None, typer.Option(help="Explain only these inputs.")] = None,
@@ -91,9 +87,7 @@ def compile_(
     class_names: Annotated[Path | None, typer.Option(help="A text file, one class name a line.")] = None,
     resize: Annotated[int | None, typer.Option(help="Preprocessing: shorter side in pixels.")] = None,
     crop: Annotated[int | None, typer.Option(help="Preprocessing: side of the centre crop.")] = None,
-    mean: Annotated[
-        str | None, typer.Option(help="Preprocessing: three numbers, after division by 255.")
-    ] = None,
+    mean: Annotated[str | None, typer.Option(help="Preprocessing: three numbers, after division by 255.")] = None,
     std: Annotated[str | None, typer.Option(help="Preprocessing: three numbers.")] = None,
     interpolation: Annotated[str, typer.Option(help="Preprocessing: bilinear or bicubic.")] = "bilinear",
     channels: Annotated[str, typer.Option(help="Preprocessing: RGB or BGR.")] = "RGB",
@@ -126,9 +120,7 @@ def compile_(
 def explain_(
     explainer: Annotated[Path, typer.Argument(help="A compiled .onnx file.")],
     images: Annotated[list[Path], typer.Argument(help="Photographs.")],
-    target: Annotated[
-        int | None, typer.Option("--target", "-t", help="A class; default: the best one.")
-    ] = None,
+    target: Annotated[int | None, typer.Option("--target", "-t", help="A class; default: the best one.")] = None,
     out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the heatmaps.")] = Path(),
     top: Annotated[int, typer.Option(help="How many classes to print.", min=1)] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -153,9 +145,7 @@ def inspect(explainer: Annotated[Path, typer.Argument(help="A compiled .onnx fil
 
 @app.command()
 def rules(
-    operators: Annotated[
-        bool, typer.Option("--operators", help="List the supported operators instead.")
-    ] = False,
+    operators: Annotated[bool, typer.Option("--operators", help="List the supported operators instead.")] = False,
 ) -> None:
     """List every rule with its equation, what it conserves and its source."""
     from relcompile import catalogue

@@ -27,7 +27,7 @@ ExampleInputs = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tenso
 Progress = Callable[[str], None]
 
 
-def compile(  # noqa: A001  (relcompile.compile is what users look for)
+def compile(
     model: torch.nn.Module,
     example_inputs: ExampleInputs,
     *,
@@ -69,9 +69,7 @@ def compile(  # noqa: A001  (relcompile.compile is what users look for)
     captured = capture(model, {name: _at_least_two(tensor) for name, tensor in inputs.items()})
     sources = _explained(captured, explain)
     module = captured.module
-    reports = run_passes(
-        module, CANONICALIZE, keeps=verify_captured, ensures=verify_canonical, on_pass=progress
-    )
+    reports = run_passes(module, CANONICALIZE, keeps=verify_captured, ensures=verify_canonical, on_pass=progress)
     reports += _propagate(module, composite, target, sources, output, absorbed=absorbed, progress=progress)
     layers = _layers(module)
     reports += run_passes(module, OPTIMISE, keeps=verify_canonical, on_pass=progress)
@@ -108,7 +106,7 @@ def _propagate(
     explained = Emitter(module).value(explained_output(module, output))
     seed = add_target(module, target, explained, composite.start)
 
-    def read_out(message: Message):  # noqa: ANN202
+    def read_out(message: Message):
         return message.multiplier if composite.result == "multiplier" else message.relevance
 
     passes = (
@@ -125,9 +123,7 @@ def _named_inputs(model: torch.nn.Module, given: ExampleInputs) -> dict[str, tor
         tensors = [given] if isinstance(given, torch.Tensor) else list(given)
         names = forward_parameters(model)
         if len(tensors) > len(names):
-            raise InputSpecError(
-                f"forward takes {len(names)} inputs ({', '.join(names)}), {len(tensors)} were given"
-            )
+            raise InputSpecError(f"forward takes {len(names)} inputs ({', '.join(names)}), {len(tensors)} were given")
         inputs = dict(zip(names, tensors, strict=False))
     without_batch = [name for name, tensor in inputs.items() if tensor.dim() == 0 or tensor.shape[0] == 0]
     if without_batch or not inputs:
@@ -147,9 +143,7 @@ def _explained(captured: Captured, names: Sequence[str] | None) -> tuple[str, ..
     unknown = [name for name in chosen if name not in captured.float_inputs]
     if unknown or not chosen:
         known = ", ".join(captured.float_inputs) or "none"
-        raise InputSpecError(
-            f"no floating point input called {', '.join(unknown) or '(any)'}; there are: {known}"
-        )
+        raise InputSpecError(f"no floating point input called {', '.join(unknown) or '(any)'}; there are: {known}")
     return chosen
 
 
@@ -157,8 +151,7 @@ def _layers(module: GraphModule) -> tuple[LayerRecord, ...]:
     annotated = [node for node in module.graph.nodes if "layer" in node.meta]
     records = [(node.meta["layer"], node.meta["rule"]) for node in annotated]
     return tuple(
-        LayerRecord(layer.name, layer.operator, layer.kind, str(rule), layer.parameters)
-        for layer, rule in records
+        LayerRecord(layer.name, layer.operator, layer.kind, str(rule), layer.parameters) for layer, rule in records
     )
 
 
@@ -170,9 +163,7 @@ def _input_record(name: str, tensor: torch.Tensor) -> InputRecord:
     return InputRecord(name, ("batch", *tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."))
 
 
-def _examples(
-    inputs: Mapping[str, torch.Tensor], target: Target, output: torch.Tensor
-) -> dict[str, torch.Tensor]:
+def _examples(inputs: Mapping[str, torch.Tensor], target: Target, output: torch.Tensor) -> dict[str, torch.Tensor]:
     examples = dict(inputs)
     if target.mode == "index":
         examples["target"] = torch.zeros(next(iter(inputs.values())).shape[0], dtype=torch.int64)

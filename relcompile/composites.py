@@ -84,7 +84,7 @@ def gradient() -> Composite:
 
 
 def gradient_times_input() -> Composite:
-    """input ⊙ ∂ output[target] / ∂ input."""
+    """Input ⊙ ∂ output[target] / ∂ input."""
     return Composite("gradient*input", start="multiplier")
 
 

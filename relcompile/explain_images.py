@@ -51,9 +51,7 @@ def _image_size(metadata: Metadata) -> tuple[int, int]:
     shape = metadata.inputs[0].shape
     if len(metadata.inputs) != 1 or len(shape) != 4 or shape[1] != 3:
         inputs = ", ".join(f"{i.name} {list(i.shape)}" for i in metadata.inputs)
-        raise InputSpecError(
-            f"this explainer takes {inputs}, not one RGB photograph; use relcompile.load in Python"
-        )
+        raise InputSpecError(f"this explainer takes {inputs}, not one RGB photograph; use relcompile.load in Python")
     return int(shape[2]), int(shape[3])
 
 
@@ -74,9 +72,7 @@ def _write(stem: Path, explanation: Explanation, view: Any, metadata: Metadata, 
     views.classes(title, [(_label(metadata, int(k)), float(scores[k])) for k in order])
     chosen = int(order[0]) if explanation.target is None else int(explanation.target[0])
     relevance = explanation.relevance[0]
-    heading = heatmap_title(
-        f"{_label(metadata, chosen)}, rule {metadata.rule}", float(scores[chosen]), relevance
-    )
+    heading = heatmap_title(f"{_label(metadata, chosen)}, rule {metadata.rule}", float(scores[chosen]), relevance)
     save_heatmap(stem.with_name(stem.name + ".png"), relevance, view, heading)
     save_arrays(
         stem.with_name(stem.name + ".npz"),

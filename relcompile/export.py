@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ def write_onnx(explainer: Explainer, path: Path, progress: Callable[[str], None]
         ExportError: the exporter fails, the batch was baked in, an operator is not standard, ONNX Runtime does not
             agree with PyTorch, or the file cannot be written. No file is left behind.
     """
-    tell = progress or (lambda _step: None)
+    tell = progress or _silent
     tell("lower")
     module = lowered(explainer.graph_module)
     tell("export to ONNX")
@@ -82,6 +82,10 @@ def write_onnx(explainer: Explainer, path: Path, progress: Callable[[str], None]
         tell("check in ONNX Runtime")
         onnx.checker.check_model(str(temporary))
         return check_parity(explainer, temporary)
+
+
+def _silent(_step: str) -> None:
+    """No progress display."""
 
 
 def lowered(module: GraphModule) -> GraphModule:
@@ -103,7 +107,7 @@ def to_onnx(module: GraphModule, explainer: Explainer) -> onnx.ModelProto:
     program = _exported(module, explainer)
     try:
         with _quiet():
-            exported = torch.onnx.export(
+            exported: Any = torch.onnx.export(
                 program,
                 dynamo=True,
                 input_names=list(explainer.examples),
@@ -112,7 +116,7 @@ def to_onnx(module: GraphModule, explainer: Explainer) -> onnx.ModelProto:
             )
     except Exception as error:
         raise ExportError(f"the ONNX exporter refuses this explainer: {_first_line(error)}") from error
-    model: onnx.ModelProto = exported.model_proto  # pyright: ignore
+    model: onnx.ModelProto = exported.model_proto
     _strip(model)
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, metadata.to_json()
@@ -143,9 +147,7 @@ def check_parity(explainer: Explainer, path: Path) -> Parity:
     parity = Parity(errors)
     if not parity.worst <= PARITY:
         listing = ", ".join(f"{name} {error:.2e}" for name, error in errors.items())
-        raise ExportError(
-            f"ONNX Runtime and PyTorch disagree by more than {PARITY:g} of the maximum: {listing}"
-        )
+        raise ExportError(f"ONNX Runtime and PyTorch disagree by more than {PARITY:g} of the maximum: {listing}")
     return parity
 
 
@@ -189,9 +191,7 @@ def _check_contract(model: onnx.ModelProto, explainer: Explainer) -> None:
     names = [value.name for value in model.graph.input]
     if names != list(explainer.examples):
         raise ExportError(f"the exporter named the inputs {names}, not {list(explainer.examples)}")
-    foreign = sorted(
-        {f"{n.domain}::{n.op_type}" for n in model.graph.node if n.domain not in ("", "ai.onnx")}
-    )
+    foreign = sorted({f"{n.domain}::{n.op_type}" for n in model.graph.node if n.domain not in ("", "ai.onnx")})
     if foreign or model.functions:
         raise ExportError(f"the graph holds operators outside the ONNX standard: {', '.join(foreign)}")
 
@@ -201,7 +201,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """The exporters warn about, and log, their own internals."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -67,9 +67,7 @@ def heatmap_title(label: str, score: float, relevance: NDArray[np.floating[Any]]
     return f"{label}  ·  score {score:.4g}  ·  sum of relevance {total:.4g}"
 
 
-def save_heatmap(
-    path: Path, relevance: NDArray[np.floating[Any]], image: Image.Image | None, title: str
-) -> None:
+def save_heatmap(path: Path, relevance: NDArray[np.floating[Any]], image: Image.Image | None, title: str) -> None:
     """Write a PNG with the photograph, the heatmap, and the heatmap over the grey photograph.
 
     The heatmap is the sum over the channels, with white at zero and equal colour limits on both sides: the
@@ -113,9 +111,7 @@ def _summarise(path: Path, relevance: NDArray[np.floating[Any]]) -> _Map:
         raise ExportError(f"cannot draw {path}: the relevance is {values.shape}, not (C, H, W) or (H, W)")
     broken = int(np.count_nonzero(~np.isfinite(values)))
     if broken:
-        raise ExportError(
-            f"cannot draw {path}: {broken} of {values.size} relevance values are NaN or infinite"
-        )
+        raise ExportError(f"cannot draw {path}: {broken} of {values.size} relevance values are NaN or infinite")
     summed = values.sum(axis=0) if values.ndim == 3 else values
     strongest = float(np.abs(summed).max())
     # A map that is zero nearly everywhere has a percentile of zero, and an all-zero map has no scale at all.
@@ -133,8 +129,7 @@ def _describe(found: _Map, *, outlined: bool) -> str:
     sentences = [
         "Red speaks for the explained output, blue against it, white is zero.",
         f"Colours end at ±{found.limit:.3g}, {end}.",
-        f"The outline encloses at most {_AREA:.0%} of the area, with the most |relevance| (smoothed)."
-        * outlined,
+        f"The outline encloses at most {_AREA:.0%} of the area, with the most |relevance| (smoothed)." * outlined,
     ]
     return " ".join(sentences).strip()
 
@@ -193,8 +188,6 @@ def _blur(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     kernel /= kernel.sum()
     for axis in (0, 1):
         pads = [(radius, radius) if i == axis else (0, 0) for i in range(2)]
-        windows = np.lib.stride_tricks.sliding_window_view(
-            np.pad(values, pads, mode="edge"), len(kernel), axis
-        )
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, pads, mode="edge"), len(kernel), axis)
         values = windows @ kernel
     return values

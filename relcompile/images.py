@@ -28,14 +28,10 @@ def load_image(path: Path | str) -> Image.Image:
             upright = image.convert("RGB")
     except FileNotFoundError as error:
         raise InputSpecError(f"the image {path} does not exist") from error
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         raise InputSpecError(f"the image {path} cannot be read: {error}") from error
     if mode.startswith(("I", "F")):
-        raise InputSpecError(
-            f"the image {path} has more than 8 bits a channel (mode {mode}); save it with 8 bits"
-        )
+        raise InputSpecError(f"the image {path} has more than 8 bits a channel (mode {mode}); save it with 8 bits")
     return upright
 
 

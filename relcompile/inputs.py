@@ -29,16 +29,12 @@ def example_inputs(model: torch.nn.Module, specs: Sequence[str], seed: int = 0) 
     names = forward_parameters(model)
     generator = torch.Generator().manual_seed(seed)
     if len(specs) > len(names):
-        raise InputSpecError(
-            f"forward takes {len(names)} inputs ({', '.join(names)}), {len(specs)} were described"
-        )
+        raise InputSpecError(f"forward takes {len(names)} inputs ({', '.join(names)}), {len(specs)} were described")
     inputs = dict[str, torch.Tensor]()
     for spec, position in zip(specs, names, strict=False):
         name, shape, dtype = parse_spec(spec)
         random = torch.randn(shape, generator=generator)
-        inputs[name or position] = (
-            random.to(dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
-        )
+        inputs[name or position] = random.to(dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
     return inputs
 
 

@@ -64,9 +64,7 @@ class TargetRecord:
             'index belongs to mode "fixed" and to no other',
         )
         limit = math.inf if self.classes is None else self.classes
-        _require(
-            self.index is None or 0 <= self.index < limit, f"index {self.index} is not one of {limit} classes"
-        )
+        _require(self.index is None or 0 <= self.index < limit, f"index {self.index} is not one of {limit} classes")
 
 
 @dataclass(frozen=True)
@@ -113,9 +111,7 @@ class Preprocessing:
     scale: float = 255.0
 
     def __post_init__(self) -> None:
-        _require(
-            len(self.mean) == len(self.std) == 3, "mean and std must have three values each, one a channel"
-        )
+        _require(len(self.mean) == len(self.std) == 3, "mean and std must have three values each, one a channel")
         _require(all(value > 0 for value in (*self.std, self.scale)), "std and scale must be positive")
         sides = [side for side in (self.resize, self.crop) if side is not None]
         _require(all(side > 0 for side in sides), "resize and crop must be positive")

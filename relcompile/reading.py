@@ -37,9 +37,7 @@ class _Content(Enum):
     EXPORTED = "a torch.export archive"
 
 
-def read_model(
-    path: Path, *, arch: str | None = None, allow: Sequence[str] = (), trust: bool = False
-) -> nn.Module:
+def read_model(path: Path, *, arch: str | None = None, allow: Sequence[str] = (), trust: bool = False) -> nn.Module:
     """The model a file holds, in eval mode, on the CPU, in the dtype it was saved in.
 
     What the file is gets decided by its content, never by its name. A pickled module of torch.nn, torchvision
@@ -114,9 +112,7 @@ def _archive_content(path: Path) -> _Content:
         return _Content.TORCHSCRIPT
     if "data.pkl" in members:
         return _Content.CHECKPOINT
-    raise ModelFileError(
-        f"{path}: a zip archive, but not of PyTorch: it holds {', '.join(map(repr, names[:SHOWN]))}"
-    )
+    raise ModelFileError(f"{path}: a zip archive, but not of PyTorch: it holds {', '.join(map(repr, names[:SHOWN]))}")
 
 
 def _loaded(path: Path, content: _Content, allow: Sequence[str], *, trust: bool) -> object:

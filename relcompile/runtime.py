@@ -135,9 +135,7 @@ def load(
         ValueError: `device` or `threads` is none of the above.
     """
     if device not in ("auto", "cpu", "cuda") or (threads is not None and threads < 1):
-        raise ValueError(
-            f'device={device!r}, threads={threads}: want "auto", "cpu" or "cuda", and 1 thread or more'
-        )
+        raise ValueError(f'device={device!r}, threads={threads}: want "auto", "cpu" or "cuda", and 1 thread or more')
     runtime = _import_onnxruntime()
     if not Path(path).is_file():
         raise ExplainerFileError(f"{path} is not a file")
@@ -178,9 +176,7 @@ def _session_options(runtime: Any, threads: int | None, spinning: bool) -> Any:
 
 def _open_session(runtime: Any, path: Path, device: Device, options: Any) -> Any:
     """A session on the device, and an error rather than a silent move to another one."""
-    reason = (
-        "this ONNX Runtime was built without CUDA; pip install 'relcompile[gpu]' (and not [cpu] beside it)"
-    )
+    reason = "this ONNX Runtime was built without CUDA; pip install 'relcompile[gpu]' (and not [cpu] beside it)"
     if device != "cpu" and _CUDA in runtime.get_available_providers():
         complaints = _preload_cuda(runtime) or "ONNX Runtime's log on stderr says why"
         reason = f"CUDA did not start: {complaints}"
@@ -247,9 +243,7 @@ def _check_inputs(records: Sequence[InputRecord], arrays: Sequence[Array]) -> tu
     return feeds, sizes.get("batch", (*arrays[0].shape, 1)[0])
 
 
-def _check_target(
-    record: TargetRecord, entry: InputRecord | None, target: object, batch: int
-) -> Array | None:
+def _check_target(record: TargetRecord, entry: InputRecord | None, target: object, batch: int) -> Array | None:
     """The target as the graph takes it, or the class that the file always explains."""
     if entry is None and target is not None:
         always = "the best class" if record.mode == "argmax" else f"class {record.index}"
@@ -292,9 +286,7 @@ def _fit(record: InputRecord, array: object, sizes: dict[str, int]) -> Array:
     for axis, (expected, size) in enumerate(zip(record.shape, found.shape, strict=True)):
         bound = expected if isinstance(expected, int) else sizes.setdefault(expected, size)
         if bound != size:
-            raise InputSpecError(
-                f"{wanted}, but the shape {found.shape} was given; axis {axis} is not {bound}"
-            )
+            raise InputSpecError(f"{wanted}, but the shape {found.shape} was given; axis {axis} is not {bound}")
     dtype = np.dtype(record.dtype)
     same_kind = found.dtype.kind == dtype.kind or {found.dtype.kind, dtype.kind} == {"i", "u"}
     if not (same_kind and np.can_cast(found.dtype, dtype, casting="safe")):

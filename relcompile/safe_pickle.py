@@ -89,9 +89,7 @@ class _StoredPartial:
         if not _is_stand_in(function):
             raise pickle.UnpicklingError("functools.partial of something that is not a module class")
         if any(type(value) not in PLAIN_TYPES for value in (*arguments, *keywords.values())):
-            raise pickle.UnpicklingError(
-                "functools.partial with arguments that are not plain numbers or strings"
-            )
+            raise pickle.UnpicklingError("functools.partial with arguments that are not plain numbers or strings")
         self.function, self.arguments, self.keywords = function, arguments, keywords
 
     def restored(self) -> Callable[..., Any]:
@@ -158,9 +156,7 @@ def _allowed_globals(path: Path, names: Sequence[str], allow: Sequence[str]) -> 
     classes = {name: _named_class(path, name) for name in others}
     unfit = [name for name, found in classes.items() if found is None]
     if unfit:
-        raise ModelFileError(
-            _refusal(path, unfit, "that are not plain nn.Module classes of an allowed library")
-        )
+        raise ModelFileError(_refusal(path, unfit, "that are not plain nn.Module classes of an allowed library"))
     allowed: list[SafeGlobal] = [functions[name] for name in names if name in functions]
     allowed += [(_StoredPartial, PARTIAL)] if PARTIAL in names else []
     for name, found in classes.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch.fx import GraphModule
@@ -32,7 +32,7 @@ class Target:
 
     @classmethod
     def parse(cls, text: str | int) -> Target:
-        """ "index", "argmax", "seed" or a class number.
+        """Read a mode (index, argmax, seed) or a class number.
 
         Raises:
             TargetError: anything else.
@@ -88,9 +88,7 @@ def _classes(output: Value, target: Target) -> int | None:
     if len(shape) < 2 or not isinstance(shape[1], int):
         return None
     if target.index is not None and not 0 <= target.index < shape[1]:
-        raise TargetError(
-            f"target {target.index} does not exist: the explained output has {shape[1]} classes"
-        )
+        raise TargetError(f"target {target.index} does not exist: the explained output has {shape[1]} classes")
     return shape[1]
 
 
@@ -98,8 +96,8 @@ def _placeholder(module: GraphModule, target: Target, output: Value) -> torch.fx
     last = module.graph.find_nodes(op="placeholder")[-1]
     with module.graph.inserting_after(last):
         node = module.graph.placeholder("target")
-    fake = output.fake
-    with fake.fake_mode:  # pyright: ignore
+    fake: Any = output.fake
+    with fake.fake_mode:
         if target.mode == "seed":
             node.meta["val"] = torch.empty_like(fake)
         else:

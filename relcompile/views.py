@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ def note(message: str) -> None:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[str], None]]:
+def progress(what: str) -> Generator[Callable[[str], None]]:
     """A spinner with the current step and the time; yields what is told the name of each step."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=_err, transient=True) as bar:
@@ -50,14 +50,10 @@ def facts(title: str, rows: Mapping[str, str]) -> None:
 
 def layers(records: Sequence[LayerRecord]) -> None:
     """One row per operator that relevance passes through."""
-    table = Table(
-        "layer", "operator", "kind", "rule", title=f"{len(records)} operators", title_justify="left"
-    )
+    table = Table("layer", "operator", "kind", "rule", title=f"{len(records)} operators", title_justify="left")
     table.add_column("parameters", justify="right")
     for record in records:
-        table.add_row(
-            escape(record.name), record.operator, record.kind, escape(record.rule), f"{record.parameters:,}"
-        )
+        table.add_row(escape(record.name), record.operator, record.kind, escape(record.rule), f"{record.parameters:,}")
     _out.print(table)
 
 
@@ -92,9 +88,7 @@ def metadata(data: Metadata) -> None:
         "written by": f"relcompile {data.relcompile}, torch {data.torch}",
     }
     if data.preprocessing is not None:
-        rows["preprocessing"] = ", ".join(
-            f"{k}={v}" for k, v in vars(data.preprocessing).items() if v is not None
-        )
+        rows["preprocessing"] = ", ".join(f"{k}={v}" for k, v in vars(data.preprocessing).items() if v is not None)
     facts("explainer", rows)
 
 

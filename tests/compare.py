@@ -37,9 +37,7 @@ def assert_close(actual: Array, expected: Array, tolerance: float) -> None:
     for name, values in (("actual", a), ("expected", e)):
         bad = np.argwhere(~np.isfinite(values))
         if len(bad):
-            raise AssertionError(
-                f"{name} has {len(bad)} values that are not finite, the first at {_place(bad[0])}"
-            )
+            raise AssertionError(f"{name} has {len(bad)} values that are not finite, the first at {_place(bad[0])}")
     if a.size == 0:
         return
     error = np.abs(a - e)
@@ -57,12 +55,8 @@ def assert_conserved(relevance: Array, expected_sum: Array, tolerance: float) ->
     _check_tolerance(tolerance)
     r, expected = _float64(relevance), _float64(expected_sum)
     if r.ndim == 0 or expected.shape != r.shape[:1]:
-        raise AssertionError(
-            f"one expected sum per sample: relevance {r.shape}, expected sums {expected.shape}"
-        )
-    sums = np.asarray(
-        [math.fsum(sample.reshape(-1)) if np.isfinite(sample).all() else math.nan for sample in r]
-    )
+        raise AssertionError(f"one expected sum per sample: relevance {r.shape}, expected sums {expected.shape}")
+    sums = np.asarray([math.fsum(sample.reshape(-1)) if np.isfinite(sample).all() else math.nan for sample in r])
     for n, (got, want) in enumerate(zip(sums, expected, strict=True)):
         error = abs(got - want) / (abs(want) or 1.0)
         if not error <= tolerance:
@@ -82,9 +76,7 @@ def cosine(a: Array, b: Array) -> float:
 
 def _check_tolerance(tolerance: float) -> None:
     if not 0.0 <= tolerance <= _LARGEST_TOLERANCE:
-        raise ValueError(
-            f"tolerance {tolerance} is outside 0 .. {_LARGEST_TOLERANCE}: such a check could not fail"
-        )
+        raise ValueError(f"tolerance {tolerance} is outside 0 .. {_LARGEST_TOLERANCE}: such a check could not fail")
 
 
 def _float64(values: Array) -> np.ndarray:

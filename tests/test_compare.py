@@ -28,9 +28,7 @@ MUTANTS = {
     "one per cent less": RIGHT * 0.99,
     "negated": -RIGHT,
     "absolute": RIGHT.abs(),
-    "permuted": RIGHT.flatten()[torch.randperm(24, generator=torch.Generator().manual_seed(1))].reshape(
-        2, 3, 4
-    ),
+    "permuted": RIGHT.flatten()[torch.randperm(24, generator=torch.Generator().manual_seed(1))].reshape(2, 3, 4),
     "samples swapped": RIGHT.flip(0),
     "zeros": torch.zeros_like(RIGHT),
     "NaN": _with((0, 0, 0), math.nan),
@@ -101,9 +99,7 @@ def test_useless_tolerance_is_refused(tolerance: float) -> None:
 
 
 SUMS = torch.tensor([1e3, 1e-3], dtype=torch.float64)
-CONSERVED = torch.stack(
-    [torch.full((2, 5), 100.0, dtype=torch.float64), torch.full((2, 5), 1e-4, dtype=torch.float64)]
-)
+CONSERVED = torch.stack([torch.full((2, 5), 100.0, dtype=torch.float64), torch.full((2, 5), 1e-4, dtype=torch.float64)])
 LEAKS = {
     "halved": CONSERVED / 2,
     "one per cent more": CONSERVED * 1.01,

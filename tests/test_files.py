@@ -39,9 +39,7 @@ def test_the_file_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, TargetError, MemoryError])
-def test_an_exception_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, interruption: type[BaseException]
-) -> None:
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path, interruption: type[BaseException]) -> None:
     target = tmp_path / "model.onnx"
     target.write_text("old")
 
@@ -82,9 +80,7 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
         ("n" * 300, "name too long"),
     ],
 )
-def test_a_place_that_cannot_be_written_is_refused_before_the_work(
-    tmp_path: Path, place: str, message: str
-) -> None:
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, place: str, message: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "plain").touch()
     os.mkfifo(tmp_path / "pipe")

@@ -99,14 +99,10 @@ def test_an_unreadable_image_is_refused_by_name(tmp_path: Path, kind: str, messa
     ],
     ids=["plain", "scale, mean and std", "BGR"],
 )
-def test_channels_are_ordered_scaled_and_normalised(
-    preprocessing: Preprocessing, expected: tuple[float, ...]
-) -> None:
+def test_channels_are_ordered_scaled_and_normalised(preprocessing: Preprocessing, expected: tuple[float, ...]) -> None:
     array, view = preprocess(Image.new("RGB", (6, 4), RED), preprocessing, (4, 6))
     assert (array.shape, array.dtype, array.flags.c_contiguous) == ((1, 3, 4, 6), np.float32, True)
-    np.testing.assert_allclose(
-        array, np.broadcast_to(np.array(expected)[:, None, None], (1, 3, 4, 6)), rtol=1e-6
-    )
+    np.testing.assert_allclose(array, np.broadcast_to(np.array(expected)[:, None, None], (1, 3, 4, 6)), rtol=1e-6)
     assert view.getpixel((0, 0)) == RED
 
 
@@ -130,18 +126,14 @@ def test_the_crop_is_the_centre_and_the_view_is_what_the_model_sees(
     np.testing.assert_array_equal(array[0].transpose(1, 2, 0), np.asarray(view))
 
 
-@pytest.mark.parametrize(
-    ("size", "resized"), [((41, 30), (21, 16)), ((30, 41), (16, 21)), ((20, 20), (16, 16))]
-)
+@pytest.mark.parametrize(("size", "resized"), [((41, 30), (21, 16)), ((30, 41), (16, 21)), ((20, 20), (16, 16))])
 def test_resizing_sets_the_shorter_side_and_truncates_the_longer(
     size: tuple[int, int], resized: tuple[int, int]
 ) -> None:
     image = photograph(*size)
     preprocessing = Preprocessing(16, "bicubic", None, (0.0,) * 3, (1.0,) * 3)
     _, view = preprocess(image, preprocessing, (resized[1], resized[0]))
-    np.testing.assert_array_equal(
-        np.asarray(view), np.asarray(image.resize(resized, Image.Resampling.BICUBIC))
-    )
+    np.testing.assert_array_equal(np.asarray(view), np.asarray(image.resize(resized, Image.Resampling.BICUBIC)))
 
 
 def test_preprocessing_without_sizes_takes_the_whole_photograph() -> None:

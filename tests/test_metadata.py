@@ -8,9 +8,7 @@ import pytest
 from relcompile.errors import ExplainerFileError
 from relcompile.metadata import InputRecord, LayerRecord, Metadata, Preprocessing, TargetRecord
 
-PREPROCESSING = Preprocessing(
-    256, "bicubic", 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "BGR", scale=1.0
-)
+PREPROCESSING = Preprocessing(256, "bicubic", 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "BGR", scale=1.0)
 FULL = Metadata(
     relcompile="0.1.0",
     torch="2.14.1",

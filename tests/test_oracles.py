@@ -61,21 +61,15 @@ FUNCTIONS = {
     "linear on the last axis": (partial(functional.linear, weight=randn(2, 3, seed=1)), (4, 3)),
     "conv1d": (partial(functional.conv1d, weight=randn(2, 3, 3, seed=1), padding=2, dilation=2), (3, 6)),
     "conv2d strided": (
-        partial(
-            functional.conv2d, weight=randn(3, 2, 3, 3, seed=3), bias=randn(3, seed=4), stride=2, padding=1
-        ),
+        partial(functional.conv2d, weight=randn(3, 2, 3, 3, seed=3), bias=randn(3, seed=4), stride=2, padding=1),
         (2, 5, 6),
     ),
     "conv2d grouped": (
-        partial(
-            functional.conv2d, weight=randn(4, 1, 2, 2, seed=5), bias=randn(4, seed=6), dilation=2, groups=2
-        ),
+        partial(functional.conv2d, weight=randn(4, 1, 2, 2, seed=5), bias=randn(4, seed=6), dilation=2, groups=2),
         (2, 5, 5),
     ),
     "conv_transpose2d": (
-        partial(
-            functional.conv_transpose2d, weight=randn(2, 3, 3, 3, seed=7), bias=randn(3, seed=8), stride=2
-        ),
+        partial(functional.conv_transpose2d, weight=randn(2, 3, 3, 3, seed=7), bias=randn(3, seed=8), stride=2),
         (2, 3, 3),
     ),
     "average pool": (partial(functional.avg_pool2d, kernel_size=3, stride=2, padding=1), (2, 5, 5)),
@@ -156,9 +150,7 @@ def test_by_hand(rule, settings: dict, expected: tuple[float, float]) -> None:
 
 
 def test_gamma_generalised_below_zero_by_hand() -> None:
-    x, W, b, R = (
-        torch.tensor(v, dtype=torch.float64) for v in ([[1.0, 2.0]], [[3.0, -2.0]], [-1.0], [[1.0]])
-    )
+    x, W, b, R = (torch.tensor(v, dtype=torch.float64) for v in ([[1.0, 2.0]], [[3.0, -2.0]], [-1.0], [[1.0]]))
     got = affine.gamma_generalised(x, W, b, R, g=1.0, bias="scaled", eps=0.0)  # z = 3 - 4 - 1; 3 - 8 - 2 = -7
     assert_close(got, torch.tensor([[-3 / 7, 8 / 7]], dtype=torch.float64), FLOAT64)
 

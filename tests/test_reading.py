@@ -47,9 +47,7 @@ def number():
 def tiny() -> nn.Module:
     """A model whose state has a buffer, an integer and two dtypes."""
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2).double()
-    )
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2).double())
 
 
 @pytest.fixture
@@ -93,9 +91,7 @@ def same(left: nn.Module, right: nn.Module) -> bool:
         if not key.startswith("_") and key != "training" and "partial" not in type(value).__name__
     )
     states = left.state_dict(), right.state_dict()
-    equal = [
-        a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(*(x.values() for x in states), strict=True)
-    ]
+    equal = [a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(*(x.values() for x in states), strict=True)]
     return classes and attributes and all(equal) and list(states[0]) == list(states[1])
 
 
@@ -174,9 +170,7 @@ def test_weights_are_found_and_filled_in(form: str, name: str, tmp_path: Path) -
     read = read_model(tmp_path / name, arch=f"{__name__}:tiny")
     assert same(model, read)
     assert not read.training
-    with pytest.raises(
-        ModelFileError, match=r"weights only \(9 entries\).*--arch torchvision.models:resnet18"
-    ):
+    with pytest.raises(ModelFileError, match=r"weights only \(9 entries\).*--arch torchvision.models:resnet18"):
         read_model(tmp_path / name)
 
 
@@ -407,9 +401,7 @@ def test_all_unfit_names_are_listed_and_allowing_them_is_not_offered(tmp_path: P
 
 def test_a_library_that_is_missing_is_named(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "model", named("torchvision.models.no_such", "Net") + NEW)
-    with pytest.raises(
-        ModelFileError, match=r"needs 'torchvision\.models\.no_such\.Net', .* cannot be imported"
-    ):
+    with pytest.raises(ModelFileError, match=r"needs 'torchvision\.models\.no_such\.Net', .* cannot be imported"):
         read_model(tmp_path / "model")
 
 

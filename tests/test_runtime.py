@@ -101,9 +101,7 @@ def test_every_target_mode_explains_as_numpy_does(tmp_path: Path, mode: str, bat
     assert explanation.absorbed is None
 
 
-@pytest.mark.parametrize(
-    "target", [3, np.int32(3), np.array(3), [3, 3], (3, 3), np.array([3, 3], np.uint8)], ids=repr
-)
+@pytest.mark.parametrize("target", [3, np.int32(3), np.array(3), [3, 3], (3, 3), np.array([3, 3], np.uint8)], ids=repr)
 def test_one_class_serves_all_rows_and_integers_of_all_widths_are_classes(linear: Path, target: int) -> None:
     explanation = load(linear, device="cpu").explain(X, target=target)
     np.testing.assert_allclose(explanation.relevance, X * W[:, 3], rtol=1e-6)
@@ -132,9 +130,7 @@ def test_one_class_serves_all_rows_and_integers_of_all_widths_are_classes(linear
         ("seed", np.ones((2, 4), np.int64), r"seed:.*int64 was given"),
     ],
 )
-def test_a_target_that_does_not_fit_is_refused(
-    tmp_path: Path, mode: str, target: object, message: str
-) -> None:
+def test_a_target_that_does_not_fit_is_refused(tmp_path: Path, mode: str, target: object, message: str) -> None:
     explainer = load(write(tmp_path / "e.onnx", mode), device="cpu")
     with pytest.raises(TargetError, match=message):
         explainer.explain(X, target=target)

@@ -11,7 +11,8 @@ import torch
 from torch.fx import Node
 
 from passes.emitter import Emitter, Value, aten
-from passes.operators.call import Adjoints, Call, UnaryCall, argument
+from passes.nodes import argument, run_node, schema_of
+from passes.operators.call import Adjoints, Call, UnaryCall
 
 # (call, arriving multiplier m) -> m f'(z), in the backward operators of torch.
 Derivative: TypeAlias = Callable[["ActivationCall", Value], Value]
@@ -24,7 +25,11 @@ class ActivationCall(UnaryCall):
     kind = "activation"
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        return (DERIVATIVES[self.node.target](self, multiplier),)
+        return (self.derivative(multiplier),)
+
+    def derivative(self, multiplier: Value) -> Value:
+        """Multiplier times f'(z)."""
+        return DERIVATIVES[self.node.target](self, multiplier)
 
     @property
     def is_relu(self) -> bool:
@@ -40,7 +45,7 @@ class ActivationCall(UnaryCall):
         zero = torch.zeros(1, dtype=torch.float64)
         constants = [_sample(a) for a in self.node.args[1:]]
         keywords = {key: _sample(a) for key, a in self.node.kwargs.items()}
-        result: Any = self.node.target(zero, *constants, **keywords)  # pyright: ignore
+        result: Any = run_node(self.node, (zero, *constants), keywords)
         return bool((result == 0).all())
 
 
@@ -78,7 +83,7 @@ def _of_output(backward: Any) -> Derivative:
 
 
 def _attributes(call: Call) -> list[Any]:
-    schema = call.node.target._schema.arguments  # pyright: ignore
+    schema = schema_of(call.node)
     return [call.argument(k) for k in range(1, len(schema)) if not schema[k].kwarg_only]
 
 
@@ -120,7 +125,7 @@ def _power(call: ActivationCall, m: Value) -> Value:
 
 
 def _times(factor: Callable[[ActivationCall], Value]) -> Derivative:
-    """m * factor, for a derivative written out in forward operators."""
+    """M * factor, for a derivative written out in forward operators."""
     return lambda call, m: m * factor(call)
 
 

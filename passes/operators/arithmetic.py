@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from torch.fx import Node
 
 from passes.emitter import Emitter, Value, aten
-from passes.operators.call import Adjoints, Call, UnaryCall, argument
+from passes.nodes import argument
+from passes.operators.call import Adjoints, Call, UnaryCall
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +30,7 @@ class SumCall(Call):
 
     def adjoint(self, multiplier: Value) -> Adjoints:
         return tuple(
-            scaled(multiplier, sign).sum_to(self.operand(position))
-            for position, sign in enumerate(self.signs)
+            scaled(multiplier, sign).sum_to(self.operand(position)) for position, sign in enumerate(self.signs)
         )
 
 
@@ -94,7 +94,7 @@ class QuotientCall(Call):
     signal: ClassVar[int] = 0
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        divisor = self.emit.value(self.node.args[1])  # pyright: ignore
+        divisor = self.emit.value(self.argument(1))
         of_divisor = (-(multiplier * self.output / divisor)).sum_to(divisor)
         if len(self.operands) == 1:
             return (of_divisor,)

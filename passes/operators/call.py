@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 from torch.fx import Node
 
 from passes.emitter import Emitter, Value
+from passes.nodes import argument
 
 Adjoints: TypeAlias = tuple[Value | None, ...]
 
@@ -50,16 +51,6 @@ class Call:
 
 
 CallBuilder: TypeAlias = Callable[[Node, Emitter, Callable[[Node], bool]], Call]
-
-
-def argument(node: Node, position: int, default: Any = None) -> Any:
-    """Argument `position` of the schema of `node`, or the schema's default, or `default`."""
-    if position < len(node.args):
-        return node.args[position]
-    entry = node.target._schema.arguments[position]  # pyright: ignore
-    if entry.name in node.kwargs:
-        return node.kwargs[entry.name]
-    return entry.default_value if entry.has_default_value() else default
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from passes.emitter import Value, aten
+from passes.nodes import run_node
 from passes.operators.call import Adjoints, UnaryCall
 
 
@@ -69,7 +70,7 @@ class ResampleCall(UnaryCall):
             [1, size] + [size if d == axis - 2 else 1 for d in range(spatial)]
         )
         with torch.no_grad():
-            image: Any = self.node.target(unit.expand(shape), *self.node.args[1:], **self.node.kwargs)  # pyright: ignore
+            image: Any = run_node(self.node, (unit.expand(shape), *self.node.args[1:]), self.node.kwargs)
         # The other axes are constant, and the operators here keep constants: any index of them will do.
         index = [0, slice(None)] + [slice(None) if d == axis else 0 for d in range(2, self.x.ndim)]
         matrix: torch.Tensor = image[tuple(index)].T

@@ -9,8 +9,8 @@ from torch.fx import GraphModule, Node
 
 from passes.emitter import aten
 from passes.graph import tensor_of
+from passes.nodes import argument
 from passes.operators.activation import clamp_bounds
-from passes.operators.call import argument
 
 Sign: TypeAlias = Literal["zero", "positive", "negative"] | None
 _FLIP: dict[Sign, Sign] = {"positive": "negative", "negative": "positive", "zero": "zero", None: None}
@@ -42,8 +42,8 @@ def sign_of(value: Any) -> Sign:
 
 
 def _sum(*signs: Sign) -> Sign:
-    known = [sign for sign in signs if sign != "zero"]
-    return "zero" if not known else known[0] if len(set(known)) == 1 else None
+    known: set[Sign] = {sign for sign in signs if sign != "zero"}
+    return "zero" if not known else known.pop() if len(known) == 1 else None
 
 
 def _product(a: Sign, b: Sign) -> Sign:
@@ -77,9 +77,7 @@ def _clamp(node: Node) -> Sign:
 def _affine(node: Node) -> Sign:
     """W x + b, from the signs of W, x and b."""
     bias = argument(node, 2)
-    return _sum(
-        _product(sign_of(node.args[0]), sign_of(node.args[1])), "zero" if bias is None else sign_of(bias)
-    )
+    return _sum(_product(sign_of(node.args[0]), sign_of(node.args[1])), "zero" if bias is None else sign_of(bias))
 
 
 def _where(node: Node) -> Sign:

@@ -9,7 +9,8 @@ import torch
 from torch.fx import Node
 
 from passes.emitter import Emitter, Value, aten
-from passes.operators.call import Adjoints, Call, UnaryCall, argument
+from passes.nodes import argument
+from passes.operators.call import Adjoints, Call, UnaryCall
 
 
 class StructureCall(UnaryCall):
@@ -182,10 +183,7 @@ class MaximumCall(Call):
 
     def adjoint(self, multiplier: Value) -> Adjoints:
         a, b = self.operand(0), self.operand(1)
-        shares = [
-            (multiplier * 0.5).where(a.equals(b), multiplier.where(v.equals(self.output), 0.0))
-            for v in (a, b)
-        ]
+        shares = [(multiplier * 0.5).where(a.equals(b), multiplier.where(v.equals(self.output), 0.0)) for v in (a, b)]
         return shares[0].sum_to(a), shares[1].sum_to(b)
 
 

@@ -32,6 +32,5 @@ class Adjoint:
             parts = call.adjoint(arriving.multiplier)
             form = Message.of_multiplier
         return tuple(
-            None if part is None else form(call.operand(position), part)
-            for position, part in enumerate(parts)
+            None if part is None else form(call.operand(position), part) for position, part in enumerate(parts)
         )

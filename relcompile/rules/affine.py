@@ -24,6 +24,7 @@ class Epsilon:
     """LRP-ε: relevance in proportion to the contributions, small denominators damped.
 
     Equation: R_j = Σ_k x_j w_kj / ⟨z_k⟩ε R_k, with the bias inside z.
+
     Args:
         epsilon: > 0, in units of the pre-activation.
     Conserves: up to what the bias and the stabiliser absorb.
@@ -48,6 +49,7 @@ class ZPlus:
 
     Equation: R_j = Σ_k (x_j w_kj)⁺ / (Σ_i (x_i w_ki)⁺ + ε) R_k, where
         Σ_i (x_i w_ki)⁺ = W⁺x⁺ + W⁻x⁻; for x ≥ 0 this is W⁺x.
+
     Args:
         bias: "none" leaves it out of the denominator (the paper's rule), "positive" adds b⁺ (zennit's default),
             "full" adds b.

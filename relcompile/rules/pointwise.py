@@ -28,18 +28,14 @@ class PassThrough:
 
     def propagate(self, call: ActivationCall | ShiftCall, arriving: Message, /) -> Messages:
         if isinstance(call, ActivationCall) and call.vanishes_at_zero and arriving.has_multiplier:
-            return (
-                Message(
-                    call.operand(0), lambda: self._multiplier(call, arriving), lambda: arriving.relevance
-                ),
-            )
+            return (Message(call.operand(0), lambda: self._multiplier(call, arriving), lambda: arriving.relevance),)
         relevance = arriving.relevance
         return (Message.of_relevance(call.operand(0), relevance.sum_to(call.operand(0))),)
 
     @staticmethod
     def _multiplier(call: ActivationCall, arriving: Message) -> Value:
         if call.is_relu:
-            return call.adjoint(arriving.multiplier)[0]  # pyright: ignore
+            return call.derivative(arriving.multiplier)
         z = call.x
         return arriving.multiplier * (call.output / z.ones().where(z.equals(0.0), z))
 

@@ -93,9 +93,7 @@ def lrp_0(x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, bias: Literal["none", "
     return epsilon(x, W, b, R, eps=0.0, bias=bias)
 
 
-def epsilon(
-    x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, eps: float, bias: Literal["none", "full"]
-) -> Tensor:
+def epsilon(x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, eps: float, bias: Literal["none", "full"]) -> Tensor:
     """R_in_j = sum_k x_j w_kj / <z_k> R_k (Bach 2015 eq. 58), z_k = sum_j x_j w_kj + b_k, or without b_k."""
     z = contributions(x, W)
     return share(z, z.sum(2) + _bias(b, bias, full=b), R, eps)
@@ -170,9 +168,7 @@ def gamma_generalised(
     return above + share(torch.where(z_true < 0, down, 0.0), down.sum(2) + b_down, R, eps)
 
 
-def w_squared(
-    x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, bias: Literal["none", "squared"], eps: float
-) -> Tensor:
+def w_squared(x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, bias: Literal["none", "squared"], eps: float) -> Tensor:
     """R_in_j = sum_k w_kj^2 / <sum_j w_kj^2> R_k (Montavon 2017 eq. 12); `squared` adds b_k^2 (zennit)."""
     squares = (W * W)[None]
     return share(squares, squares.sum(2) + _bias(b, bias, squared=b * b), R, eps)

@@ -141,9 +141,7 @@ class _Pass:
             return [Pair(m.plus.reshape(z[0].shape), m.minus.reshape(z[0].shape))]
         if isinstance(op, network.Concat):
             widths = [value.shape[1] for value in z]
-            return [
-                Pair(p, n) for p, n in zip(m.plus.split(widths, 1), m.minus.split(widths, 1), strict=True)
-            ]
+            return [Pair(p, n) for p, n in zip(m.plus.split(widths, 1), m.minus.split(widths, 1), strict=True)]
         W = network.matrix(op, tuple(z[0].shape[1:]))[0]
         flat = Pair(m.plus.flatten(1), m.minus.flatten(1))
         if op.kind == "affine":

@@ -70,9 +70,7 @@ def absolute(summands: Sequence[Tensor], R: Tensor, *, eps: float) -> list[Tenso
     return proportional_parts([a.abs() for a in summands], R, eps)
 
 
-def alpha_beta(
-    summands: Sequence[Tensor], R: Tensor, *, alpha: float, beta: float, eps: float
-) -> list[Tensor]:
+def alpha_beta(summands: Sequence[Tensor], R: Tensor, *, alpha: float, beta: float, eps: float) -> list[Tensor]:
     """alpha a+ R / <a+ + b+> - beta a- R / <a- + b-> (P1 M8 to M12); alpha 1, beta 0 is the positive part."""
     plus = proportional_parts([positive(a) for a in summands], R, eps)
     minus = proportional_parts([negative(a) for a in summands], R, eps)

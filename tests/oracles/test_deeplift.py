@@ -33,9 +33,7 @@ def test_maps_sum_to_the_difference_from_the_reference(name: str, rule, toleranc
     x, reference = net.batch(3, seed=4), net.batch(3, seed=5)
     x[0, 0] = reference[0, 0]  # some deltas are exactly zero
     maps = deeplift.attribute(net.steps, x, reference, target, rule=rule, variant="full")
-    logits = [
-        network.forward(net.steps, v)[net.steps[-1].name][torch.arange(3), target] for v in (x, reference)
-    ]
+    logits = [network.forward(net.steps, v)[net.steps[-1].name][torch.arange(3), target] for v in (x, reference)]
     assert_conserved(maps["input"], logits[0] - logits[1], tolerance)
 
 
@@ -69,9 +67,7 @@ def test_reveal_cancel_shares_the_minimum() -> None:
         Step("minimum", Affine(functional.linear, {"weight": last}), ("both",)),
     ]
     x = torch.tensor([[3.0, 2.0], [1.0, 4.0]], dtype=torch.float64)
-    run = partial(
-        deeplift.attribute, steps, x, torch.zeros_like(x), torch.zeros(2, dtype=torch.int64), variant="full"
-    )
+    run = partial(deeplift.attribute, steps, x, torch.zeros_like(x), torch.zeros(2, dtype=torch.int64), variant="full")
     assert_close(run(rule="reveal_cancel")["input"], torch.tensor([[1.0, 1.0], [0.5, 0.5]]), SHIFT)
     assert_close(run(rule="rescale")["input"], torch.tensor([[0.0, 2.0], [1.0, 0.0]]), FLOAT64)
 
@@ -86,9 +82,7 @@ def test_a_summand_that_did_not_change_gets_the_mean_multiplier() -> None:
         Step("relu", Activation(functional.relu), ("sum",)),
     ]
     x = torch.ones(1, 4, dtype=torch.float64)
-    maps = deeplift.attribute(
-        steps, x, torch.zeros_like(x), torch.tensor([0]), rule="reveal_cancel", variant="full"
-    )
+    maps = deeplift.attribute(steps, x, torch.zeros_like(x), torch.tensor([0]), rule="reveal_cancel", variant="full")
     assert_close(maps["input"], torch.tensor([[2 / 3, -2 / 3, 2.5, -0.5]]), SHIFT)
 
 
@@ -130,9 +124,7 @@ def test_rescale_near_zero_takes_the_slope_at_the_reference() -> None:
     reference = torch.tensor([0.0, 1.0, -1.0], dtype=torch.float64)
     z = reference + torch.tensor([0.0, 1e-9, 2.0], dtype=torch.float64)
     slope = (reference > 0).double()
-    assert_close(
-        deeplift.rescale(functional.relu, slope, reference, z), torch.tensor([0.0, 1.0, 0.5]), FLOAT64
-    )
+    assert_close(deeplift.rescale(functional.relu, slope, reference, z), torch.tensor([0.0, 1.0, 0.5]), FLOAT64)
 
 
 def test_shift_moves_only_what_is_near_zero() -> None:

@@ -66,9 +66,7 @@ def test_relu_pattern_moments() -> None:
     dead = estimators.relu_pattern(x, weight, active)  # (6, 3) - (2, 1) * 3 = 0: denominator 0 becomes 1
     assert dead.tolist() == [[0.0, 0.0]]
     x[1] = 0.0  # E[y] = 1.5: (6, 3) - (3, 1.5) = (3, 1.5), over w . that = 4.5
-    assert_close(
-        estimators.relu_pattern(x, weight, active), torch.tensor([[2.0, 1.0]]).double() / 3.0, FLOAT64
-    )
+    assert_close(estimators.relu_pattern(x, weight, active), torch.tensor([[2.0, 1.0]]).double() / 3.0, FLOAT64)
 
 
 def test_a_neuron_that_is_never_active_has_no_pattern() -> None:

@@ -122,9 +122,7 @@ def test_max_pool_ties_go_to_the_first() -> None:
     assert_close(local.winner_takes_all(x, Pool((2, 2), (2, 2)), R), expected, FLOAT64)
 
 
-@pytest.mark.parametrize(
-    "pool", [Pool((2, 2), (2, 2)), Pool((3, 2), (2, 1), (1, 1)), Pool((3, 3), (1, 1), (1, 1))]
-)
+@pytest.mark.parametrize("pool", [Pool((2, 2), (2, 2)), Pool((3, 2), (2, 1), (1, 1)), Pool((3, 3), (1, 1), (1, 1))])
 def test_max_pool_is_torch_with_ties(pool: Pool) -> None:
     generator = torch.Generator().manual_seed(5)
     x = torch.randint(-1, 2, (2, 3, 6, 6), generator=generator).double().requires_grad_()
@@ -140,9 +138,7 @@ def test_rectified_keeps_the_largest_products() -> None:
     y = torch.arange(1.0, 101.0, dtype=torch.float64).repeat(2, 1)
     R = torch.ones_like(y)
     R[1] = -1.0
-    got = local.rectified(
-        y, y, torch.ones_like(y), R, q=98.0
-    )  # number round(99 * 0.02) = 2 downwards is excluded
+    got = local.rectified(y, y, torch.ones_like(y), R, q=98.0)  # number round(99 * 0.02) = 2 downwards is excluded
     assert got[0].nonzero().flatten().tolist() == [98, 99]
     assert got[1].nonzero().flatten().tolist() == [0, 1]
 
@@ -169,9 +165,7 @@ def test_a_batch_is_its_samples_and_seeds_may_start_anywhere() -> None:
     whole = network.explain(net.steps, x, target, rules, start="logit")
     single = network.explain(net.steps, x[1:2], target[1:2], rules, start="logit")
     assert_close(whole["input"][1:2], single["input"], FLOAT64)
-    restarted = network.propagate(
-        net.steps, network.forward(net.steps, x), {"a_relu": whole["a_relu"]}, rules
-    )
+    restarted = network.propagate(net.steps, network.forward(net.steps, x), {"a_relu": whole["a_relu"]}, rules)
     assert_close(restarted["input"], whole["input"], FLOAT64)
 
 

@@ -1,0 +1,41 @@
+"""Access to the parts of an fx node. fx types them as unions that nobody can narrow; here they are `Any`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+
+def arguments(node: Node) -> tuple[Any, ...]:
+    """The positional arguments of a node."""
+    return node.args
+
+
+def argument(node: Node, position: int, default: Any = None) -> Any:
+    """Argument `position` of the schema of `node`, or the schema's default, or `default`."""
+    if position < len(node.args):
+        return node.args[position]
+    entry = schema_of(node)[position]
+    if entry.name in node.kwargs:
+        return node.kwargs[entry.name]
+    return entry.default_value if entry.has_default_value() else default
+
+
+def schema_of(node: Node) -> list[Any]:
+    """The arguments that the operator of a `call_function` node declares."""
+    target: Any = node.target
+    return target._schema.arguments
+
+
+def run_node(node: Node, args: Any, kwargs: Any) -> Any:
+    """Result of the operator of a `call_function` node on other arguments."""
+    target: Any = node.target
+    return target(*args, **kwargs)
+
+
+def map_nodes(structure: Any, function: Callable[[Node], Any]) -> Any:
+    """`structure` with every node in it replaced by `function(node)`."""
+    return torch.fx.map_arg(structure, function)
