@@ -28,7 +28,8 @@ class Layer:
         kind: affine, pool, activation, sum, shift, scale, product or structure.
         first: no affine layer lies between the input and this one (which is affine).
         last: no affine layer lies between this one (which is affine) and the explained output.
-        depth: number of affine layers on the longest way from the input, this one not counted.
+        position: how far up the network: affine layers before it over affine layers before and after it, on the
+            longest ways; 0 at the input, 1 at the output.
         parameters: number of elements in the stored tensors that the operator reads.
     """
 
@@ -38,7 +39,7 @@ class Layer:
     kind: str
     first: bool
     last: bool
-    depth: int
+    position: float
     parameters: int
 
 
@@ -110,7 +111,7 @@ def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node,
             kind=call.kind,
             first=call.kind == "affine" and depth[node] == 0,
             last=call.kind == "affine" and height[node] == 0,
-            depth=depth[node],
+            position=depth[node] / max(depth[node] + height[node], 1),
             parameters=sum(t.numel() for a in node.all_input_nodes if (t := tensor_of(module, a)) is not None),
         )
         for node, call in described.items()

@@ -115,6 +115,9 @@ class Value:
     def __gt__(self, other: Scalar) -> Value:
         return self.emit.call(aten.gt.Scalar, self, other)
 
+    def __lt__(self, other: Scalar) -> Value:
+        return self.emit.call(aten.lt.Scalar, self, other)
+
     def __ge__(self, other: Scalar) -> Value:
         return self.emit.call(aten.ge.Scalar, self, other)
 

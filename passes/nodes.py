@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import getitem
 from typing import Any
 
 import torch
 from torch.fx import Node
+
+__all__ = ["argument", "arguments", "getitem", "map_nodes", "run_node", "schema_of"]
 
 
 def arguments(node: Node) -> tuple[Any, ...]:

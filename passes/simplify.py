@@ -10,6 +10,7 @@ Relies on the signs of values. Numbers may change by rounding only. In the order
 6. (m y) / ⟨z⟩ε with y = relu(z) -> (m y) / (y + ε)      the numerator is 0 where z <= 0
    (m z) / ⟨z⟩ε -> m (|z| / (|z| + ε))                    ⟨z⟩ε = where(z >= 0, z + ε, z - ε)
 7. W x + c with a number c -> W x + b, b = c
+8. where(z > 0, R, 0) with R = m relu(z) -> R           and the same with z < 0 is known to be 0
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch.fx import GraphModule, Node
 from passes.emitter import Emitter, Value, aten
 from passes.graph import erase_unused, replace
 from passes.nodes import arguments
-from passes.operators.signs import infer, sign_of
+from passes.operators.signs import infer, sign_of, vanishes_with
 
 Simplification: TypeAlias = Callable[[Node, Emitter], "Value | Node | None"]
 
@@ -134,6 +135,13 @@ def _stabilised(value: Any) -> tuple[Node | None, float]:
     return (z, epsilon) if same else (None, 0.0)
 
 
+def _masked_by_itself(node: Node, _emit: Emitter) -> Node | None:
+    condition, value, otherwise = arguments(node)
+    if otherwise != 0 or condition.target is not aten.gt.Scalar or arguments(condition)[1] != 0:
+        return None
+    return value if vanishes_with(value, arguments(condition)[0]) else None
+
+
 def _number_into_bias(node: Node, emit: Emitter) -> Value | None:
     affine, number = arguments(node)[:2]
     if not isinstance(affine, Node) or not isinstance(number, int | float) or len(affine.users) > 1:
@@ -162,6 +170,7 @@ _TABLE: dict[Any, tuple[Simplification, ...]] = {
     aten.add.Tensor: (_plus_zero, _number_into_bias),
     aten.sub.Tensor: (_minus_zero,),
     aten.where.self: (_where_of_known_sign,),
+    aten.where.ScalarOther: (_masked_by_itself,),
     aten.mul.Tensor: (_masked_product, _times_ones),
     aten.div.Tensor: (_over_stabilised,),
 }

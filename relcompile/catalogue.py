@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from passes.operators.activation import DERIVATIVES
 from passes.operators.table import OPERATORS
-from relcompile.composites import PRESETS
+from relcompile.presets import PRESETS
 
 _SECTIONS = ("Equation", "Conserves", "Needs", "Source")
 

@@ -17,10 +17,11 @@ from passes.propagate_relevance import PropagateRelevance
 from passes.runner import PassReport, run_passes
 from passes.stages import verify_canonical, verify_captured
 from relcompile.capture import Captured, capture, forward_parameters
-from relcompile.composites import Composite, named
+from relcompile.composites import Composite
 from relcompile.errors import InputSpecError
 from relcompile.explainer import Explainer
 from relcompile.metadata import InputRecord, LayerRecord, Metadata, Preprocessing, TargetRecord
+from relcompile.presets import Bounds, named
 from relcompile.targets import Target, add_target
 
 ExampleInputs = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
@@ -32,6 +33,7 @@ def compile(
     example_inputs: ExampleInputs,
     *,
     rule: str | Composite = "z+",
+    bounds: Bounds | None = None,
     target: str | int | Target = "index",
     explain: Sequence[str] | None = None,
     output: int = 0,
@@ -46,6 +48,8 @@ def compile(
         model: any module that `torch.export` can capture; used in eval mode.
         example_inputs: one tensor, several in the order of `forward`, or by name; the batch on axis 0.
         rule: a name ("z+", "epsilon=0.25") or a composite.
+        bounds: (low, high) of the input, numbers or one per channel, for the rules that need them; taken from
+            `preprocessing` if that is given.
         target: "index" (a runtime input), "argmax", "seed", or a class number.
         explain: names of the inputs that get relevance; all floating point inputs by default.
         output: position of the output that is explained.
@@ -62,7 +66,7 @@ def compile(
         CompositeError, TargetError, InputSpecError: a rule, a target or an input does not exist.
         passes.errors.UnsupportedOperatorError: lists every operator that has no rule.
     """
-    composite = named(rule) if isinstance(rule, str) else rule
+    composite = named(rule, bounds or bounds_of(preprocessing)) if isinstance(rule, str) else rule
     target = target if isinstance(target, Target) else Target.parse(target)
     inputs = _named_inputs(model, example_inputs)
     _tell(progress, "capture")
@@ -71,6 +75,7 @@ def compile(
     module = captured.module
     reports = run_passes(module, CANONICALIZE, keeps=verify_captured, ensures=verify_canonical, on_pass=progress)
     reports += _propagate(module, composite, target, sources, output, absorbed=absorbed, progress=progress)
+    composite.check([node.meta["layer"] for node in module.graph.nodes if "layer" in node.meta])
     layers = _layers(module)
     reports += run_passes(module, OPTIMISE, keeps=verify_canonical, on_pass=progress)
     value = Emitter(module).value(explained_output(module, output))
@@ -90,6 +95,15 @@ def compile(
         preprocessing=preprocessing,
     )
     return Explainer(module, metadata, _examples(inputs, target, value.fake), reports)
+
+
+def bounds_of(preprocessing: Preprocessing | None) -> Bounds | None:
+    """The values that black and white pixels become, per channel; None if the preprocessing is not known."""
+    if preprocessing is None:
+        return None
+    white = 255.0 / preprocessing.scale
+    pairs = list(zip(preprocessing.mean, preprocessing.std, strict=True))
+    return tuple(-mean / std for mean, std in pairs), tuple((white - mean) / std for mean, std in pairs)
 
 
 def _propagate(

@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 
 from passes.emitter import Emitter, Value, aten
 from passes.messages import Message
-from relcompile.composites import Form
+from relcompile.composites import Start
 from relcompile.errors import TargetError
 
 Mode: TypeAlias = Literal["index", "argmax", "fixed", "seed"]
@@ -50,7 +50,7 @@ class Target:
         return self.mode in ("index", "seed")
 
 
-def add_target(module: GraphModule, target: Target, output: Value, form: Form) -> Callable[[Value], Message]:
+def add_target(module: GraphModule, target: Target, output: Value, start: Start) -> Callable[[Value], Message]:
     """Add the input `target`, if the mode has one; returns what writes the message at the output.
 
     Raises:
@@ -60,12 +60,14 @@ def add_target(module: GraphModule, target: Target, output: Value, form: Form) -
     emit = Emitter(module)
     given = _placeholder(module, target, output) if target.is_input else None
     if target.mode == "seed" and given is not None:
-        by_form = Message.of_multiplier if form == "multiplier" else Message.of_relevance
+        by_form = Message.of_multiplier if start == "cotangent" else Message.of_relevance
         return lambda value: by_form(value, emit.value(given))
+
+    form = Message.of_relevance if start == "one" else Message.of_multiplier
 
     def seed(value: Value) -> Message:
         if classes is None:
-            return Message.of_multiplier(value, value.ones())
+            return form(value, value.ones())
         shape = [1, classes] + [1] * (value.ndim - 2)
         positions = value.emit.constant("classes", torch.arange(classes).reshape(shape))
         if target.mode == "fixed":
@@ -77,7 +79,7 @@ def add_target(module: GraphModule, target: Target, output: Value, form: Form) -
             else:
                 index = value.emit.call(aten.unsqueeze.default, index, 1)
             chosen = value.emit.call(aten.eq.Tensor, index, positions)
-        return Message.of_multiplier(value, value.ones().where(chosen, 0.0))
+        return form(value, value.ones().where(chosen, 0.0))
 
     return seed
 

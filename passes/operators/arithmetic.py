@@ -24,6 +24,17 @@ class SumCall(Call):
         """The factor in front of each summand."""
         return summand_signs(self.node)
 
+    @property
+    def identity(self) -> int | None:
+        """Position of the operand with the shorter way to a common ancestor; None if the ways are equal."""
+        a, b = self.operands
+        ways = _distances(a), _distances(b)
+        common = ways[0].keys() & ways[1].keys()
+        nearest = min(common, key=lambda node: ways[0][node] + ways[1][node], default=None)
+        if nearest is None or ways[0][nearest] == ways[1][nearest]:
+            return None
+        return 0 if ways[0][nearest] < ways[1][nearest] else 1
+
     def summand(self, position: int) -> Value:
         """What the operand at `position` adds to the output (its own shape, not broadcast)."""
         return scaled(self.operand(position), self.signs[position])
@@ -152,6 +163,17 @@ _BOUNDED = (
 
 def _is_gate(operand: Value, product: Value) -> bool:
     return operand.node.target in _BOUNDED or operand.shape != product.shape
+
+
+def _distances(node: Node) -> dict[Node, int]:
+    """Operators between every ancestor of `node` and `node`."""
+    distances, queue = {node: 0}, [node]
+    for current in queue:
+        for ancestor in current.all_input_nodes:
+            if ancestor.op != "get_attr" and ancestor not in distances:
+                distances[ancestor] = distances[current] + 1
+                queue.append(ancestor)
+    return distances
 
 
 def summand_signs(node: Node) -> tuple[float, float]:

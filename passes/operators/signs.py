@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 
 from passes.emitter import aten
 from passes.graph import tensor_of
-from passes.nodes import argument
+from passes.nodes import argument, arguments
 from passes.operators.activation import clamp_bounds
 
 Sign: TypeAlias = Literal["zero", "positive", "negative"] | None
@@ -82,6 +82,21 @@ def _affine(node: Node) -> Sign:
 
 def _where(node: Node) -> Sign:
     return _sum(sign_of(node.args[1]), sign_of(node.args[2]))
+
+
+def _where_number(node: Node) -> Sign:
+    condition, value, otherwise = arguments(node)
+    if otherwise == 0 and condition.target is aten.lt.Scalar and arguments(condition)[1] == 0:
+        return "zero" if vanishes_with(value, arguments(condition)[0]) else sign_of(value)
+    return _where(node)
+
+
+def vanishes_with(value: Any, z: Node) -> bool:
+    """`value` is a product with relu(z): it is 0 where z is not positive."""
+    if not isinstance(value, Node) or value.target is not aten.mul.Tensor:
+        return False
+    factors = [a for a in arguments(value) if isinstance(a, Node) and a.target is aten.relu.default]
+    return any(arguments(factor)[0] is z for factor in factors)
 
 
 def _cat(node: Node) -> Sign:
@@ -164,7 +179,7 @@ _RULES: dict[Any, Callable[[Node], Sign]] = {
     aten.div.Tensor: _div,
     aten.neg.default: lambda node: _FLIP[sign_of(node.args[0])],
     aten.where.self: _where,
-    aten.where.ScalarOther: _where,
+    aten.where.ScalarOther: _where_number,
     aten.cat.default: _cat,
     aten.constant_pad_nd.default: _pad,
 }

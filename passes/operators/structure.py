@@ -48,7 +48,7 @@ class PermuteCall(StructureCall):
 
 
 class SliceCall(StructureCall):
-    """x[..., start:end:step, ...]"""
+    """A slice with a step: x[..., start:end:step, ...]."""
 
     def adjoint(self, multiplier: Value) -> Adjoints:
         dim = self.argument(1) % self.x.ndim
@@ -61,7 +61,7 @@ class SliceCall(StructureCall):
 
 
 class SelectCall(StructureCall):
-    """x[..., index, ...]"""
+    """One element of an axis: x[..., index, ...]."""
 
     def adjoint(self, multiplier: Value) -> Adjoints:
         dim = self.argument(1) % self.x.ndim

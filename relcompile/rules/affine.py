@@ -15,7 +15,7 @@ from passes.operators.affine import AffineCall
 from passes.operators.call import Call
 from relcompile.errors import CompositeError
 
-Bias: TypeAlias = Literal["none", "positive", "full"]
+Bias: TypeAlias = Literal["none", "split", "full"]
 
 
 @final
@@ -23,61 +23,123 @@ Bias: TypeAlias = Literal["none", "positive", "full"]
 class Epsilon:
     """LRP-ε: relevance in proportion to the contributions, small denominators damped.
 
-    Equation: R_j = Σ_k x_j w_kj / ⟨z_k⟩ε R_k, with the bias inside z.
+    Equation: R_j = Σ_k x_j w_kj / ⟨z_k⟩ε R_k, with the bias inside z unless it is left out.
 
     Args:
         epsilon: > 0, in units of the pre-activation.
+        bias: "full" keeps it in z, where it absorbs its share; "none" leaves it out.
     Conserves: up to what the bias and the stabiliser absorb.
     Source: Bach et al. 2015, equation 58; zennit's and captum's `Epsilon`.
     """
 
     epsilon: float = 1e-6
+    bias: Literal["none", "full"] = "full"
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
 
     def __post_init__(self) -> None:
         require_positive("epsilon", self.epsilon)
+        require_choice("bias", self.bias, ("none", "full"))
 
     def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
-        s = arriving.relevance / stabilise(call.output, self.epsilon)
+        z = call.output if self.bias == "full" or call.bias is None else call.apply(call.x, call.weight)
+        s = arriving.relevance / stabilise(z, self.epsilon)
         return (Message.of_multiplier(call.x, call.transposed(s, call.weight)),)
 
 
 @final
 @dataclass(frozen=True)
-class ZPlus:
-    """z⁺: relevance in proportion to the positive contributions only.
+class AlphaBeta:
+    """LRP-αβ: positive and negative contributions apart; α = 1, β = 0 is z⁺.
 
-    Equation: R_j = Σ_k (x_j w_kj)⁺ / (Σ_i (x_i w_ki)⁺ + ε) R_k, where
-        Σ_i (x_i w_ki)⁺ = W⁺x⁺ + W⁻x⁻; for x ≥ 0 this is W⁺x.
+    Equation: R_j = Σ_k (α (x_j w_kj)⁺ / (z⁺_k + ε) - β (x_j w_kj)⁻ / (z⁻_k - ε)) R_k, where
+        z⁺ = Σ_i (x_i w_ki)⁺ = W⁺x⁺ + W⁻x⁻ and z⁻ = Σ_i (x_i w_ki)⁻ = W⁻x⁺ + W⁺x⁻.
 
     Args:
-        bias: "none" leaves it out of the denominator (the paper's rule), "positive" adds b⁺ (zennit's default),
-            "full" adds b.
-        epsilon: > 0, added to the denominator, in units of the pre-activation.
-    Conserves: exactly without a bias, wherever some contribution is positive.
-    Source: Montavon et al. 2017 (z⁺-rule, Deep Taylor); Sixt et al. 2020, equation 5; α1β0 of Bach et al. 2015.
+        alpha, beta: >= 0, alpha - beta = 1.
+        bias: "none" leaves it out of the denominators (equation 5 of Sixt et al.), "split" adds b⁺ to z⁺ and b⁻ to
+            z⁻ (zennit), "full" adds b to both (iNNvestigate).
+        epsilon: > 0, in units of the pre-activation.
+    Conserves: exactly without a bias, wherever a unit has contributions of both signs (of a positive one, if β = 0).
+    Source: Bach et al. 2015, equation 60; Montavon et al. 2017 (z⁺, Deep Taylor); Sixt et al. 2020, equation 5.
     """
 
+    alpha: float = 1.0
+    beta: float = 0.0
     bias: Bias = "none"
     epsilon: float = 1e-9
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
 
     def __post_init__(self) -> None:
         require_positive("epsilon", self.epsilon)
-        require_choice("bias", self.bias, ("none", "positive", "full"))
+        require_choice("bias", self.bias, ("none", "split", "full"))
+        if self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-9:
+            raise CompositeError(f"alpha={self.alpha}, beta={self.beta}: alpha - beta must be 1, and beta at least 0")
 
     def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
-        x, W = call.x, call.weight
-        z = call.apply(x.positive, W.positive, self._bias(call)) + call.apply(x.negative, W.negative)
-        denominator = stabilise(z, self.epsilon) if self.bias == "full" else z + self.epsilon
-        s = arriving.relevance / denominator
+        x, W, R = call.x, call.weight, arriving.relevance
+        z = call.apply(x.positive, W.positive, self._bias(call, 1)) + call.apply(x.negative, W.negative)
+        s = self._share(R, self.alpha, z, self.epsilon)
         of_positive, of_negative = call.transposed(s, W.positive), call.transposed(s, W.negative)
+        if self.beta:
+            z = call.apply(x.positive, W.negative, self._bias(call, -1)) + call.apply(x.negative, W.positive)
+            s = self._share(R, self.beta, z, -self.epsilon)
+            of_positive = of_positive - call.transposed(s, W.negative)
+            of_negative = of_negative - call.transposed(s, W.positive)
         return (Message.of_multiplier(x, of_positive.where(x >= 0, of_negative)),)
 
-    def _bias(self, call: AffineCall) -> Value | None:
+    def _share(self, relevance: Value, factor: float, z: Value, epsilon: float) -> Value:
+        denominator = stabilise(z, abs(epsilon)) if self.bias == "full" else z + epsilon
+        return (relevance if factor == 1 else relevance * factor) / denominator
+
+    def _bias(self, call: AffineCall, sign: int) -> Value | None:
         if call.bias is None or self.bias == "none":
             return None
-        return call.bias.positive if self.bias == "positive" else call.bias
+        if self.bias == "full":
+            return call.bias
+        return call.bias.positive if sign > 0 else call.bias.negative
+
+
+@final
+@dataclass(frozen=True)
+class Gamma:
+    """LRP-γ, generalised to inputs and outputs of both signs: contributions of the output's own sign weigh more.
+
+    Equation: with W↑ = W + γ W⁺ and W↓ = W + γ W⁻, for z_k > 0: R_j = Σ_k (x_j⁺ w↑_kj + x_j⁻ w↓_kj) / ⟨z↑_k⟩ε R_k,
+        z↑ = W↑x⁺ + W↓x⁻ + b + γ b⁺; for z_k < 0 with ↑ and ↓ exchanged; for x >= 0 and z > 0 this is W + γ W⁺.
+
+    Args:
+        gamma: > 0; 0.25 is zennit's default.
+        bias: "full" keeps it in z, "none" leaves it out of the denominators (not out of the sign of z).
+        epsilon: > 0, in units of the pre-activation.
+    Conserves: up to what the bias and the stabiliser absorb.
+    Source: Montavon et al. 2019, section 10.2.2; the generalisation is zennit's.
+    """
+
+    gamma: float = 0.25
+    bias: Literal["none", "full"] = "full"
+    epsilon: float = 1e-6
+    applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+
+    def __post_init__(self) -> None:
+        require_positive("gamma", self.gamma)
+        require_positive("epsilon", self.epsilon)
+        require_choice("bias", self.bias, ("none", "full"))
+
+    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+        x, W, z, R = call.x, call.weight, call.output, arriving.relevance
+        up, down = W + W.positive * self.gamma, W + W.negative * self.gamma
+        z_up = call.apply(x.positive, up, self._bias(call, 1)) + call.apply(x.negative, down)
+        z_down = call.apply(x.positive, down, self._bias(call, -1)) + call.apply(x.negative, up)
+        s_up = R.where(z > 0, 0.0) / stabilise(z_up, self.epsilon)
+        s_down = R.where(z < 0, 0.0) / stabilise(z_down, self.epsilon)
+        of_positive = call.transposed(s_up, up) + call.transposed(s_down, down)
+        of_negative = call.transposed(s_up, down) + call.transposed(s_down, up)
+        return (Message.of_multiplier(x, of_positive.where(x >= 0, of_negative)),)
+
+    def _bias(self, call: AffineCall, sign: int) -> Value | None:
+        if call.bias is None or self.bias == "none":
+            return None
+        return call.bias + (call.bias.positive if sign > 0 else call.bias.negative) * self.gamma
 
 
 def require_positive(name: str, value: float) -> None:

@@ -1,0 +1,308 @@
+"""The named rules and composites: what `--rule` and `--layer` accept."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from passes.messages import AnyRule
+from relcompile.composites import Composite, Entry
+from relcompile.errors import CompositeError
+from relcompile.rules.adjoint import Adjoint
+from relcompile.rules.affine import AlphaBeta, Epsilon, Gamma
+from relcompile.rules.guided import BetaSmooth, Deconvnet, Guided, RectGrad
+from relcompile.rules.input_layer import Bound, Flat, WSquared, ZBox
+from relcompile.rules.pointwise import PassThrough, SignalTakesAll
+
+Bounds: TypeAlias = tuple[Bound, Bound]
+_ALPHA_BETA = re.compile(r"alpha(?P<alpha>\d+)beta(?P<beta>\d+)")
+
+_PASS: tuple[Entry, ...] = (
+    Entry(PassThrough(), kind="activation"),
+    Entry(SignalTakesAll(), kind="product"),
+)
+# A rule that leaves biases out of its denominators leaves added constants out, too.
+_PASS_WITHOUT_BIAS: tuple[Entry, ...] = (*_PASS, Entry(PassThrough(), kind="shift"))
+
+
+def gradient() -> Composite:
+    """The gradient of the target's score with respect to the input."""
+    return Composite("gradient", start="cotangent", result="multiplier")
+
+
+def gradient_times_input() -> Composite:
+    """The gradient times the input."""
+    return Composite("gradient*input", start="cotangent")
+
+
+def lrp_0() -> Composite:
+    """LRP-0: relevance in proportion to the contributions, no stabiliser.
+
+    Equation: R_j = Σ_k x_j w_kj / z_k R_k
+    Conserves: up to what the bias absorbs.
+    Source: Bach et al. 2015, equation 56.
+    """
+    return Composite("lrp-0", _PASS)
+
+
+def epsilon(epsilon: float = 1e-6) -> Composite:
+    """LRP-ε on every affine layer."""
+    return Composite("epsilon", (Entry(Epsilon(epsilon), kind="affine"), *_PASS))
+
+
+def gamma(gamma: float = 0.25) -> Composite:
+    """LRP-γ on every affine layer."""
+    return Composite("gamma", (Entry(Gamma(gamma), kind="affine"), *_PASS))
+
+
+def z_plus(epsilon: float = 1e-9, bias: Any = "none") -> Composite:
+    """z⁺ on every affine layer: Deep Taylor Decomposition's inner rule."""
+    return alpha_beta(1, 0, bias, epsilon, name="z+")
+
+
+def alpha_beta(
+    alpha: float, beta: float, bias: Any = "none", epsilon: float = 1e-9, name: str | None = None
+) -> Composite:
+    """LRP-αβ on every affine layer."""
+    rule = AlphaBeta(alpha, beta, bias, epsilon)
+    shifts = _PASS_WITHOUT_BIAS if bias == "none" else _PASS
+    return Composite(name or f"alpha{alpha:g}beta{beta:g}", (Entry(rule, kind="affine"), *shifts))
+
+
+def w_squared() -> Composite:
+    """w² on every affine layer: the input does not matter."""
+    return Composite("w2", (Entry(WSquared(), kind="affine"), *_PASS_WITHOUT_BIAS))
+
+
+def flat() -> Composite:
+    """Flat on every affine layer: neither the input nor the weights matter."""
+    return Composite("flat", (Entry(Flat(), kind="affine"), *_PASS_WITHOUT_BIAS))
+
+
+def z_box(bounds: Bounds | None = None) -> Composite:
+    """zᴮ on the first layer, z⁺ above it."""
+    return z_plus().with_entries(_box(bounds))
+
+
+def deep_taylor(bounds: Bounds | None = None) -> Composite:
+    """Deep Taylor Decomposition: zᴮ at the input (w² if its bounds are not known), z⁺ inside.
+
+    Source: Montavon et al. 2017.
+    """
+    first = Entry(WSquared(), kind="affine", first=True) if bounds is None else _box(bounds)
+    return _renamed(z_plus().with_entries(first), "dtd")
+
+
+def excitation_backprop() -> Composite:
+    """Excitation Backprop: z⁺ without a bias, from a probability of 1 at the target.
+
+    Source: Zhang et al. 2016, equation 4.
+    """
+    inner = z_plus()
+    return Composite("excitation-backprop", inner.entries, start="one")
+
+
+def guided_backprop() -> Composite:
+    """Guided Backprop: gradients that are negative at an activation are dropped."""
+    entries = (Entry(Guided(), kind="activation"),)
+    return Composite("guided-backprop", entries, start="cotangent", result="multiplier")
+
+
+def deconvnet() -> Composite:
+    """Deconvnet: as Guided Backprop, without the mask of the forward pass."""
+    entries = (Entry(Deconvnet(), kind="activation"),)
+    return Composite("deconvnet", entries, start="cotangent", result="multiplier")
+
+
+def rectgrad(q: float = 98.0) -> Composite:
+    """RectGrad: only gradients of the most important units of every layer pass."""
+    return Composite("rectgrad", (Entry(RectGrad(q), kind="activation"),), start="cotangent", result="multiplier")
+
+
+def beta_smooth(beta: float = 10.0) -> Composite:
+    """Gradients with every ReLU smoothed."""
+    entries = (Entry(BetaSmooth(beta), operator="relu"),)
+    return Composite("beta-smooth", entries, start="cotangent", result="multiplier")
+
+
+def lrp_cmp(alpha: float, beta: float) -> Composite:
+    """LRP-CMP: ε on dense layers, αβ on convolutions.
+
+    Equation: R_j = Σ_k x_j w_kj / ⟨z_k⟩ε R_k (dense, ε = 1e-10); LRP-αβ (convolutions)
+    Conserves: as its parts.
+    Source: Sixt et al. 2020, section 5; Kohlbrenner et al. 2020.
+    """
+    dense = Entry(Epsilon(1e-10), operator="linear")
+    return _renamed(alpha_beta(alpha, beta).with_entries(dense), f"lrp-cmp-a{alpha:g}b{beta:g}")
+
+
+def epsilon_and(convolutions: AnyRule, name: str, *first: Entry) -> Composite:
+    """ε on dense layers, another rule on convolutions, perhaps a third on the first layer: zennit's presets."""
+    entries = (*first, Entry(convolutions, operator="convolution"), Entry(Epsilon(), kind="affine"), *_PASS)
+    return Composite(name, entries)
+
+
+def montavon(bounds: Bounds | None = None) -> Composite:
+    """LRP-0 in the upper third, LRP-ε in the middle, LRP-γ in the lower third, zᴮ at the input.
+
+    Equation: R_j = Σ_k x_j ρ(w_kj) / ⟨Σ_i x_i ρ(w_ki)⟩ε R_k, ρ(w) = w + γ w⁺ below, w above
+    Conserves: as its parts.
+    Source: Montavon et al. 2019, section 10.3.
+    """
+    entries = (
+        _box(bounds),
+        Entry(Gamma(0.25), kind="affine", depth=(0, 1 / 3)),
+        Entry(Epsilon(0.25), kind="affine", depth=(1 / 3, 2 / 3)),
+    )
+    return Composite("montavon", (*entries, *_PASS))
+
+
+_FLAT_FIRST = Entry(Flat(), kind="affine", first=True)
+
+PRESETS: Mapping[str, Callable[..., Composite]] = {
+    "gradient": gradient,
+    "gradient*input": gradient_times_input,
+    "lrp-0": lrp_0,
+    "epsilon": epsilon,
+    "gamma": gamma,
+    "z+": z_plus,
+    "alpha1beta0": lambda: alpha_beta(1, 0),
+    "alpha2beta1": lambda: alpha_beta(2, 1),
+    "alpha5beta4": lambda: alpha_beta(5, 4),
+    "w2": w_squared,
+    "flat": flat,
+    "zb": z_box,
+    "dtd": deep_taylor,
+    "excitation-backprop": excitation_backprop,
+    "guided-backprop": guided_backprop,
+    "deconvnet": deconvnet,
+    "rectgrad": rectgrad,
+    "beta-smooth": beta_smooth,
+    "lrp-cmp-a1b0": lambda: lrp_cmp(1, 0),
+    "lrp-cmp-a2b1": lambda: lrp_cmp(2, 1),
+    "montavon": montavon,
+    "epsilon-plus": lambda: epsilon_and(AlphaBeta(1, 0, "split", 1e-6), "epsilon-plus"),
+    "epsilon-plus-flat": lambda: epsilon_and(AlphaBeta(1, 0, "split", 1e-6), "epsilon-plus-flat", _FLAT_FIRST),
+    "epsilon-alpha2-beta1": lambda: epsilon_and(AlphaBeta(2, 1, "split", 1e-6), "epsilon-alpha2-beta1"),
+    "epsilon-alpha2-beta1-flat": lambda: epsilon_and(
+        AlphaBeta(2, 1, "split", 1e-6), "epsilon-alpha2-beta1-flat", _FLAT_FIRST
+    ),
+    "epsilon-gamma-box": lambda bounds=None: epsilon_and(Gamma(), "epsilon-gamma-box", _box(bounds)),
+}
+
+RULES: Mapping[str, Callable[..., AnyRule]] = {
+    "adjoint": Adjoint,
+    "lrp-0": Adjoint,
+    "epsilon": Epsilon,
+    "gamma": Gamma,
+    "z+": lambda epsilon=1e-9: AlphaBeta(1, 0, epsilon=epsilon),
+    "w2": WSquared,
+    "flat": Flat,
+    "zb": lambda bounds=None: _box(bounds).rule,
+    "pass": PassThrough,
+    "guided": Guided,
+    "deconvnet": Deconvnet,
+    "rectgrad": RectGrad,
+    "beta-smooth": BetaSmooth,
+    "signal-takes-all": SignalTakesAll,
+}
+
+
+def named(name: str, bounds: Bounds | None = None) -> Composite:
+    """The composite called `name`; its first parameter may follow, as in "epsilon=0.25".
+
+    Args:
+        name: a key of `PRESETS`, or "alphaAbetaB" for any A - B = 1.
+        bounds: of the input, for the rules that need them.
+
+    Raises:
+        CompositeError: the name is not known (the nearest ones are listed), or its parameter is wrong.
+    """
+    match = _ALPHA_BETA.fullmatch(name.strip().lower())
+    if match:
+        return alpha_beta(float(match["alpha"]), float(match["beta"]))
+    return _build(name, PRESETS, bounds)
+
+
+def rule_named(name: str, bounds: Bounds | None = None) -> AnyRule:
+    """The rule called `name`, for one layer: a key of `RULES`, perhaps with its first parameter.
+
+    Raises:
+        CompositeError: as `named`.
+    """
+    match = _ALPHA_BETA.fullmatch(name.strip().lower())
+    if match:
+        return AlphaBeta(float(match["alpha"]), float(match["beta"]))
+    return _build(name, RULES, bounds)
+
+
+def layer_entry(text: str, bounds: Bounds | None = None) -> Entry:
+    """An entry from "NAME-GLOB=RULE", as in "features.0=zb".
+
+    Raises:
+        CompositeError: it does not read like that, or the rule is not known.
+    """
+    name, equals, rule = text.partition("=")
+    if not equals or not name:
+        raise CompositeError(f"layer {text!r} does not read NAME=RULE, as in 'features.0=flat'")
+    return Entry(rule_named(rule, bounds), name=name, kind="affine", required=True)
+
+
+def read_composite(path: Path, bounds: Bounds | None = None) -> Composite:
+    """A composite from a TOML file: `base`, optionally `name`, and tables `[[entry]]` with a `rule` and conditions.
+
+    Raises:
+        CompositeError: the file cannot be read, or names a rule or a condition that does not exist.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CompositeError(f"composite file {path}: {error}") from error
+    known = {f.name for f in dataclasses.fields(Entry)} - {"required"}
+    entries = list[Entry]()
+    for table in content.get("entry", []):
+        unknown = set(table) - known
+        if unknown or "rule" not in table:
+            raise CompositeError(
+                f"composite file {path}: an entry needs a rule and may have {', '.join(sorted(known))}"
+            )
+        conditions = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items() if k != "rule"}
+        entries.append(Entry(rule_named(table["rule"], bounds), **conditions, required=True))
+    base = named(content.get("base", "z+"), bounds).with_entries(*entries)
+    return dataclasses.replace(base, name=content.get("name", path.stem))
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _build(name: str, table: Mapping[str, Callable[..., Any]], bounds: Bounds | None) -> Any:
+    key, equals, value = name.strip().lower().partition("=")
+    factory = table.get(key)
+    if factory is None:
+        near = get_close_matches(key, table, n=3, cutoff=0.3)
+        raise CompositeError(f"rule {key!r} is not known; nearest: {', '.join(near or table)}")
+    keywords = {"bounds": bounds} if "bounds" in inspect.signature(factory).parameters else {}
+    try:
+        return factory(float(value), **keywords) if equals else factory(**keywords)
+    except (TypeError, ValueError) as error:
+        raise CompositeError(f"rule {name!r}: {key} takes no parameter {value!r}") from error
+
+
+def _box(bounds: Bounds | None) -> Entry:
+    if bounds is None:
+        raise CompositeError(
+            "zᴮ needs the bounds of the input: give bounds=(low, high) (--bounds LOW,HIGH), or the input's "
+            "normalisation (--mean and --std)"
+        )
+    return Entry(ZBox(*bounds), kind="affine", first=True)
+
+
+def _renamed(composite: Composite, name: str) -> Composite:
+    return Composite(name, composite.entries, composite.start, composite.result)

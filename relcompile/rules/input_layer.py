@@ -1,0 +1,110 @@
+"""Rules that give relevance to inputs that are zero, meant for the first layer: w², flat, zᴮ.
+
+Notation as in `affine`. They return relevance, not a multiplier. Padding contributes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias, final
+
+import torch
+
+from passes.emitter import Value, aten
+from passes.messages import Message, Messages, stabilise
+from passes.operators.affine import AffineCall
+from passes.operators.call import Call
+from relcompile.errors import CompositeError
+from relcompile.rules.affine import require_positive
+
+Bound: TypeAlias = float | tuple[float, ...]
+
+
+@final
+@dataclass(frozen=True)
+class WSquared:
+    """w²: relevance in proportion to the squared weights; the input does not matter.
+
+    Equation: R_j = Σ_k w_kj² / (Σ_i w_ki² + ε) R_k
+    Args:
+        epsilon: > 0, in units of the squared weight.
+    Conserves: exactly (no bias enters).
+    Source: Montavon et al. 2017, equation 12 (root along v = w).
+    """
+
+    epsilon: float = 1e-9
+    applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+
+    def __post_init__(self) -> None:
+        require_positive("epsilon", self.epsilon)
+
+    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+        return _by_weights(call, arriving, call.weight * call.weight, self.epsilon)
+
+
+@final
+@dataclass(frozen=True)
+class Flat:
+    """Flat: every input of a unit gets the same share.
+
+    Equation: R_j = Σ_k R_k / (number of inputs of k), the sum over the units that see j.
+    Conserves: exactly.
+    Source: Lapuschkin et al. 2019; zennit's `Flat`.
+    """
+
+    applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+
+    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+        return _by_weights(call, arriving, call.weight.ones(), 1e-9)
+
+
+@final
+@dataclass(frozen=True)
+class ZBox:
+    """zᴮ: the root lies in a corner of the box that the inputs come from.
+
+    Equation: R_j = Σ_k (x_j w_kj - l_j w⁺_kj - h_j w⁻_kj) / ⟨Σ_i (x_i w_ki - l_i w⁺_ki - h_i w⁻_ki)⟩ε R_k
+    Args:
+        low, high: bounds of the input, one number or one per channel; low <= 0 <= high in the published rule.
+        epsilon: > 0, in units of the pre-activation.
+    Conserves: exactly (the bias drops out).
+    Source: Montavon et al. 2017, equation 13.
+    """
+
+    low: Bound
+    high: Bound
+    epsilon: float = 1e-6
+    applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+
+    def __post_init__(self) -> None:
+        require_positive("epsilon", self.epsilon)
+        pairs = zip(_as_tuple(self.low), _as_tuple(self.high), strict=False)
+        if any(low >= high for low, high in pairs):
+            raise CompositeError(f"bounds low={self.low}, high={self.high}: every low must be below its high")
+
+    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+        x, W = call.x, call.weight
+        low, high = _like_input(call, "low", self.low), _like_input(call, "high", self.high)
+        z = call.apply(x, W) - (call.apply(low, W.positive) + call.apply(high, W.negative))
+        s = arriving.relevance / stabilise(z, self.epsilon)
+        relevance = x * call.transposed(s, W)
+        relevance = relevance - low * call.transposed(s, W.positive) - high * call.transposed(s, W.negative)
+        return (Message.of_relevance(x, relevance),)
+
+
+def _by_weights(call: AffineCall, arriving: Message, weight: Value, epsilon: float) -> Messages:
+    total = call.apply(_like_input(call, "ones", 1.0), weight) + epsilon
+    return (Message.of_relevance(call.x, call.transposed(arriving.relevance / total, weight)),)
+
+
+def _like_input(call: AffineCall, name: str, value: Bound) -> Value:
+    """A constant of the shape of one input sample, (1, J...), from a number or one number per channel."""
+    x, values = call.x, torch.tensor(_as_tuple(value), dtype=call.x.fake.dtype)
+    if values.numel() not in (1, x.shape[1]):
+        raise CompositeError(f"{name}={value}: give one number, or one for each of the {x.shape[1]} channels")
+    constant = call.emit.constant(name, values.reshape([1, -1, *[1] * (x.ndim - 2)]))
+    return call.emit.call(aten.expand.default, constant, [1, *x.shape[1:]])
+
+
+def _as_tuple(value: Bound) -> tuple[float, ...]:
+    return value if isinstance(value, tuple) else (float(value),)
