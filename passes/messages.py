@@ -14,9 +14,6 @@ from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 from passes.emitter import Value
 from passes.operators.call import Call
 
-# Turns relevance at a value into a multiplier: a stabilised division R / ⟨v⟩. v = 0 gets none.
-TINY = 1e-12
-
 
 class Message:
     """Relevance arriving at the forward value `at`, as a multiplier, as relevance, or as both.
@@ -56,10 +53,10 @@ class Message:
 
     @cached_property
     def multiplier(self) -> Value:
-        """M with R = v ⊙ m. From a relevance it is R / ⟨v⟩; relevance at v = 0 is then lost."""
+        """The multiplier m with R = v ⊙ m. From a relevance it is R / v; relevance at v = 0 is then lost."""
         if self._multiplier is not None:
             return self._multiplier()
-        return self.relevance / stabilise(self.at, TINY)
+        return self.relevance / without_zeros(self.at)
 
     @cached_property
     def relevance(self) -> Value:
@@ -99,6 +96,11 @@ def accumulate(messages: Sequence[Message]) -> Message:
 def stabilise(value: Value, epsilon: float) -> Value:
     """Value + ε sign(value), with sign(0) = +1: never smaller than ε in magnitude."""
     return (value + epsilon).where(value >= 0, value - epsilon)
+
+
+def without_zeros(value: Value) -> Value:
+    """The value, with 1 in place of 0: a divisor for numerators that do not matter there."""
+    return value.ones().where(value.equals(0.0), value)
 
 
 def _total(values: Sequence[Value]) -> Value:

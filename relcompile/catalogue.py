@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from passes.operators.activation import DERIVATIVES
 from passes.operators.table import OPERATORS
-from relcompile.presets import PRESETS
+from relcompile.presets import PRESETS, named
 
 _SECTIONS = ("Equation", "Conserves", "Needs", "Source")
 
@@ -48,8 +48,8 @@ def operators() -> Mapping[str, Sequence[str]]:
 
 def _describe(name: str) -> Description:
     factory = PRESETS[name]
-    composite = factory()
-    text = inspect.getdoc(factory) or ""
+    composite = named(name, (-1.0, 1.0))
+    text = inspect.getdoc(getattr(factory, "func", factory)) or ""
     own = _sections(text)
     main = next((entry.rule for entry in composite.entries), composite.fallback)
     of_rule = _sections(inspect.getdoc(type(main)) or "")

@@ -68,7 +68,13 @@ def _version(
 @app.command(_COMPILE)
 def compile_(
     model: Annotated[Path, typer.Argument(help="A pickled module, a state dict or safetensors (with --arch).")],
-    rule: Annotated[str, typer.Option("--rule", "-r", help="See `relcompile rules`.")] = "z+",
+    rule: Annotated[
+        str, typer.Option("--rule", "-r", help="A name (see `relcompile rules`) or a composite in a .toml file.")
+    ] = "z+",
+    layer: Annotated[
+        list[str] | None, typer.Option("--layer", help="NAME-GLOB=RULE, as in 'features.0=flat'; may be repeated.")
+    ] = None,
+    bounds: Annotated[str | None, typer.Option(help="LOW,HIGH of the input, for rules that need them.")] = None,
     out: Annotated[
         Path | None, typer.Option("--output", "-o", help="An .onnx or .pt2 file. Default: MODEL.RULE.onnx")
     ] = None,
@@ -101,6 +107,8 @@ def compile_(
         commands.CompileRequest(
             model=model,
             rule=rule,
+            layers=tuple(layer or ()),
+            bounds=commands.bounds(bounds),
             output=out or default_output(model, rule),
             inputs=tuple(inputs or ()),
             target=target,
@@ -155,7 +163,8 @@ def rules(
 
 def default_output(model: Path, rule: str) -> Path:
     """MODEL.RULE.onnx beside the model, with characters that shells expand left out."""
-    return model.with_name(f"{model.stem}.{rule.replace('*', 'x').replace('=', '')}.onnx")
+    name = rule.removesuffix(".toml").rpartition("/")[2].replace("*", "x").replace("=", "")
+    return model.with_name(f"{model.stem}.{name}.onnx")
 
 
 if __name__ == "__main__":

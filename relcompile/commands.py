@@ -12,13 +12,16 @@ from typing import Any
 import torch
 
 from relcompile import views
+from relcompile.compiler import bounds_of
 from relcompile.compiler import compile as compile_model
+from relcompile.composites import Composite
 from relcompile.errors import ExportError, InputSpecError
 from relcompile.explainer import Explainer
 from relcompile.export import Parity, save
 from relcompile.files import atomic_path
 from relcompile.inputs import default_spec, example_inputs
 from relcompile.metadata import Preprocessing
+from relcompile.presets import Bounds, layer_entry, named, read_composite
 from relcompile.reading import read_model
 
 _TIMINGS = 5
@@ -30,6 +33,8 @@ class CompileRequest:
 
     model: Path
     rule: str
+    layers: tuple[str, ...]
+    bounds: Bounds | None
     output: Path
     inputs: tuple[str, ...]
     target: str
@@ -51,6 +56,7 @@ def compile_file(request: CompileRequest) -> None:
     """
     if request.output.suffix.lower() not in (".onnx", ".pt2"):
         raise ExportError(f"{request.output}: the suffix must be .onnx or .pt2")
+    composite = _composite(request)
     # Opening the target first: an unwritable one is known before minutes of work.
     with views.progress("relcompile") as tell, atomic_path(request.output) as temporary:
         tell("read the model")
@@ -63,7 +69,7 @@ def compile_file(request: CompileRequest) -> None:
         explainer = compile_model(
             model,
             inputs,
-            rule=request.rule,
+            rule=composite,
             target=request.target,
             explain=request.explain,
             output=request.explained_output,
@@ -76,6 +82,29 @@ def compile_file(request: CompileRequest) -> None:
         tell("measure")
         timing = _timing(model, explainer, temporary)
     _report(explainer, request.output, parity, timing)
+
+
+def _composite(request: CompileRequest) -> Composite:
+    """The rule of the command line, with the rules of single layers in front."""
+    limits = request.bounds or bounds_of(request.preprocessing)
+    from_file = request.rule.endswith(".toml")
+    base = read_composite(Path(request.rule), limits) if from_file else named(request.rule, limits)
+    return base.with_entries(*(layer_entry(text, limits) for text in request.layers))
+
+
+def bounds(text: str | None) -> Bounds | None:
+    """Read "LOW,HIGH".
+
+    Raises:
+        InputSpecError: it does not read like that.
+    """
+    if text is None:
+        return None
+    try:
+        low, high = _numbers(text)
+    except ValueError as error:
+        raise InputSpecError(f"--bounds {text!r} does not read LOW,HIGH") from error
+    return low, high
 
 
 def preprocessing(

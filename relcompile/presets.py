@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -148,6 +149,11 @@ def epsilon_and(convolutions: AnyRule, name: str, *first: Entry) -> Composite:
     return Composite(name, entries)
 
 
+def epsilon_gamma_box(bounds: Bounds | None = None) -> Composite:
+    """ε on dense layers, γ on convolutions, zᴮ on the first layer."""
+    return epsilon_and(Gamma(), "epsilon-gamma-box", _box(bounds))
+
+
 def montavon(bounds: Bounds | None = None) -> Composite:
     """LRP-0 in the upper third, LRP-ε in the middle, LRP-γ in the lower third, zᴮ at the input.
 
@@ -163,6 +169,33 @@ def montavon(bounds: Bounds | None = None) -> Composite:
     return Composite("montavon", (*entries, *_PASS))
 
 
+def z_plus_rule(epsilon: float = 1e-9) -> AlphaBeta:
+    """z⁺ without a bias."""
+    return AlphaBeta(1, 0, epsilon=epsilon)
+
+
+def _box(bounds: Bounds | None) -> Entry:
+    return Entry(box_rule(bounds), kind="affine", first=True)
+
+
+def box_rule(bounds: Bounds | None = None) -> ZBox:
+    """zᴮ with the bounds of the input.
+
+    Raises:
+        CompositeError: they are not known.
+    """
+    if bounds is None:
+        raise CompositeError(
+            "zᴮ needs the bounds of the input: give bounds=(low, high) (--bounds LOW,HIGH), or the input's "
+            "normalisation (--mean and --std)"
+        )
+    return ZBox(*bounds)
+
+
+def _renamed(composite: Composite, name: str) -> Composite:
+    return Composite(name, composite.entries, composite.start, composite.result)
+
+
 _FLAT_FIRST = Entry(Flat(), kind="affine", first=True)
 
 PRESETS: Mapping[str, Callable[..., Composite]] = {
@@ -172,9 +205,9 @@ PRESETS: Mapping[str, Callable[..., Composite]] = {
     "epsilon": epsilon,
     "gamma": gamma,
     "z+": z_plus,
-    "alpha1beta0": lambda: alpha_beta(1, 0),
-    "alpha2beta1": lambda: alpha_beta(2, 1),
-    "alpha5beta4": lambda: alpha_beta(5, 4),
+    "alpha1beta0": partial(alpha_beta, 1, 0),
+    "alpha2beta1": partial(alpha_beta, 2, 1),
+    "alpha5beta4": partial(alpha_beta, 5, 4),
     "w2": w_squared,
     "flat": flat,
     "zb": z_box,
@@ -184,16 +217,16 @@ PRESETS: Mapping[str, Callable[..., Composite]] = {
     "deconvnet": deconvnet,
     "rectgrad": rectgrad,
     "beta-smooth": beta_smooth,
-    "lrp-cmp-a1b0": lambda: lrp_cmp(1, 0),
-    "lrp-cmp-a2b1": lambda: lrp_cmp(2, 1),
+    "lrp-cmp-a1b0": partial(lrp_cmp, 1, 0),
+    "lrp-cmp-a2b1": partial(lrp_cmp, 2, 1),
     "montavon": montavon,
-    "epsilon-plus": lambda: epsilon_and(AlphaBeta(1, 0, "split", 1e-6), "epsilon-plus"),
-    "epsilon-plus-flat": lambda: epsilon_and(AlphaBeta(1, 0, "split", 1e-6), "epsilon-plus-flat", _FLAT_FIRST),
-    "epsilon-alpha2-beta1": lambda: epsilon_and(AlphaBeta(2, 1, "split", 1e-6), "epsilon-alpha2-beta1"),
-    "epsilon-alpha2-beta1-flat": lambda: epsilon_and(
-        AlphaBeta(2, 1, "split", 1e-6), "epsilon-alpha2-beta1-flat", _FLAT_FIRST
+    "epsilon-plus": partial(epsilon_and, AlphaBeta(1, 0, "split", 1e-6), "epsilon-plus"),
+    "epsilon-plus-flat": partial(epsilon_and, AlphaBeta(1, 0, "split", 1e-6), "epsilon-plus-flat", _FLAT_FIRST),
+    "epsilon-alpha2-beta1": partial(epsilon_and, AlphaBeta(2, 1, "split", 1e-6), "epsilon-alpha2-beta1"),
+    "epsilon-alpha2-beta1-flat": partial(
+        epsilon_and, AlphaBeta(2, 1, "split", 1e-6), "epsilon-alpha2-beta1-flat", _FLAT_FIRST
     ),
-    "epsilon-gamma-box": lambda bounds=None: epsilon_and(Gamma(), "epsilon-gamma-box", _box(bounds)),
+    "epsilon-gamma-box": epsilon_gamma_box,
 }
 
 RULES: Mapping[str, Callable[..., AnyRule]] = {
@@ -201,10 +234,10 @@ RULES: Mapping[str, Callable[..., AnyRule]] = {
     "lrp-0": Adjoint,
     "epsilon": Epsilon,
     "gamma": Gamma,
-    "z+": lambda epsilon=1e-9: AlphaBeta(1, 0, epsilon=epsilon),
+    "z+": z_plus_rule,
     "w2": WSquared,
     "flat": Flat,
-    "zb": lambda bounds=None: _box(bounds).rule,
+    "zb": box_rule,
     "pass": PassThrough,
     "guided": Guided,
     "deconvnet": Deconvnet,
@@ -269,10 +302,9 @@ def read_composite(path: Path, bounds: Bounds | None = None) -> Composite:
     for table in content.get("entry", []):
         unknown = set(table) - known
         if unknown or "rule" not in table:
-            raise CompositeError(
-                f"composite file {path}: an entry needs a rule and may have {', '.join(sorted(known))}"
-            )
-        conditions = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items() if k != "rule"}
+            expected = ", ".join(sorted(known))
+            raise CompositeError(f"composite file {path}: an entry needs a rule and may have {expected}")
+        conditions: dict[str, Any] = {key: _frozen(value) for key, value in table.items() if key != "rule"}
         entries.append(Entry(rule_named(table["rule"], bounds), **conditions, required=True))
     base = named(content.get("base", "z+"), bounds).with_entries(*entries)
     return dataclasses.replace(base, name=content.get("name", path.stem))
@@ -293,16 +325,3 @@ def _build(name: str, table: Mapping[str, Callable[..., Any]], bounds: Bounds | 
         return factory(float(value), **keywords) if equals else factory(**keywords)
     except (TypeError, ValueError) as error:
         raise CompositeError(f"rule {name!r}: {key} takes no parameter {value!r}") from error
-
-
-def _box(bounds: Bounds | None) -> Entry:
-    if bounds is None:
-        raise CompositeError(
-            "zᴮ needs the bounds of the input: give bounds=(low, high) (--bounds LOW,HIGH), or the input's "
-            "normalisation (--mean and --std)"
-        )
-    return Entry(ZBox(*bounds), kind="affine", first=True)
-
-
-def _renamed(composite: Composite, name: str) -> Composite:
-    return Composite(name, composite.entries, composite.start, composite.result)

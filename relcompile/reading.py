@@ -187,14 +187,15 @@ def _built(arch: str) -> nn.Module:
         with working_directory_importable():
             build = operator.attrgetter(attribute)(importlib.import_module(module_name))
             model = build()
+        on_cpu = model.cpu() if isinstance(model, nn.Module) else None
     except Exception as error:
         raise ModelFileError(
             f"--arch {arch}: {reason(error)}. It has to be importable from the working directory and "
             "callable without arguments."
         ) from error
-    if not isinstance(model, nn.Module):
+    if on_cpu is None:
         raise ModelFileError(f"--arch {arch}: returned a {type(model).__name__}, not an nn.Module")
-    return model.cpu()
+    return on_cpu
 
 
 def _filled(model: nn.Module, given: dict[str, Any], path: Path, arch: str) -> nn.Module:

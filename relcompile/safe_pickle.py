@@ -4,9 +4,10 @@ PyTorch's `weights_only` unpickler does the reading; this module decides which n
 
 - **Module classes** of `KNOWN_LIBRARIES` and of the prefixes the user allows. The name has to be that of an
   `nn.Module` subclass defined in exactly that module: no attribute path through a library leads elsewhere.
-  The unpickler gets not the class but a stand-in that can only make an *empty* instance, which the file
-  then fills. So **no constructor runs**, whatever the file asks for. Classes whose instances carry source
-  code (`fx.GraphModule`, `ScriptModule`) are left out.
+  The unpickler gets not the class but a stand-in, whose instances only keep what the file says. After the file
+  is read they become instances of the class, as in ordinary unpickling, through `__setstate__`. So **no
+  constructor runs**, and nothing of the libraries can be called while the file has the word. Classes whose
+  instances carry source code (`fx.GraphModule`, `ScriptModule`) are left out.
 - **Pure functions**, the activations in `PURE_FUNCTIONS`: tensor in, tensor out. Every other function is
   refused, also harmless ones such as `torch.relu`, which a pickle spells as a call of `getattr`.
 - **`functools.partial`** only of a module class and with plain arguments, as torchvision's vision
@@ -21,11 +22,12 @@ import importlib
 import os
 import pickle
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
@@ -70,12 +72,25 @@ SafeGlobal = Callable[..., Any] | tuple[Callable[..., Any], str]
 
 
 class _StandIn:
-    """In place of a module class: calling it, with no arguments, makes an empty instance of that class."""
+    """In place of a module class: its instances are inert until `awake`."""
 
     stands_for: ClassVar[type[nn.Module]]
+    made: ClassVar[list["_StandIn"]]
+    state: Any
 
-    def __new__(cls) -> Any:
-        return object.__new__(cls.stands_for)
+    def __new__(cls) -> "_StandIn":
+        instance = super().__new__(cls)
+        cls.made.append(instance)
+        return instance
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def awake(self) -> None:
+        """Becomes the module it stands for, in place, so that everything that refers to it stays right."""
+        state = _restored(vars(self).pop("state"))
+        self.__class__ = self.stands_for  # pyright: ignore[reportAttributeAccessIssue]
+        self.__setstate__(state)
 
 
 class _StoredPartial:
@@ -113,11 +128,12 @@ def load_checkpoint(path: Path, allow: Sequence[str]) -> object:
             f"{path}: a PyTorch checkpoint that is damaged or not of pickle protocol 2 ({reason(error)}). "
             "Save it again with `torch.save` and its own protocol."
         ) from error
-    allowed = _allowed_globals(path, names, allow)
+    made: list[_StandIn] = []
+    allowed = _allowed_globals(path, names, allow, made)
     try:
         with safe_globals(allowed):
             found: object = torch.load(path, map_location="cpu", weights_only=True)
-        _restore_everywhere(found)
+        _awake(made)
     except Exception as error:
         raise ModelFileError(
             f"{path}: the safe reader stopped ({reason(error)}). Save `model.state_dict()` and use "
@@ -145,7 +161,7 @@ def working_directory_importable() -> Generator[None]:
             sys.path.remove(here)
 
 
-def _allowed_globals(path: Path, names: Sequence[str], allow: Sequence[str]) -> list[SafeGlobal]:
+def _allowed_globals(path: Path, names: Sequence[str], allow: Sequence[str], made: list[_StandIn]) -> list[SafeGlobal]:
     """Everything the unpickler may know; nothing is imported before every name has passed."""
     functions = {f"{function.__module__}.{function.__name__}": function for function in PURE_FUNCTIONS}
     others = [name for name in names if name not in functions and name != PARTIAL]
@@ -153,15 +169,14 @@ def _allowed_globals(path: Path, names: Sequence[str], allow: Sequence[str]) -> 
     if foreign:
         what = "that relcompile does not know to be harmless"
         raise ModelFileError(_refusal(path, foreign, what, packages=_users_packages(foreign)))
-    classes = {name: _named_class(path, name) for name in others}
-    unfit = [name for name, found in classes.items() if found is None]
-    if unfit:
+    found = {name: _named_class(path, name) for name in others}
+    classes = {name: value for name, value in found.items() if value is not None}
+    if len(classes) < len(found):
+        unfit = [name for name in found if name not in classes]
         raise ModelFileError(_refusal(path, unfit, "that are not plain nn.Module classes of an allowed library"))
     allowed: list[SafeGlobal] = [functions[name] for name in names if name in functions]
     allowed += [(_StoredPartial, PARTIAL)] if PARTIAL in names else []
-    for name, found in classes.items():
-        if found is not None:
-            allowed += [found] if name in ENUMS else _module_class_globals(found, name)
+    allowed += [(value if name in ENUMS else _stand_in(value, made), name) for name, value in classes.items()]
     return allowed
 
 
@@ -169,14 +184,8 @@ def _within(name: str, prefixes: Sequence[str]) -> bool:
     return any(f"{name}.".startswith(f"{prefix}.") for prefix in prefixes)
 
 
-def _module_class_globals(module_class: type[nn.Module], name: str) -> list[SafeGlobal]:
-    """The stand-in under the pickled name, and the class under a name that no pickle can spell.
-
-    The unpickler fills an instance only if the instance's class is registered. A name with a line break
-    cannot stand in a pickle, so the file itself never gets hold of the class.
-    """
-    stand_in = type(module_class.__name__, (_StandIn,), {"stands_for": module_class})
-    return [(stand_in, name), (module_class, f"\n{name}")]
+def _stand_in(module_class: Any, made: list[_StandIn]) -> type[_StandIn]:
+    return type(module_class.__name__, (_StandIn,), {"stands_for": module_class, "made": made})
 
 
 def _named_class(path: Path, name: str) -> type[Any] | None:
@@ -232,12 +241,13 @@ def _is_stand_in(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, _StandIn)
 
 
-def _restore_everywhere(found: object) -> None:
-    """Puts classes and partials back where modules hold them as attributes."""
-    roots = found.values() if isinstance(found, dict) else [found]
-    for root in roots:
-        for module in list(root.modules()) if isinstance(root, nn.Module) else []:
-            vars(module).update({name: _restored(value) for name, value in vars(module).items()})
+def _awake(made: list[_StandIn]) -> None:
+    """Turns stand-ins into modules, what lies inside a module before the module itself."""
+    for instance in reversed(made):
+        instance.awake()
+    for module in cast(list[Any], made):
+        if not all(isinstance(child, nn.Module) for child in module.children()):
+            raise pickle.UnpicklingError(f"a {type(module).__name__} with children that are no modules")
 
 
 def _restored(value: Any) -> Any:
@@ -247,6 +257,6 @@ def _restored(value: Any) -> Any:
         return value.restored()
     if type(value) in (list, tuple):
         return type(value)(_restored(item) for item in value)
-    if type(value) is dict:
-        return {key: _restored(item) for key, item in value.items()}
+    if type(value) in (dict, OrderedDict):
+        return type(value)((key, _restored(item)) for key, item in value.items())
     return value

@@ -36,11 +36,22 @@ class Net(torch.nn.Module):
     def forward(self, x):
         return self.fc(x).relu()
 
+class Measured(Net):
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self.width = self.fc.in_features
+
 class Settings:
     pass
 
+def weightless():
+    return torch.nn.Linear(3, 2, device="meta")
+
 def number():
     return 3
+
+def broken():
+    raise ValueError("first line\\nsecond line")
 """
 
 
@@ -130,11 +141,11 @@ def test_known_models_are_read_without_trust(name: str, tmp_path: Path) -> None:
 def test_classes_and_partials_come_back_as_attributes(tmp_path: Path) -> None:
     for name in ("resnet", "vit"):
         model, _ = KNOWN_MODELS[name]()
-        model.nested = {"kinds": [nn.ReLU, (nn.Linear, 3)]}
-        torch.save(model, tmp_path / name)
+        model.nested = {"kinds": [nn.ReLU, (nn.Linear, OrderedDict(kind=nn.GELU))]}
+        torch.save({"model": model}, tmp_path / name)
     resnet, vit = read_model(tmp_path / "resnet"), read_model(tmp_path / "vit")
     assert resnet._norm_layer is nn.BatchNorm2d
-    assert resnet.nested == {"kinds": [nn.ReLU, (nn.Linear, 3)]}
+    assert resnet.nested == {"kinds": [nn.ReLU, (nn.Linear, {"kind": nn.GELU})]}
     assert vit.norm_layer(4).eps == 1e-6
     assert isinstance(vit.norm_layer(4), nn.LayerNorm)
 
@@ -251,6 +262,7 @@ NOT_MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "directory": (Path.mkdir, "not a file"),
     "empty": (Path.touch, "not a model file: it is empty"),
     "text": (lambda path: path.write_text("A text about models."), "starts with b'A text about"),
+    "brace": (lambda path: path.write_text("function{ return 1 }"), "starts with b'function{"),
     "json": (lambda path: path.write_text('{"a": {"b": {}}}'), "starts with b'{"),
     "other zip": (write_zip, "not of PyTorch: it holds 'word/document.xml'"),
     "cut zip": (lambda path: write_cut(path, 0.5, lambda to: torch.save(tiny(), to)), "damaged or cut off"),
@@ -290,6 +302,8 @@ ARCH_ERRORS = {
     "no_such_package.models:build": "ModuleNotFoundError: No module named 'no_such_package'",
     f"{PACKAGE}.models:missing": "AttributeError.*missing.*importable from the working directory",
     f"{PACKAGE}.models:constructed": "TypeError.*callable without arguments",
+    f"{PACKAGE}.models:weightless": "NotImplementedError: Cannot copy out of meta tensor",
+    f"{PACKAGE}.models:broken": r"ValueError: first line\. It has to be",
     f"{PACKAGE}.models:number": "returned a int, not an nn.Module",
     "torch.nn:Linear": "TypeError.*callable without arguments",
 }
@@ -392,11 +406,33 @@ def test_allow_is_for_module_classes(zoo: Path) -> None:
     assert type(read_model(path, trust=True).settings).__name__ == "Settings"
 
 
+def test_one_allow_is_offered_for_a_package(tmp_path: Path) -> None:
+    names = [named(f"{PACKAGE}.{place}", "Net") for place in ("models.a", "models.b", "models.b.c")]
+    write_checkpoint(tmp_path / "model", b"".join(names))
+    with pytest.raises(ModelFileError, match=rf"`--allow {PACKAGE}\.models` if"):
+        read_model(tmp_path / "model")
+
+
 def test_all_unfit_names_are_listed_and_allowing_them_is_not_offered(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "model", named(MODULE, "_addindent") + named(MODULE, "_IncompatibleKeys"))
     with pytest.raises(ModelFileError, match=r"'torch\S+\._IncompatibleKeys', '\S+\._addindent'") as caught:
         read_model(tmp_path / "model")
     assert "--allow" not in str(caught.value)
+
+
+def test_the_inside_of_a_module_is_there_when_its_state_is_set(zoo: Path) -> None:
+    path = saved_zoo_model(zoo, "models", name="Measured")
+    assert read_model(path, allow=[PACKAGE]).width == 3
+
+
+def test_known_libraries_are_not_taken_from_the_working_directory(zoo: Path) -> None:
+    (zoo / "timm").mkdir()
+    (zoo / "timm" / "__init__.py").write_text("open('ran', 'w').close()")
+    (zoo / "timm" / "models.py").write_text(MODELS_SOURCE)
+    write_checkpoint(zoo / "model", named("timm.models", "Net") + NEW)
+    with pytest.raises(ModelFileError, match=r"timm\.models\.Net"):
+        read_model(zoo / "model", allow=[PACKAGE])
+    assert not (zoo / "ran").exists()
 
 
 def test_a_library_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -428,6 +464,7 @@ def write_checkpoint(path: Path, body: bytes) -> None:
 
 
 CALL_TWO_ARGUMENTS = b"K\x02K\x03\x86R"
+REBUILD = named("torch._tensor", "_rebuild_from_type_v2") + b"(%b%b)}tR"
 UNKNOWN, NOT_PLAIN, STOPPED = "not know to be harmless", "not plain nn.Module", "safe reader stopped"
 HOSTILE = {
     "function call": (named("posix", "mkdir") + text("ran") + b"\x85R", UNKNOWN),
@@ -446,6 +483,7 @@ HOSTILE = {
     "source code": (named("torchvision.models.feature_extraction", "DualGraphModule") + NEW, NOT_PLAIN),
     "constructor": (named(LINEAR, "Linear") + CALL_TWO_ARGUMENTS, STOPPED),
     "new with arguments": (named(LINEAR, "Linear") + b"K\x02\x85\x81", STOPPED),
+    "call of a module": (REBUILD % (named(LINEAR, "Identity") + NEW + b"}b", b"N"), "not callable"),
     "empty module": (named(LINEAR, "Linear") + NEW, STOPPED),
     "partial of a function": (
         named("functools", "partial")
@@ -456,6 +494,19 @@ HOSTILE = {
         "partial of something that is not a module class",
     ),
     "partial called": (named("functools", "partial") + named(LINEAR, "Linear") + b"\x85R)R", STOPPED),
+    "partial with a module": (
+        named("functools", "partial")
+        + named(LINEAR, "Linear")
+        + b"\x85R("
+        + named(LINEAR, "Linear")
+        + named(LINEAR, "Identity")
+        + b")\x81\x85}Ntb",
+        "partial with arguments that are not plain",
+    ),
+    "children that are no modules": (
+        named(LINEAR, "Identity") + NEW + b"}" + text("_modules") + b"}" + text("a") + b"K\x02ssb",
+        "Identity with children that are no modules",
+    ),
     "escape codes": (named("evil\x1b[2J", "Net"), r"'evil\\x1b\[2J\.Net'"),
 }
 
@@ -482,7 +533,6 @@ def test_the_hostile_pickles_are_real(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (tmp_path / "ran").is_dir()
 
 
-REBUILD = named("torch._tensor", "_rebuild_from_type_v2") + b"(%b%b)}tR"
 CONSTRUCTIONS = {
     "call": lambda net: net + CALL_0,
     "call by a rebuild function": lambda net: REBUILD % (net, net),

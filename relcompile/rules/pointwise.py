@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from passes.emitter import Value
-from passes.messages import Message, Messages
+from passes.messages import Message, Messages, without_zeros
 from passes.operators.activation import ActivationCall
 from passes.operators.arithmetic import MatmulCall, ProductCall, QuotientCall, ShiftCall
 from passes.operators.call import Call
@@ -36,8 +36,7 @@ class PassThrough:
     def _multiplier(call: ActivationCall, arriving: Message) -> Value:
         if call.is_relu:
             return call.derivative(arriving.multiplier)
-        z = call.x
-        return arriving.multiplier * (call.output / z.ones().where(z.equals(0.0), z))
+        return arriving.multiplier * (call.output / without_zeros(call.x))
 
 
 @final

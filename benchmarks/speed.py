@@ -1,0 +1,165 @@
+"""How much slower than the plain forward pass is prediction + relevance?
+
+Both files run interleaved in one process in ONNX Runtime on the CPU, with the same session options, so that a busy
+machine slows both. The limit is the number of convolution passes that a rule needs: 3 for z+, 2 for epsilon.
+
+    python -m benchmarks.speed --networks resnet18 resnet50 --rules z+ epsilon --json speed.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import relcompile
+
+LIMITS = {"z+": 3, "epsilon": 2, "lrp-0": 2, "gradient": 2, "gradient*input": 2}
+Run = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one run (medians), and the median over the rounds of (this / the first run of the round)."""
+
+    wall_ms: float
+    cpu_ms: float
+    wall_ratio: float
+    cpu_ratio: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One file of one network."""
+
+    network: str
+    rule: str
+    limit: int | None
+    compile_s: float
+    megabytes: float
+    nodes: int
+    timing: Timing
+
+
+def interleaved(runs: Mapping[str, Run], rounds: int) -> dict[str, Timing]:
+    """Time every run once a round; the first one is what the others are compared with."""
+    walls: dict[str, list[float]] = {name: [] for name in runs}
+    cpus: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds + 1):
+        for name, run in runs.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            run()
+            walls[name].append(time.perf_counter() - wall)
+            cpus[name].append(time.process_time() - cpu)
+    base = next(iter(runs))
+    return {
+        name: Timing(
+            *(1e3 * statistics.median(times[name][1:]) for times in (walls, cpus)),
+            *(_median_ratio(times[name][1:], times[base][1:]) for times in (walls, cpus)),
+        )
+        for name in runs
+    }
+
+
+def _median_ratio(times: Sequence[float], base: Sequence[float]) -> float:
+    return statistics.median(a / max(b, 1e-9) for a, b in zip(times, base, strict=True))
+
+
+def onnx_run(path: Path, x: torch.Tensor, threads: int) -> Run:
+    """A function that runs the file once; a `target` input, if there is one, is class 0."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    for pool in ("intra_op", "inter_op"):
+        options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    values = (x, torch.zeros(len(x), dtype=torch.int64))
+    names = [value.name for value in session.get_inputs()]
+    feeds = {name: value.numpy() for name, value in zip(names, values, strict=False)}
+    return lambda: session.run(None, feeds)
+
+
+def export_forward(model: torch.nn.Module, x: torch.Tensor, path: Path) -> float:
+    """Write the network without explanation, dynamic batch; the seconds it took."""
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's, about its own internals
+        pair, shapes = torch.cat([x, x]), ({0: torch.export.Dim("batch", min=1)},)
+        program = torch.onnx.export(model, (pair,), dynamo=True, dynamic_shapes=shapes, verbose=False)
+        program.model_proto  # noqa: B018  (built lazily)
+        onnx.save_model(program.model_proto, str(path))
+    return time.perf_counter() - start
+
+
+def compare(
+    network: str, model: torch.nn.Module, x: torch.Tensor, rules: Sequence[str], rounds: int, threads: int
+) -> list[Row]:
+    """The forward file, then one explainer file per rule, timed in turns on `x`."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {name: Path(folder, f"{k}.onnx") for k, name in enumerate(("forward", *rules))}
+        seconds = {"forward": export_forward(model, x, paths["forward"])}
+        for rule in rules:
+            start = time.perf_counter()
+            relcompile.compile(model, x, rule=rule).save(paths[rule])
+            seconds[rule] = time.perf_counter() - start
+        timings = interleaved({name: onnx_run(path, x, threads) for name, path in paths.items()}, rounds)
+        return [
+            Row(
+                *(network, name, {"forward": 1, **LIMITS}.get(name.partition("=")[0]), seconds[name]),
+                *(path.stat().st_size / 1e6, len(onnx.load(path).graph.node), timings[name]),
+            )
+            for name, path in paths.items()
+        ]
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Print the rows; one network after the other."""
+    table = Table("network", "rule", title="ONNX Runtime, CPU, batch 1", title_justify="left")
+    for heading in ("wall ms", "CPU ms", "x forward", "(CPU)", "limit", "compile s", "MB", "nodes"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        timing, limit = row.timing, "" if row.limit is None else str(row.limit)
+        numbers = (timing.wall_ms, timing.cpu_ms, timing.wall_ratio, timing.cpu_ratio)
+        cells = (*(f"{n:.1f}" for n in numbers[:2]), *(f"{n:.2f}" for n in numbers[2:]), limit)
+        size = (f"{row.compile_s:.0f}", f"{row.megabytes:.1f}", str(row.nodes))
+        table.add_row(row.network, row.rule, *cells, *size, end_section=row is rows[-1])
+    Console().print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=["resnet18", "resnet50"], help="torchvision names")
+    parser.add_argument("--rules", nargs="+", default=["z+", "epsilon"], help="see `relcompile rules`")
+    parser.add_argument("--size", type=int, default=224, help="side of the input image")
+    parser.add_argument("--rounds", type=int, default=15, help="timed rounds")
+    parser.add_argument("--threads", type=int, default=1, help="threads within one operator")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
+    options = parser.parse_args(arguments)
+    from torchvision.models import get_model
+
+    torch.manual_seed(0)
+    x, rows = torch.randn(1, 3, options.size, options.size), list[Row]()
+    for name in options.networks:
+        model = get_model(name, weights=None).eval()
+        rows += compare(name, model, x, options.rules, options.rounds, options.threads)
+    show(rows)
+    if options.json:
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")
+    return rows
+
+
+if __name__ == "__main__":
+    main()

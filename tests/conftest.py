@@ -1,0 +1,52 @@
+"""What all tests share: one thread, and torchvision's networks without their trivial statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+torch.set_num_threads(1)  # small tensors: threads cost more than they bring
+
+Build = Callable[..., nn.Module]
+
+
+@pytest.fixture(scope="session")
+def network() -> Build:
+    """`network("resnet18", num_classes=10)`: eval mode, float64, random weights, random batch-norm statistics."""
+    return random_network
+
+
+def random_network(name: str, *, seed: int = 0, **settings: Any) -> nn.Module:
+    """One of torchvision's models; a fresh one has batch norms that do nothing, these do."""
+    models = pytest.importorskip("torchvision.models")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = getattr(models, name)(weights=None, **{"num_classes": 10, **settings})
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                randomise(module)
+        _shrink_classifier(model)
+    return model.double().eval()
+
+
+def randomise(norm: nn.modules.batchnorm._BatchNorm) -> None:
+    """Statistics and an affine map far from the identity."""
+    nn.init.normal_(norm.running_mean, std=0.3)
+    nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    nn.init.uniform_(norm.weight, 0.5, 1.5)
+    nn.init.normal_(norm.bias, std=0.3)
+
+
+def _shrink_classifier(model: nn.Module) -> None:
+    """The dense layers of VGG and AlexNet hold 9 of 10 weights and 1 of 10 ideas: 64 units will do."""
+    classifier = getattr(model, "classifier", None)
+    dense = [k for k, m in enumerate(classifier or ()) if isinstance(m, nn.Linear)]
+    if len(dense) != 3 or not isinstance(classifier, nn.Sequential):
+        return
+    sizes = [classifier[dense[0]].in_features, 64, 64, classifier[dense[-1]].out_features]
+    for position, inputs, outputs in zip(dense, sizes, sizes[1:], strict=False):
+        classifier[position] = nn.Linear(inputs, outputs)
