@@ -17,10 +17,16 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from passes.decompose import composite_decompositions
+from passes.emitter import aten
 from passes.nodes import arguments
 from relcompile.errors import CaptureError
 
 log = logging.getLogger(__name__)
+_ASSERTIONS: tuple[Any, ...] = (  # what export writes down about dtypes and sizes; they compute nothing
+    aten._assert_async.msg,
+    aten._assert_scalar.default,
+    aten._assert_tensor_metadata.default,
+)
 
 
 @dataclass(frozen=True)
@@ -133,6 +139,9 @@ def _lifted(program: torch.export.ExportedProgram, names: tuple[str, ...]) -> Ca
         attribute.meta.update(node.meta)
         node.replace_all_uses_with(attribute)
         graph.erase_node(node)
+    for node in list(graph.nodes):
+        if node.target in _ASSERTIONS:
+            graph.erase_node(node)
     for node in graph.find_nodes(op="placeholder"):
         node.name = node.target = str(node.target)
     module = GraphModule(root, graph, class_name="Captured").train(False)

@@ -46,6 +46,16 @@ def operators() -> Mapping[str, Sequence[str]]:
     return {kind: sorted(set(names)) for kind, names in sorted(by_kind.items())}
 
 
+def markdown() -> str:
+    """The rules as a Markdown table, for the README."""
+    rows = ["| `--rule` | what it is | conserves | source |", "|---|---|---|---|"]
+    for rule in rules():
+        facts = dict(rule.facts)
+        cells = (f"`{rule.name}`", rule.summary, facts.get("Conserves", ""), facts.get("Source", ""))
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows)
+
+
 def _describe(name: str) -> Description:
     factory = PRESETS[name]
     composite = named(name, (-1.0, 1.0))

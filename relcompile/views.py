@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -104,9 +105,13 @@ def classes(title: str, rows: Sequence[tuple[str, float]]) -> None:
 def rules(descriptions: Sequence[Description]) -> None:
     """Every rule name with its equation, conservation and source."""
     for description in descriptions:
-        _out.print(f"[bold]{escape(description.name)}[/]  {escape(description.summary)}", highlight=False)
-        for label, text in description.facts:
-            _out.print(f"    [dim]{label}:[/] {escape(text)}", highlight=False)
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(no_wrap=True, style="dim")
+        grid.add_column()
+        for label, text in (("", description.summary), *description.facts):
+            grid.add_row(label.lower(), escape(text))
+        _out.print(f"[bold]{escape(description.name)}[/]", highlight=False)
+        _out.print(Padding(grid, (0, 0, 1, 4)))
 
 
 def operators(names: Mapping[str, Sequence[str]]) -> None:

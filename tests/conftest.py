@@ -44,8 +44,10 @@ def randomise(norm: nn.modules.batchnorm._BatchNorm) -> None:
 def _shrink_classifier(model: nn.Module) -> None:
     """The dense layers of VGG and AlexNet hold 9 of 10 weights and 1 of 10 ideas: 64 units will do."""
     classifier = getattr(model, "classifier", None)
-    dense = [k for k, m in enumerate(classifier or ()) if isinstance(m, nn.Linear)]
-    if len(dense) != 3 or not isinstance(classifier, nn.Sequential):
+    if not isinstance(classifier, nn.Sequential):
+        return
+    dense = [k for k, m in enumerate(classifier) if isinstance(m, nn.Linear)]
+    if len(dense) != 3:
         return
     sizes = [classifier[dense[0]].in_features, 64, 64, classifier[dense[-1]].out_features]
     for position, inputs, outputs in zip(dense, sizes, sizes[1:], strict=False):

@@ -1,0 +1,159 @@
+"""The command line as a user meets it: files it writes, messages it prints, and wrong input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from relcompile import cli
+
+
+class Scan(nn.Module):
+    """Holds operators without a rule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cumsum(self.mix(x), 1)
+
+
+def small_network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    )
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    torch.save(small_network(), tmp_path / "model.pt")
+    return tmp_path / "model.pt"
+
+
+def run(*arguments: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of `relcompile ARGUMENTS`."""
+    argv, sys.argv = sys.argv, ["relcompile", *map(str, arguments)]
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        sys.argv = argv
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_compile_explain_inspect(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(model, "--rule", "z+", "--input", "1x3x16x16", capsys=capsys)
+    assert code == 0, err
+    assert "relevance" in out
+    assert "convolution" in out
+    assert files(tmp_path) == {"model.pt", "model.z+.onnx"}
+    code, out, err = run("inspect", tmp_path / "model.z+.onnx", capsys=capsys)
+    assert code == 0, err
+    assert "AlphaBeta" in out
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 20, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    code, out, err = run(
+        "explain", tmp_path / "model.z+.onnx", tmp_path / "photo.png", "-o", tmp_path / "maps", capsys=capsys
+    )
+    assert code == 0, err
+    assert files(tmp_path / "maps") == {"photo.png", "photo.npz"}
+    arrays = np.load(tmp_path / "maps" / "photo.npz")
+    assert arrays["relevance"].shape == (3, 16, 16)
+    assert arrays["relevance"].sum() == pytest.approx(arrays["output"].max(), abs=0.5)
+
+
+def test_rules_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run("rules", capsys=capsys)
+    assert code == 0
+    assert "excitation-backprop" in out
+    assert "Montavon" in out
+    assert "convolution" in run("rules", "--operators", capsys=capsys)[1]
+
+
+def test_rule_of_one_layer(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(model, "--layer", "0=flat", "--input", "1x3x16x16", "-o", tmp_path / "x.onnx", capsys=capsys)
+    assert code == 0, err
+    assert "Flat()" in out
+
+
+BAD: dict[str, tuple[list[str], str]] = {
+    "missing file": (["{missing}"], "cannot be read"),
+    "text file": (["{text}"], "text.pt"),
+    "truncated checkpoint": (["{truncated}"], "truncated.pt"),
+    "foreign pickle": (["{foreign}"], "--allow"),
+    "unknown rule": (["{model}", "--rule", "z++"], "nearest: z+"),
+    "bad parameter": (["{model}", "--rule", "epsilon=-1"], "epsilon=-1.0"),
+    "no bounds": (["{model}", "--rule", "zb"], "--bounds"),
+    "wrong input shape": (["{model}", "--input", "1x4x16x16"], "--input"),
+    "unreadable input shape": (["{model}", "--input", "3by16"], "[name=]"),
+    "no such class": (["{model}", "--input", "1x3x16x16", "--target", "7"], "5 classes"),
+    "no such layer": (["{model}", "--input", "1x3x16x16", "--layer", "head=flat"], "affine layers are"),
+    "unwritable target": (["{model}", "--input", "1x3x16x16", "-o", "{nowhere}"], "cannot write"),
+    "unknown suffix": (["{model}", "--input", "1x3x16x16", "-o", "out.txt"], "suffix"),
+    "no explainer": (["inspect", "{text}"], "text.pt"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, message = BAD[name]
+    (tmp_path / "text.pt").write_text("not a model")
+    (tmp_path / "truncated.pt").write_bytes(model.read_bytes()[:-200])
+    torch.save(Scan(), tmp_path / "foreign.pt")
+    places = {key: tmp_path / f"{key}.pt" for key in ("missing", "text", "truncated", "foreign")}
+    places |= {"model": model, "nowhere": tmp_path / "nowhere" / "x.onnx"}
+    before = files(tmp_path)
+    code, out, err = run(*(argument.format(**places) for argument in arguments), capsys=capsys)
+    assert code == 2, out
+    assert message in err
+    assert "Traceback" not in err
+    assert files(tmp_path) == before
+
+
+def test_unsupported_operators_are_all_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(Scan().state_dict(), tmp_path / "scan.pt")
+    arch = f"{__name__}:Scan"
+    code, _, err = run(tmp_path / "scan.pt", "--arch", arch, "--input", "1x4", capsys=capsys)
+    assert code == 2
+    assert "cumsum" in err
+    assert "test_cli.py" in err
+    assert files(tmp_path) == {"scan.pt"}
+
+
+def test_full_disk_leaves_nothing(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(onnx, "save_model", full)
+    code, _, err = run(model, "--input", "1x3x16x16", capsys=capsys)
+    assert code == 2
+    assert "No space left" in err
+    assert files(tmp_path) == {"model.pt"}
+
+
+def test_console_script_exits_with_2() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "relcompile", "nothing.pt"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("error:") == 1
