@@ -159,7 +159,7 @@ def show(rows: Sequence[Row]) -> None:
         counts = (f"{row.seconds:.0f}", str(row.nodes), str(row.convolutions), f"{row.megabytes:.1f}")
         ratios = (f"{row.timing.wall_ms:.1f}", f"{row.timing.wall_ratio:.2f}", f"{row.timing.cpu_ratio:.2f}")
         table.add_row(row.rule, row.way, batch, *counts, *ratios, f"{row.difference:.1e}")
-    Console().print(table)
+    Console(width=110).print(table)
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:

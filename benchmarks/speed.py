@@ -1,7 +1,7 @@
 """How much slower than the plain forward pass is prediction + relevance?
 
-Both files run interleaved in one process in ONNX Runtime on the CPU, with the same session options, so that a busy
-machine slows both. The limit is the number of convolution passes that a rule needs: 3 for z+, 2 for epsilon.
+All files run in turns in one process in ONNX Runtime on the CPU, with the same session options, so that a busy
+machine slows all. The limit is the number of convolution passes that a rule needs: 3 for z+, 2 for epsilon.
 
     python -m benchmarks.speed --networks resnet18 resnet50 --rules z+ epsilon --json speed.json
 """
@@ -24,10 +24,11 @@ import onnxruntime
 import torch
 from rich.console import Console
 from rich.table import Table
+from torchvision import models
 
 import relcompile
 
-LIMITS = {"z+": 3, "epsilon": 2, "lrp-0": 2, "gradient": 2, "gradient*input": 2}
+LIMITS = {"forward": 1, "z+": 3, "epsilon": 2, "lrp-0": 2, "gradient": 2, "gradient*input": 2}
 Run = Callable[[], Any]
 
 
@@ -36,14 +37,14 @@ class Timing:
     """Milliseconds of one run (medians), and the median over the rounds of (this / the first run of the round)."""
 
     wall_ms: float
-    cpu_ms: float
     wall_ratio: float
+    cpu_ms: float
     cpu_ratio: float
 
 
 @dataclass(frozen=True)
 class Row:
-    """One file of one network."""
+    """One file."""
 
     network: str
     rule: str
@@ -56,26 +57,21 @@ class Row:
 
 def interleaved(runs: Mapping[str, Run], rounds: int) -> dict[str, Timing]:
     """Time every run once a round; the first one is what the others are compared with."""
-    walls: dict[str, list[float]] = {name: [] for name in runs}
-    cpus: dict[str, list[float]] = {name: [] for name in runs}
+    walls, cpus = ({name: list[float]() for name in runs} for _ in range(2))
     for _ in range(rounds + 1):
         for name, run in runs.items():
             wall, cpu = time.perf_counter(), time.process_time()
             run()
             walls[name].append(time.perf_counter() - wall)
             cpus[name].append(time.process_time() - cpu)
-    base = next(iter(runs))
-    return {
-        name: Timing(
-            *(1e3 * statistics.median(times[name][1:]) for times in (walls, cpus)),
-            *(_median_ratio(times[name][1:], times[base][1:]) for times in (walls, cpus)),
-        )
-        for name in runs
-    }
+    return {name: Timing(*_median(walls, name), *_median(cpus, name)) for name in runs}
 
 
-def _median_ratio(times: Sequence[float], base: Sequence[float]) -> float:
-    return statistics.median(a / max(b, 1e-9) for a, b in zip(times, base, strict=True))
+def _median(times: dict[str, list[float]], name: str) -> tuple[float, float]:
+    """Milliseconds, and the ratio to the first run; the first round only warms up."""
+    base = next(iter(times.values()))
+    ratios = [a / max(b, 1e-9) for a, b in zip(times[name][1:], base[1:], strict=True)]
+    return 1e3 * statistics.median(times[name][1:]), statistics.median(ratios)
 
 
 def onnx_run(path: Path, x: torch.Tensor, threads: int) -> Run:
@@ -86,8 +82,7 @@ def onnx_run(path: Path, x: torch.Tensor, threads: int) -> Run:
         options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     values = (x, torch.zeros(len(x), dtype=torch.int64))
-    names = [value.name for value in session.get_inputs()]
-    feeds = {name: value.numpy() for name, value in zip(names, values, strict=False)}
+    feeds = {entry.name: v.numpy() for entry, v in zip(session.get_inputs(), values, strict=False)}
     return lambda: session.run(None, feeds)
 
 
@@ -96,9 +91,8 @@ def export_forward(model: torch.nn.Module, x: torch.Tensor, path: Path) -> float
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's, about its own internals
-        pair, shapes = torch.cat([x, x]), ({0: torch.export.Dim("batch", min=1)},)
-        program = torch.onnx.export(model, (pair,), dynamo=True, dynamic_shapes=shapes, verbose=False)
-        program.model_proto  # noqa: B018  (built lazily)
+        shapes = ({0: torch.export.Dim("batch", min=1)},)
+        program = torch.onnx.export(model, (torch.cat([x, x]),), dynamo=True, dynamic_shapes=shapes, verbose=False)
         onnx.save_model(program.model_proto, str(path))
     return time.perf_counter() - start
 
@@ -115,27 +109,22 @@ def compare(
             relcompile.compile(model, x, rule=rule).save(paths[rule])
             seconds[rule] = time.perf_counter() - start
         timings = interleaved({name: onnx_run(path, x, threads) for name, path in paths.items()}, rounds)
-        return [
-            Row(
-                *(network, name, {"forward": 1, **LIMITS}.get(name.partition("=")[0]), seconds[name]),
-                *(path.stat().st_size / 1e6, len(onnx.load(path).graph.node), timings[name]),
-            )
-            for name, path in paths.items()
-        ]
+        sizes = {name: (path.stat().st_size / 1e6, len(onnx.load(path).graph.node)) for name, path in paths.items()}
+    limits = {name: LIMITS.get(name.partition("=")[0]) for name in paths}
+    return [Row(network, name, limits[name], seconds[name], *sizes[name], timings[name]) for name in paths]
 
 
 def show(rows: Sequence[Row]) -> None:
-    """Print the rows; one network after the other."""
+    """Print them."""
     table = Table("network", "rule", title="ONNX Runtime, CPU, batch 1", title_justify="left")
-    for heading in ("wall ms", "CPU ms", "x forward", "(CPU)", "limit", "compile s", "MB", "nodes"):
+    for heading in ("wall ms", "x forward", "CPU ms", "x forward", "limit", "compile s", "MB", "nodes"):
         table.add_column(heading, justify="right")
     for row in rows:
-        timing, limit = row.timing, "" if row.limit is None else str(row.limit)
-        numbers = (timing.wall_ms, timing.cpu_ms, timing.wall_ratio, timing.cpu_ratio)
-        cells = (*(f"{n:.1f}" for n in numbers[:2]), *(f"{n:.2f}" for n in numbers[2:]), limit)
+        t, limit = row.timing, "" if row.limit is None else str(row.limit)
+        times = (f"{t.wall_ms:.1f}", f"{t.wall_ratio:.2f}", f"{t.cpu_ms:.1f}", f"{t.cpu_ratio:.2f}")
         size = (f"{row.compile_s:.0f}", f"{row.megabytes:.1f}", str(row.nodes))
-        table.add_row(row.network, row.rule, *cells, *size, end_section=row is rows[-1])
-    Console().print(table)
+        table.add_row(row.network, row.rule, *times, limit, *size)
+    Console(width=120).print(table)
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
@@ -148,13 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser.add_argument("--threads", type=int, default=1, help="threads within one operator")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
     options = parser.parse_args(arguments)
-    from torchvision.models import get_model
-
     torch.manual_seed(0)
     x, rows = torch.randn(1, 3, options.size, options.size), list[Row]()
     for name in options.networks:
-        model = get_model(name, weights=None).eval()
-        rows += compare(name, model, x, options.rules, options.rounds, options.threads)
+        rows += compare(name, models.get_model(name).eval(), x, options.rules, options.rounds, options.threads)
     show(rows)
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")

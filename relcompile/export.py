@@ -12,7 +12,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as common
 import torch
+from onnxscript.optimizer import fold_constants_ir
 from torch.fx import GraphModule
 
 from passes.pipelines import LOWER
@@ -112,8 +115,10 @@ def to_onnx(module: GraphModule, explainer: Explainer) -> onnx.ModelProto:
                 dynamo=True,
                 input_names=list(explainer.examples),
                 output_names=metadata.output_names,
+                optimize=False,
                 verbose=False,
             )
+            _tidy(exported.model)
     except Exception as error:
         raise ExportError(f"the ONNX exporter refuses this explainer: {_first_line(error)}") from error
     model: onnx.ModelProto = exported.model_proto
@@ -167,6 +172,26 @@ def _exported(module: GraphModule, explainer: Explainer) -> torch.export.Exporte
             return torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
     except Exception as error:
         raise ExportError(f"the explainer graph cannot be exported: {_first_line(error)}") from error
+
+
+def _tidy(model: ir.Model) -> None:
+    """Fold what the exporter writes for shapes and dtypes, share constants, drop what nobody reads.
+
+    The exporter's own optimiser also rewrites arithmetic, with a tolerance: it drops `z + 1e-9`, and with it the
+    stabiliser. Every pass here is exact.
+    """
+    ir.passes.Sequential(common.InlinePass(), common.IdentityEliminationPass())(model)
+    fold_constants_ir(model, onnx_shape_inference=True)
+    ir.passes.Sequential(
+        common.RemoveUnusedNodesPass(),
+        common.IdentityEliminationPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.DeduplicateInitializersPass(),
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedOpsetsPass(),
+    )(model)
 
 
 def _strip(model: onnx.ModelProto) -> None:

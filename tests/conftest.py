@@ -30,6 +30,9 @@ def random_network(name: str, *, seed: int = 0, **settings: Any) -> nn.Module:
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 randomise(module)
         _shrink_classifier(model)
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):  # torch's default shrinks values layer by layer
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     return model.double().eval()
 
 

@@ -29,22 +29,22 @@ def test_speed_compares_with_the_forward_pass(
 ) -> None:
     from benchmarks import speed
 
-    monkeypatch.setattr("torchvision.models.get_model", lambda *_args, **_options: tiny())
+    monkeypatch.setattr(speed.models, "get_model", lambda _name: tiny())
     file = tmp_path / "speed.json"
     arguments = ["--networks", "tiny", "--size", "12", "--rounds", "2", "--json", str(file)]
-    rows = speed.main([*arguments, "--rules", "z+", "epsilon"])
-    assert [(row.rule, row.limit) for row in rows] == [("forward", 1), ("z+", 3), ("epsilon", 2)]
+    rows = speed.main([*arguments, "--rules", "epsilon=0.25"])
+    assert [(row.rule, row.limit) for row in rows] == [("forward", 1), ("epsilon=0.25", 2)]
     assert rows[0].timing.wall_ratio == 1
     assert all(row.nodes > rows[0].nodes and row.timing.wall_ms > 0 for row in rows[1:])
-    assert len(json.loads(file.read_text(encoding="utf-8"))) == 3
-    assert "epsilon" in capsys.readouterr().out
+    assert len(json.loads(file.read_text(encoding="utf-8"))) == 2
+    assert "epsilon=0.25" in capsys.readouterr().out
 
 
 def test_rival_computes_the_same_relevance() -> None:
     from benchmarks import rival
 
     pytest.importorskip("zennit", reason="the rival is zennit")
-    for rule in ("z+", "epsilon"):
-        theirs, ours = rival.compare(tiny(), torch.randn(1, 3, 12, 12), rule, rounds=1, threads=1)
-        assert (theirs.dynamic_batch, ours.dynamic_batch) == (False, True)
-        assert theirs.difference < 1e-4
+    theirs, ours = rival.compare(tiny(), torch.randn(1, 3, 12, 12), "epsilon", rounds=1, threads=1)
+    assert (theirs.dynamic_batch, ours.dynamic_batch) == (False, True)
+    assert theirs.difference < 1e-4
+    assert ours.difference < 1e-3

@@ -38,8 +38,9 @@ RULES: dict[str, tuple[Composite, Any]] = {
     "z+ with bias": (z_plus(EPSILON, bias="split"), rules.ZPlus(stabilizer=EPSILON)),
     "epsilon": (epsilon(EPSILON), rules.Epsilon(epsilon=EPSILON)),
 }
-# Same mathematics but for zennit's 1e-12 at sums and averages; in float32 rounding, divided by 1e-6 stabilisers.
-DOUBLE, SINGLE = 1e-8, 1e-3
+# Same mathematics but for zennit's 1e-12 at sums and averages; in float32 rounding, divided by 1e-6 stabilisers
+# (zennit itself in float32 is up to 2e-3 from zennit in float64 under epsilon).
+DOUBLE, SINGLE = 1e-8, {"z+": 1e-3, "z+ with bias": 1e-3, "epsilon": 2e-3}
 
 
 def by_zennit(model: nn.Module, canonizer: Callable[[], Any] | None, hook: Any, x: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ def test_zennit(name: str, rule: str, network) -> None:
     expected = by_zennit(model, canonizer, hook, x)
     assert_close(output, model(x), DOUBLE)
     assert_close(relevance, expected, DOUBLE)
-    assert_close(single, expected, SINGLE)
+    assert_close(single, expected, SINGLE[rule])
     assert cosine(single, expected) > 0.999999
 
 

@@ -1,0 +1,81 @@
+"""What an exported file holds, and what the self-check refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+import relcompile
+from relcompile import export
+from relcompile.errors import ExportError
+from tests.compare import ONNX, assert_close
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 3))
+
+
+X = torch.randn(2, 2, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+def test_small_stabilisers_survive(tmp_path: Path) -> None:
+    model = network()
+    with torch.no_grad():
+        model[0].weight[1] = -model[0].weight[1].abs()  # type: ignore[index]
+        model[0].bias.fill_(1.0)  # type: ignore[union-attr]
+    x = X.abs()  # unit 1 has no positive contribution, but a positive output
+    explainer = relcompile.compile(model, x, rule="z+")
+    explainer.save(tmp_path / "x.onnx")
+    found = relcompile.load(tmp_path / "x.onnx").explain(x.numpy(), target=0)
+    assert_close(found.relevance, explainer(x, torch.tensor([0, 0]))[1].numpy(), ONNX)
+
+
+def test_file_keeps_the_contract(tmp_path: Path) -> None:
+    relcompile.compile(network(), X, rule="z+", absorbed=True).save(tmp_path / "x.onnx")
+    model = onnx.load(tmp_path / "x.onnx")
+    assert [value.name for value in model.graph.input] == ["input", "target"]
+    assert [value.name for value in model.graph.output] == ["output", "relevance", "absorbed"]
+    assert {value.type.tensor_type.shape.dim[0].dim_param for value in (*model.graph.input, *model.graph.output)} == {
+        "batch"
+    }
+    assert {node.domain for node in model.graph.node} == {""}
+    assert [entry.key for entry in model.metadata_props] == ["relcompile"]
+    assert b"site-packages" not in model.SerializeToString()
+    assert str(tmp_path).encode() not in model.SerializeToString()
+
+
+def test_exports_are_deterministic(tmp_path: Path) -> None:
+    for name in ("a.onnx", "b.onnx"):
+        relcompile.compile(network(), X, rule="z+").save(tmp_path / name)
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_self_check_refuses_wrong_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    explainer = relcompile.compile(network(), X, rule="z+")
+    lowered = export.lowered
+
+    def wrong(module: torch.fx.GraphModule) -> torch.fx.GraphModule:
+        graph = lowered(module)
+        name, weight = next((n, b) for n, b in graph.named_buffers() if b.dim() == 4)
+        setattr(graph, name, weight * 1.05)
+        return graph
+
+    monkeypatch.setattr(export, "lowered", wrong)
+    with pytest.raises(ExportError, match="disagree"):
+        explainer.save(tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_absorbed_relevance_adds_up() -> None:
+    model = network().double()
+    explainer = relcompile.compile(model, X.double(), rule="epsilon=0.01", absorbed=True)
+    output, relevance, absorbed = explainer(X.double(), torch.tensor([0, 2]))
+    score = output[torch.arange(2), torch.tensor([0, 2])].detach()
+    assert absorbed.shape == (2, len(explainer.metadata.layers))
+    assert_close(relevance.sum((1, 2, 3)) + absorbed.sum(1), score, 1e-10)
+    assert absorbed.abs().max() > 1e-3  # the biases do absorb something here
