@@ -105,8 +105,7 @@ def _score_of_class_0(output: torch.Tensor) -> torch.Tensor:
 def export_rival(model: torch.nn.Module, rule: str, x: torch.Tensor, path: Path) -> float:
     """Trace, decompose, export; the seconds it took."""
     start = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         traced = make_fx(attribution(model, rule), decomposition_table=DECOMPOSITIONS)(x)
         program = torch.onnx.export(traced, (x,), dynamo=True, verbose=False)
         onnx.save_model(program.model_proto, str(path))

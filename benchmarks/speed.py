@@ -78,8 +78,7 @@ def onnx_run(path: Path, x: torch.Tensor, threads: int) -> Run:
     """A function that runs the file once; a `target` input, if there is one, is class 0."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    for pool in ("intra_op", "inter_op"):
-        options.add_session_config_entry(f"session.{pool}.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     values = (x, torch.zeros(len(x), dtype=torch.int64))
     feeds = {entry.name: v.numpy() for entry, v in zip(session.get_inputs(), values, strict=False)}
@@ -89,8 +88,7 @@ def onnx_run(path: Path, x: torch.Tensor, threads: int) -> Run:
 def export_forward(model: torch.nn.Module, x: torch.Tensor, path: Path) -> float:
     """Write the network without explanation, dynamic batch; the seconds it took."""
     start = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's, about its own internals
+    with warnings.catch_warnings(action="ignore"):  # the exporter's, about its own internals
         shapes = ({0: torch.export.Dim("batch", min=1)},)
         program = torch.onnx.export(model, (torch.cat([x, x]),), dynamo=True, dynamic_shapes=shapes, verbose=False)
         onnx.save_model(program.model_proto, str(path))
@@ -100,7 +98,7 @@ def export_forward(model: torch.nn.Module, x: torch.Tensor, path: Path) -> float
 def compare(
     network: str, model: torch.nn.Module, x: torch.Tensor, rules: Sequence[str], rounds: int, threads: int
 ) -> list[Row]:
-    """The forward file, then one explainer file per rule, timed in turns on `x`."""
+    """The forward file and one explainer file per rule, timed in turns on `x`."""
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder, f"{k}.onnx") for k, name in enumerate(("forward", *rules))}
         seconds = {"forward": export_forward(model, x, paths["forward"])}
@@ -120,7 +118,7 @@ def show(rows: Sequence[Row]) -> None:
     for heading in ("wall ms", "x forward", "CPU ms", "x forward", "limit", "compile s", "MB", "nodes"):
         table.add_column(heading, justify="right")
     for row in rows:
-        t, limit = row.timing, "" if row.limit is None else str(row.limit)
+        t, limit = row.timing, str(row.limit or "")
         times = (f"{t.wall_ms:.1f}", f"{t.wall_ratio:.2f}", f"{t.cpu_ms:.1f}", f"{t.cpu_ratio:.2f}")
         size = (f"{row.compile_s:.0f}", f"{row.megabytes:.1f}", str(row.nodes))
         table.add_row(row.network, row.rule, *times, limit, *size)
@@ -134,14 +132,14 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser.add_argument("--rules", nargs="+", default=["z+", "epsilon"], help="see `relcompile rules`")
     parser.add_argument("--size", type=int, default=224, help="side of the input image")
     parser.add_argument("--rounds", type=int, default=15, help="timed rounds")
-    parser.add_argument("--threads", type=int, default=1, help="threads within one operator")
+    parser.add_argument("--threads", type=int, default=1, help="of one operator")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
     x, rows = torch.randn(1, 3, options.size, options.size), list[Row]()
     for name in options.networks:
         rows += compare(name, models.get_model(name).eval(), x, options.rules, options.rounds, options.threads)
-    show(rows)
+        show([row for row in rows if row.network == name])
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")
     return rows

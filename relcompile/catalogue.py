@@ -56,6 +56,13 @@ def markdown() -> str:
     return "\n".join(rows)
 
 
+def operators_markdown() -> str:
+    """The operators as a Markdown table, for the README."""
+    rows = ["| kind | operators |", "|---|---|"]
+    rows += [f"| {kind} | {', '.join(names)} |" for kind, names in operators().items()]
+    return "\n".join(rows)
+
+
 def _describe(name: str) -> Description:
     factory = PRESETS[name]
     composite = named(name, (-1.0, 1.0))
