@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any, TypeAlias
 
 import torch
@@ -235,5 +236,5 @@ def _fake_mode(module: GraphModule) -> Any:
 
 def _free_name(module: GraphModule, name: str) -> str:
     name = name.replace(".", "_")
-    taken = {n for n, _ in module.named_buffers()} | {n for n, _ in module.named_parameters()}
-    return next(n for n in (name, *(f"{name}_{k}" for k in range(len(taken) + 1))) if n not in taken)
+    numbered = (f"{name}_{k}" for k in count())
+    return next(candidate for candidate in chain([name], numbered) if not hasattr(module, candidate))

@@ -41,6 +41,8 @@ class FoldConstants:
 
     def _is_foldable(self, node: Node, module: GraphModule) -> bool:
         value = node.meta.get("val")
-        if not isinstance(value, torch.Tensor) or not node.all_input_nodes or value.numel() > self.limit:
+        constants = [tensor_of(module, argument) for argument in node.all_input_nodes]
+        if not isinstance(value, torch.Tensor) or not constants or any(c is None for c in constants):
             return False
-        return all(tensor_of(module, argument) is not None for argument in node.all_input_nodes)
+        # Only now: asking a value that depends on the input for its size would fix the batch.
+        return value.numel() <= self.limit

@@ -62,6 +62,16 @@ def erase_unused(module: GraphModule) -> int:
     return count
 
 
+def erase_with_operands(node: Node) -> None:
+    """Erase a call that nobody reads, then its operands of which the same is true."""
+    if node.users or node.op != "call_function":
+        return
+    operands = node.all_input_nodes
+    node.graph.erase_node(node)
+    for operand in operands:
+        erase_with_operands(operand)
+
+
 def is_float(node: Node) -> bool:
     """The node makes one floating point tensor."""
     value = node.meta.get("val")

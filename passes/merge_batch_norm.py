@@ -20,7 +20,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from passes.emitter import Emitter, Value, aten
-from passes.graph import calls, erase_unused, replace, tensor_of
+from passes.graph import calls, erase_unused, erase_with_operands, replace, tensor_of
 from passes.nodes import argument, arguments
 
 _BATCH_NORM = aten._native_batch_norm_legit_no_training.default
@@ -39,8 +39,9 @@ class MergeBatchNorm:
             output = next(user for user in node.users if user.target is getitem and user.args[1] == 0)
             with emit.inserting_before(output):
                 replace(output, _merged(node, output, emit))
-            erase_unused(module)
+            erase_with_operands(node)
             count += 1
+        erase_unused(module)
         return count
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from passes.chain_concatenations import ChainConcatenations
 from passes.decompose import Decompose
 from passes.fold_constants import FoldConstants
 from passes.lower_adjoints import LowerAdjoints
@@ -19,6 +20,7 @@ CANONICALIZE: Final[tuple[Pass, ...]] = (
     Decompose(),
     RemoveNoops(),  # decomposing leaves views and slices of whole axes
     MergeBatchNorm(),
+    ChainConcatenations(),  # after batch norms were merged through whole concatenations
     FoldConstants(),
     RemoveDeadCode(),
 )

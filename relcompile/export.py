@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Callable, Generator
@@ -27,6 +28,7 @@ from relcompile.files import atomic_path
 from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY
 
 PARITY = 2e-3  # of max|R|: a stabiliser of 1e-6 amplifies float32 rounding to about 1e-3
+ILL_CONDITIONED = 4  # or so many times the error of PyTorch itself against float64, if that is larger
 _CHECK_BATCHES = (1, 3)
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -134,8 +136,12 @@ def to_onnx(module: GraphModule, explainer: Explainer) -> onnx.ModelProto:
 def check_parity(explainer: Explainer, path: Path) -> Parity:
     """Run the file in ONNX Runtime on several batch sizes and compare with the explainer in PyTorch.
 
+    Rules that divide by small numbers, and gradients of functions with kinks, are ill-conditioned in some networks:
+    float32 on its own is then far from float64, wherever it runs. What PyTorch itself loses is allowed for.
+
     Raises:
-        ExportError: an output differs by more than `PARITY` relative to its largest magnitude.
+        ExportError: an output differs by more than `PARITY` relative to its largest magnitude, and by more than
+            `ILL_CONDITIONED` times what PyTorch in the same precision differs from PyTorch in float64.
         RuntimeUnavailableError: ONNX Runtime is not installed.
     """
     from relcompile.runtime import load
@@ -154,10 +160,21 @@ def check_parity(explainer: Explainer, path: Path) -> Parity:
             scale = wanted[explainer.metadata.explained if name == ABSORBED_OUTPUT else name]
             errors[name] = max(errors.get(name, 0.0), _error(actual[name], wanted[name], scale))
     parity = Parity(errors)
-    if not parity.worst <= PARITY:
+    if not parity.worst <= PARITY and not parity.worst <= ILL_CONDITIONED * rounding_error(explainer):
         listing = ", ".join(f"{name} {error:.2e}" for name, error in errors.items())
         raise ExportError(f"ONNX Runtime and PyTorch disagree by more than {PARITY:g} of the maximum: {listing}")
     return parity
+
+
+def rounding_error(explainer: Explainer) -> float:
+    """How far the explainer's own precision is from float64, relative to the largest magnitude of each output."""
+    arguments = explainer.example_arguments(max(_CHECK_BATCHES))
+    exact = copy.deepcopy(explainer.graph_module).double()
+    with torch.no_grad():
+        found = explainer(*arguments)
+        wanted = exact(*(a.double() if a.is_floating_point() else a for a in arguments))
+    pairs = [(f.double().numpy(), w.numpy()) for f, w in zip(found, wanted, strict=True)]
+    return max(_error(f, w, w) for f, w in pairs)
 
 
 def _error(actual: Array, expected: Array, scale: Array) -> float:

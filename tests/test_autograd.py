@@ -18,7 +18,7 @@ GATE: dict[str, tuple[int, dict[str, Any]]] = {
     "resnet18": (48, {}),
     "shufflenet_v2_x0_5": (64, {}),
     "squeezenet1_1": (48, {}),
-    "vgg11_bn": (32, {}),
+    "vgg11_bn": (48, {}),
 }
 SLOW: dict[str, tuple[int, dict[str, Any]]] = {
     "densenet121": (48, {}),

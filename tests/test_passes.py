@@ -11,6 +11,7 @@ from torch import nn
 from torch.fx import GraphModule
 from torch.nn import functional
 
+from passes.chain_concatenations import ChainConcatenations
 from passes.decompose import Decompose
 from passes.emitter import aten
 from passes.errors import InvariantError
@@ -212,6 +213,20 @@ def test_algebra_is_left_alone(name: str) -> None:
     apply(graph, Simplify())
     assert str(graph.graph) == before
     assert_close(graph(x)[0], NOT_SIMPLER[name](x), FLOAT64)
+
+
+def test_concatenations_are_chained() -> None:
+    def dense(x: torch.Tensor) -> torch.Tensor:
+        features = [x]
+        for _ in range(3):
+            features.append(torch.cat(features, 1).exp())
+        return torch.cat(features, 1)
+
+    graph, x = graph_of(dense, 2)
+    assert apply(graph, ChainConcatenations()) == 2
+    assert [len(node.args[0]) for node in calls(graph, aten.cat.default)] == [1, 2, 2, 2]
+    assert torch.equal(graph(x)[0], dense(x))
+    assert apply(graph, ChainConcatenations()) == 0
 
 
 def test_small_constants_are_folded_and_large_ones_are_not() -> None:
