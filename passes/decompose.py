@@ -10,7 +10,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from passes.emitter import Emitter, Value, aten
-from passes.graph import Rewrite, erase_unused, rewrite_calls, tensor_of
+from passes.graph import Rewrite, erase_unused, is_constant, rewrite_calls
 from passes.nodes import argument, arguments
 
 
@@ -81,10 +81,16 @@ def _getitem(node: Node, emit: Emitter) -> Value | None:
         return emit.value(arguments(source)[0]).slice(dim, start, start + sizes[index])
     if index == 0 and source.target in (aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default):
         return _adaptive_max_pool(node, emit)
-    if index == 0 and source.target is aten.max.dim:
-        dims = [argument(source, 1)]
-        return emit.call(aten.amax.default, arguments(source)[0], dims, argument(source, 2))
+    if index == 0 and source.target in _EXTREMES:
+        x, dim = emit.value(arguments(source)[0]), argument(source, 1)
+        winners = emit.call(_EXTREMES[source.target], x, dim, True)
+        best = emit.call(aten.gather.default, x, dim, winners)
+        return best if argument(source, 2) else emit.call(aten.squeeze.dims, best, [dim])
     return None
+
+
+# The gradient of max and min along an axis goes to one winner, that of amax and amin to all that are equal.
+_EXTREMES: dict[Any, Any] = {aten.max.dim: aten.argmax.default, aten.min.dim: aten.argmin.default}
 
 
 def _adaptive_average(node: Node, emit: Emitter) -> Value | None:
@@ -101,14 +107,15 @@ def _adaptive_average(node: Node, emit: Emitter) -> Value | None:
 
 def _matmul(node: Node, emit: Emitter) -> Value | None:
     a, b = arguments(node)
-    is_constant = isinstance(b, Node) and b.op == "get_attr" and tensor_of(emit.module, b) is not None
-    if not is_constant or b.meta["val"].dim() != 2:
+    if not is_constant(b) or b.meta["val"].dim() != 2:
         return None
     return emit.call(aten.linear.default, a, emit.value(b).permute([1, 0]))
 
 
-def _addmm(node: Node, emit: Emitter) -> Value:
+def _addmm(node: Node, emit: Emitter) -> Value | None:
     bias, a, b = arguments(node)
+    if node.kwargs or not is_constant(b) or not is_constant(bias) or bias.meta["val"].dim() != 1:
+        return None
     return emit.call(aten.linear.default, a, emit.value(b).permute([1, 0]), bias)
 
 

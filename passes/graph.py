@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
 
 from passes.emitter import Emitter, Value
 
@@ -72,17 +73,31 @@ def erase_with_operands(node: Node) -> None:
         erase_with_operands(operand)
 
 
-def is_float(node: Node) -> bool:
-    """The node makes one floating point tensor."""
-    value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and value.is_floating_point()
+def _carries_floats(node: Node) -> bool:
+    """The node makes a floating point or complex tensor, or several results with one among them."""
+    leaves = pytree.tree_leaves(node.meta.get("val"))
+    return any(isinstance(leaf, torch.Tensor) and (leaf.is_floating_point() or leaf.is_complex()) for leaf in leaves)
+
+
+def is_constant(node: Any) -> bool:
+    """The value depends on stored tensors only."""
+    if not isinstance(node, Node):
+        return False
+    seen, queue = {node}, [node]
+    for current in queue:
+        if current.op == "placeholder":
+            return False
+        fresh = [ancestor for ancestor in current.all_input_nodes if ancestor not in seen]
+        seen.update(fresh)
+        queue.extend(fresh)
+    return True
 
 
 def active_nodes(module: GraphModule, sources: Iterable[Node], sink: Node) -> set[Node]:
     """Nodes on a floating point path from `sources` to `sink`, both ends included."""
     reached = set(sources)
     for node in module.graph.nodes:
-        if is_float(node) and any(argument in reached for argument in node.all_input_nodes):
+        if _carries_floats(node) and any(argument in reached for argument in node.all_input_nodes):
             reached.add(node)
     needed, queue = {sink}, [sink]
     while queue:

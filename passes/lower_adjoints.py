@@ -51,7 +51,7 @@ def _transposed_convolution(node: Node, emit: Emitter) -> Value | None:
     axes = list(range(2, w.ndim))
     if groups == 1:
         turned = w.permute([1, 0, *axes])
-    elif per_group == 1:
+    elif per_group == 1 and inputs == groups:
         turned = w
     else:
         grouped = w.reshape([groups, inputs // groups, per_group, *spatial])

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-import torch
 from torch.fx import GraphModule
 
 from passes.errors import InvariantError, PassError
@@ -100,8 +99,3 @@ def _check(
             f"pass {step.name} (after: {history}) reports {rewrites} rewrites, but the graph "
             f"{'changed' if changed else 'did not change'}"
         )
-
-
-def is_tensor_node(node: torch.fx.Node) -> bool:
-    """The node makes one tensor (not a size, not a tuple)."""
-    return isinstance(node.meta.get("val"), torch.Tensor)

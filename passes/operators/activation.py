@@ -95,8 +95,8 @@ def _clamp(call: ActivationCall, m: Value) -> Value:
     low, high = clamp_bounds(call.node) or (-math.inf, math.inf)
     z = call.x
     if low > -math.inf:
-        m = m.where(z >= low, 0.0)
-    return m.where(call.emit.call(aten.le.Scalar, z, high), 0.0) if high < math.inf else m
+        m = m.where(z > low, 0.0)
+    return m.where(z < high, 0.0) if high < math.inf else m
 
 
 def _elu(call: ActivationCall, m: Value) -> Value:
@@ -109,6 +109,19 @@ def _leaky_relu(call: ActivationCall, m: Value) -> Value:
 
 def _log_sigmoid(call: ActivationCall, m: Value) -> Value:
     return m * call.emit.call(aten.sigmoid.default, -call.x)
+
+
+def _silu(call: ActivationCall, m: Value) -> Value:
+    """σ(z) + y (1 - σ(z)); exporters know no silu_backward."""
+    s = call.emit.call(aten.sigmoid.default, call.x)
+    return m * (s + call.output * (-s + 1.0))
+
+
+def _mish(call: ActivationCall, m: Value) -> Value:
+    """T + z (1 - t²) σ(z), t = tanh(softplus(z))."""
+    z = call.x
+    t = call.emit.call(aten.tanh.default, call.emit.call(aten.softplus.default, z))
+    return m * (t + z * (-(t * t) + 1.0) * call.emit.call(aten.sigmoid.default, z))
 
 
 def _threshold(call: ActivationCall, m: Value) -> Value:
@@ -152,8 +165,8 @@ DERIVATIVES: dict[Any, Derivative] = {
     aten.hardsigmoid.default: _of_input(aten.hardsigmoid_backward.default),
     aten.hardswish.default: _of_input(aten.hardswish_backward.default),
     aten.hardtanh.default: _of_input(aten.hardtanh_backward.default),
-    aten.mish.default: _of_input(aten.mish_backward.default),
-    aten.silu.default: _of_input(aten.silu_backward.default),
+    aten.mish.default: _mish,
+    aten.silu.default: _silu,
     aten.softplus.default: _of_input(aten.softplus_backward.default),
     aten.softshrink.default: _of_input(aten.softshrink_backward.default),
     aten.sigmoid.default: _of_output(aten.sigmoid_backward.default),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from passes.emitter import Value, aten
-from passes.operators.call import Adjoints, UnaryCall
+from torch.fx import Node
+
+from passes.emitter import Emitter, Value, aten
+from passes.nodes import arguments
+from passes.operators.call import Adjoints, Call, UnaryCall
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,6 +18,12 @@ class AffineCall(UnaryCall):
     """`z = W x + b` with the parts a rule needs: x (N, J...), W, b (K,) or None, z (N, K...)."""
 
     kind = "affine"
+
+    @classmethod
+    def build_affine(cls, node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call | None:
+        """Only the operand x may depend on the input: relevance has no way to a computed weight or bias."""
+        computed = [a for a in arguments(node)[1:3] if isinstance(a, Node) and active(a)]
+        return None if computed else cls.build(node, emit, active)
 
     @property
     def weight(self) -> Value:

@@ -212,9 +212,12 @@ def build_quotient(node: Node, emit: Emitter, active: Callable[[Node], bool]) ->
     return ScaleCall(node, emit, operands)
 
 
-def build_matmul(node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call:
-    """A product of two activations; a constant matrix was made a linear layer before."""
-    return MatmulCall(node, emit, _active_operands(node, active))
+def build_matmul(node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call | None:
+    """A product of two activations with equal leading axes; `x @ W` was made a linear layer before."""
+    operands = _active_operands(node, active)
+    shapes = [str(operand.meta["val"].shape[:-2]) for operand in operands]
+    ranks = [operand.meta["val"].dim() for operand in operands]
+    return MatmulCall(node, emit, operands) if len(set(shapes)) == 1 and len(shapes) == 2 and min(ranks) > 1 else None
 
 
 def _active_operands(node: Node, active: Callable[[Node], bool]) -> tuple[Node, ...]:

@@ -50,7 +50,7 @@ class Call:
         return argument(self.node, position, default)
 
 
-CallBuilder: TypeAlias = Callable[[Node, Emitter, Callable[[Node], bool]], Call]
+CallBuilder: TypeAlias = Callable[[Node, Emitter, Callable[[Node], bool]], Call | None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,7 +112,15 @@ class RollCall(StructureCall):
 
 
 class IndexSelectCall(StructureCall):
-    """index_select, or indexing of one axis by a constant list."""
+    """index_select, or indexing of one axis by a list."""
+
+    @classmethod
+    def build_index(cls, node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call | None:
+        """Indexing of several axes at once, or by a mask or a table, is not defined here."""
+        given = [index for index in argument(node, 1) if index is not None]
+        values = [index.meta["val"] for index in given]
+        simple = len(given) == 1 and values[0].dim() == 1 and values[0].dtype == torch.int64
+        return cls.build(node, emit, active) if simple else None
 
     def adjoint(self, multiplier: Value) -> Adjoints:
         dim, index = self._axis_and_index
@@ -123,7 +131,8 @@ class IndexSelectCall(StructureCall):
         if self.node.target is aten.index_select.default:
             return self.argument(1) % self.x.ndim, self.argument(2)
         indices = self.argument(1)
-        return next((dim, index) for dim, index in enumerate(indices) if index is not None)
+        dim, index = next((dim, index) for dim, index in enumerate(indices) if index is not None)
+        return dim, self.emit.call(aten.remainder.Scalar, index, self.x.shape[dim])  # counted from the front
 
 
 class GatherCall(StructureCall):
@@ -168,6 +177,34 @@ class ConcatenateCall(Call):
             parts.append(multiplier.slice(dim, start, start + size))
             start += size
         return tuple(parts)
+
+
+class WhereCall(Call):
+    """where(condition, a, b): every element goes where it came from."""
+
+    kind = "structure"
+    moves_values = True
+
+    @classmethod
+    def build(cls, node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call:
+        """The active ones of a and b."""
+        return cls(node, emit, tuple(a for a in (argument(node, 1), argument(node, 2)) if active(a)))
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        condition = self.emit.value(self.argument(0))
+        nothing = multiplier.zeros()
+        parts = {
+            self.argument(1): multiplier.where(condition, nothing),
+            self.argument(2): nothing.where(condition, multiplier),
+        }
+        return tuple(parts[a].sum_to(self.emit.value(a)) for a in self.operands)
+
+
+class MaskedFillCall(StructureCall):
+    """masked_fill by a number: what was overwritten gets nothing."""
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        return (multiplier.zeros().where(self.emit.value(self.argument(1)), multiplier),)
 
 
 class MaximumCall(Call):
