@@ -11,6 +11,8 @@ Relies on the signs of values. Numbers may change by rounding only. In the order
    (m z) / ⟨z⟩ε -> m (|z| / (|z| + ε))                    ⟨z⟩ε = where(z >= 0, z + ε, z - ε)
 7. W x + c with a number c -> W x + b, b = c
 8. where(z > 0, R, 0) with R = m relu(z) -> R           and the same with z < 0 is known to be 0
+9. x unpool(m) -> unpool(p m) and unpool(p m) / ⟨z⟩ε -> unpool(p m / (p + ε)), x = relu(z), p the window's maximum
+   (unpool is the adjoint of p = max_pool(x): what it writes to an element, the element equals)
 """
 
 from __future__ import annotations
@@ -142,6 +144,42 @@ def _masked_by_itself(node: Node, _emit: Emitter) -> Node | None:
     return value if vanishes_with(value, arguments(condition)[0]) else None
 
 
+def _times_unpooled(node: Node, emit: Emitter) -> Value | None:
+    for unpooled, x in (arguments(node)[:2], arguments(node)[1::-1]):
+        if _is_unpooling(unpooled) and arguments(unpooled)[1] is x:
+            m, p = emit.value(arguments(unpooled)[0]), _maximum(unpooled, emit)
+            return _unpooled_again(unpooled, p * m, emit)
+    return None
+
+
+def _unpooled_quotient(node: Node, emit: Emitter) -> Value | None:
+    """The divisor is ⟨z⟩ε with x = relu(z): the numerator is 0 where z <= 0."""
+    unpooled, divisor = arguments(node)[:2]
+    z, epsilon = _stabilised(divisor)
+    if z is None or not _is_unpooling(unpooled):
+        return None
+    x = arguments(unpooled)[1]
+    if x.target is not aten.relu.default or arguments(x)[0] is not z:
+        return None
+    m, p = emit.value(arguments(unpooled)[0]), _maximum(unpooled, emit)
+    return _unpooled_again(unpooled, m / (p + epsilon), emit)
+
+
+def _is_unpooling(node: Any) -> bool:
+    return isinstance(node, Node) and node.target is aten.max_pool2d_with_indices_backward.default
+
+
+def _maximum(unpooling: Node, emit: Emitter) -> Value:
+    x, *geometry = arguments(unpooling)[1:7]
+    value = emit.call(aten.max_pool2d.default, x, *geometry)
+    value.node.meta["sign"] = infer(value.node, emit.module)
+    return value
+
+
+def _unpooled_again(unpooling: Node, m: Value, emit: Emitter) -> Value:
+    return emit.call(unpooling.target, m, *arguments(unpooling)[1:])
+
+
 def _number_into_bias(node: Node, emit: Emitter) -> Value | None:
     affine, number = arguments(node)[:2]
     if not isinstance(affine, Node) or not isinstance(number, int | float) or len(affine.users) > 1:
@@ -171,6 +209,6 @@ _TABLE: dict[Any, tuple[Simplification, ...]] = {
     aten.sub.Tensor: (_minus_zero,),
     aten.where.self: (_where_of_known_sign,),
     aten.where.ScalarOther: (_masked_by_itself,),
-    aten.mul.Tensor: (_masked_product, _times_ones),
-    aten.div.Tensor: (_over_stabilised,),
+    aten.mul.Tensor: (_masked_product, _times_ones, _times_unpooled),
+    aten.div.Tensor: (_over_stabilised, _unpooled_quotient),
 }
