@@ -111,7 +111,7 @@ class Builder:
         return self.draw(st.sampled_from(options))
 
     def build(self) -> Network:
-        for _ in range(self.draw(st.integers(4, 8))):
+        for _ in range(self.draw(st.integers(4, 7))):
             kinds = ["conv", "conv", "functional conv", "relu", "relu in place", "max pool", "average pool"]
             kinds += ["sum", "sum", "cat", "upsample"] + ([] if self.positive else ["batch norm"])
             if any(made == "conv" for made in self.made_by):
@@ -133,9 +133,8 @@ class Builder:
         if kind == "conv":
             self.append(kind, self.conv(channels, size), source)
         elif kind == "shared conv":
-            layers = [s.layer for s in self.steps if isinstance(s.layer, nn.Conv2d) and fits(s.layer, channels, size)]
-            if layers:
-                self.append(kind, self.pick(layers), source)
+            layer = self.pick([step.layer for step in self.steps if isinstance(step.layer, nn.Conv2d)])
+            self.append(kind, layer, self.pick([k for k, shape in enumerate(self.shapes) if fits(layer, *shape)]))
         elif kind == "functional conv" and size >= 3:
             self.append(kind, FunctionalConv(channels, self.pick([2, 4]), self.pick([0, 1])), source)
         elif kind == "relu":
@@ -166,7 +165,7 @@ class Builder:
         elif kind == "cat":
             others = [k for k, (c, s) in enumerate(self.shapes) if s == size and c + channels <= MOST_CHANNELS]
             if others:
-                other = self.pick(others)
+                other = self.another(source, others)
                 both = self.nonnegative[source] and self.nonnegative[other]
                 self.append(kind, Functional(concatenate, "cat"), source, other, nonnegative=both)
         elif kind == "upsample" and 2 * size <= LARGEST:
@@ -189,10 +188,15 @@ class Builder:
 
     def sum(self, source: int) -> None:
         """A residual block's sum if any other value has the shape; x + x too."""
-        other = self.pick([k for k, shape in enumerate(self.shapes) if shape == self.shapes[source]])
+        other = self.another(source, [k for k, shape in enumerate(self.shapes) if shape == self.shapes[source]])
         source = self.rectified(source)
         other = self.rectified(other)
         self.append("sum", Functional(torch.add, "add"), source, other, nonnegative=self.positive)
+
+    def another(self, source: int, values: list[int]) -> int:
+        """One of the values; `source` itself, if it is one of them, not too often."""
+        others = [k for k in values if k != source]
+        return self.pick([*others, *others, source] if source in values else others)
 
     def rectified(self, source: int) -> int:
         """The value, or its ReLU where relevance must not become negative."""

@@ -38,19 +38,22 @@ class SplitByShare:
         require_choice("share", self.share, ("absolute", "positive", "uniform"))
 
     def propagate(self, call: SumCall, arriving: Message, /) -> Messages:
-        parts = [self._measure(call, position) for position in range(2)]
-        total = parts[0] + parts[1] + self.epsilon
-        shares = [arriving.relevance * (part / total) for part in parts]
+        shares = self._shares(call, arriving.relevance)
         return tuple(
             Message.of_relevance(call.operand(position), share.sum_to(call.operand(position)))
             for position, share in enumerate(shares)
         )
 
-    def _measure(self, call: SumCall, position: int) -> Value:
-        summand = call.summand(position).expand_like(call.output)
+    def _shares(self, call: SumCall, relevance: Value) -> list[Value]:
         if self.share == "uniform":
-            return summand.ones()
-        return call.emit.call(aten.abs.default, summand) if self.share == "absolute" else summand.positive
+            return [relevance * 0.5] * 2
+        summands = [call.summand(position).expand_like(call.output) for position in range(2)]
+        if self.share == "absolute":
+            measures = [call.emit.call(aten.abs.default, summand) for summand in summands]
+        else:
+            measures = [summand.positive for summand in summands]
+        total = measures[0] + measures[1] + self.epsilon
+        return [relevance * (measure / total) for measure in measures]
 
 
 @final

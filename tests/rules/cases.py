@@ -38,7 +38,8 @@ GRADIENT_CASES: dict[str, Any] = {
     "gradient*input": GRADIENT,
     "guided-backprop": {**GRADIENT, "activation": local.guided},
     "deconvnet": {**GRADIENT, "activation": local.deconvolution},
-    "rectgrad=50": {**GRADIENT, "activation": partial(local.rectified, q=50.0)},
+    # Not the median: half the units of a ReLU layer are 0, and a threshold of 0 +- rounding decides nothing.
+    "rectgrad=90": {**GRADIENT, "activation": partial(local.rectified, q=90.0)},
 }
 
 
