@@ -60,6 +60,17 @@ def test_rule_conserves_without_bias(name: str) -> None:
     assert_conserved(relevance, start, 1e-3)
 
 
+@pytest.mark.parametrize("name", ["alpha2beta1", "alpha5beta4"])
+def test_alpha_beta_conserves(name: str) -> None:
+    """Contributions of both signs in every unit."""
+    weight = torch.tensor([[1.0, -2.0, 0.5], [-1.0, 3.0, -0.25]], dtype=torch.float64)
+    layer = torch.nn.Linear(3, 2, bias=False).double()
+    layer.weight.data.copy_(weight)
+    x = torch.tensor([[1.0, 2.0, 3.0], [0.5, 1.0, -2.0]], dtype=torch.float64)
+    output, relevance = relcompile.compile(layer, x, rule=name)(x, torch.tensor([0, 1]))
+    assert_conserved(relevance, output[[0, 1], [0, 1]].detach(), 1e-6)
+
+
 @pytest.mark.parametrize("name", [*CASES, *GRADIENT_CASES])
 def test_rule_survives_the_onnx_file(name: str, tmp_path: Path) -> None:
     net_name = CASES[name].nets[min(1, len(CASES[name].nets) - 1)] if name in CASES else "cnn"
