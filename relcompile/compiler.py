@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from typing import Any
 
 import torch
 from torch.fx import GraphModule
@@ -78,23 +79,27 @@ def compile(
     composite.check([node.meta["layer"] for node in module.graph.nodes if "layer" in node.meta])
     layers = _layers(module)
     reports += run_passes(module, OPTIMISE, keeps=verify_canonical, on_pass=progress)
-    value = Emitter(module).value(explained_output(module, output))
+    explained = Emitter(module).value(explained_output(module, output))
     metadata = Metadata(
         relcompile=version("relcompile"),
         torch=torch.__version__,
         rule=composite.name,
         layers=layers,
-        target=TargetRecord(target.mode, target.index, _class_count(value.shape)),
+        target=TargetRecord(target.mode, target.index, _class_count(explained.shape)),
         inputs=tuple(_input_record(name, tensor) for name, tensor in inputs.items()),
         outputs=captured.outputs,
         explained=captured.outputs[output],
-        relevance=("relevance",) if len(sources) == 1 else tuple(f"relevance_{name}" for name in sources),
+        relevance=_relevance_names(sources),
         absorbed=absorbed,
         weights_sha256=_digest(model),
         class_names=None if class_names is None else tuple(class_names),
         preprocessing=preprocessing,
     )
-    return Explainer(module, metadata, _examples(inputs, target, value.fake), reports)
+    return Explainer(module, metadata, _examples(inputs, target, explained.fake), reports)
+
+
+def _relevance_names(sources: tuple[str, ...]) -> tuple[str, ...]:
+    return ("relevance",) if len(sources) == 1 else tuple(f"relevance_{name}" for name in sources)
 
 
 def bounds_of(preprocessing: Preprocessing | None) -> Bounds | None:
@@ -169,7 +174,7 @@ def _layers(module: GraphModule) -> tuple[LayerRecord, ...]:
     )
 
 
-def _class_count(shape: tuple[object, ...]) -> int | None:
+def _class_count(shape: tuple[Any, ...]) -> int | None:
     return shape[1] if len(shape) > 1 and isinstance(shape[1], int) else None
 
 
