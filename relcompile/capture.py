@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import re
 import warnings
 from collections.abc import Generator, Mapping
@@ -21,7 +20,6 @@ from passes.emitter import aten
 from passes.nodes import arguments
 from relcompile.errors import CaptureError
 
-log = logging.getLogger(__name__)
 _ASSERTIONS: tuple[Any, ...] = (  # what export writes down about dtypes and sizes; they compute nothing
     aten._assert_async.msg,
     aten._assert_scalar.default,

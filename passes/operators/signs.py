@@ -122,6 +122,11 @@ def _mul(node: Node) -> Sign:
     return _product(sign_of(node.args[0]), sign_of(node.args[1]))
 
 
+def _matrix_product(node: Node) -> Sign:
+    """Unlike x * x, x @ x may be negative."""
+    return _product(sign_of(node.args[0]), sign_of(node.args[1]))
+
+
 def _div(node: Node) -> Sign:
     divisor = sign_of(node.args[1])
     return None if divisor == "zero" else _product(sign_of(node.args[0]), divisor)
@@ -172,7 +177,7 @@ _RULES: dict[Any, Callable[[Node], Sign]] = {
     aten.hardtanh.default: _clamp,
     aten.convolution.default: _affine,
     aten.linear.default: _affine,
-    aten.matmul.default: _mul,
+    aten.matmul.default: _matrix_product,
     aten.add.Tensor: _plain_sum,
     aten.sub.Tensor: _negated_sum,
     aten.mul.Tensor: _mul,
