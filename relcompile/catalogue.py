@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from passes.operators.activation import DERIVATIVES
 from passes.operators.table import OPERATORS
-from relcompile.presets import PRESETS, named
+from relcompile.names import Given, named
+from relcompile.presets import PRESETS
 
 _SECTIONS = ("Equation", "Conserves", "Needs", "Source")
 
@@ -65,7 +66,7 @@ def operators_markdown() -> str:
 
 def _describe(name: str) -> Description:
     factory = PRESETS[name]
-    composite = named(name, (-1.0, 1.0))
+    composite = named(name, Given(bounds=(-1.0, 1.0)))
     text = inspect.getdoc(getattr(factory, "func", factory)) or ""
     own = _sections(text)
     main = next((entry.rule for entry in composite.entries), composite.fallback)

@@ -21,7 +21,8 @@ from relcompile.export import Parity, save
 from relcompile.files import atomic_path
 from relcompile.inputs import default_spec, example_inputs
 from relcompile.metadata import Preprocessing
-from relcompile.presets import Bounds, layer_entry, named, read_composite
+from relcompile.names import Given, layer_entry, named, read_composite
+from relcompile.presets import Bounds
 from relcompile.reading import read_model
 
 _TIMINGS = 5
@@ -86,10 +87,10 @@ def compile_file(request: CompileRequest) -> None:
 
 def _composite(request: CompileRequest) -> Composite:
     """The rule of the command line, with the rules of single layers in front."""
-    limits = request.bounds or bounds_of(request.preprocessing)
+    given = Given(request.bounds or bounds_of(request.preprocessing))
     from_file = request.rule.endswith(".toml")
-    base = read_composite(Path(request.rule), limits) if from_file else named(request.rule, limits)
-    return base.with_entries(*(layer_entry(text, limits) for text in request.layers))
+    base = read_composite(Path(request.rule), given) if from_file else named(request.rule, given)
+    return base.with_entries(*(layer_entry(text, given) for text in request.layers))
 
 
 def bounds(text: str | None) -> Bounds | None:

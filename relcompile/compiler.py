@@ -22,7 +22,8 @@ from relcompile.composites import Composite
 from relcompile.errors import InputSpecError
 from relcompile.explainer import Explainer
 from relcompile.metadata import InputRecord, LayerRecord, Metadata, Preprocessing, TargetRecord
-from relcompile.presets import Bounds, named
+from relcompile.names import Given, named
+from relcompile.presets import Bounds
 from relcompile.targets import Target, add_target
 
 ExampleInputs = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
@@ -67,7 +68,7 @@ def compile(
         CompositeError, TargetError, InputSpecError: a rule, a target or an input does not exist.
         passes.errors.UnsupportedOperatorError: lists every operator that has no rule.
     """
-    composite = named(rule, bounds or bounds_of(preprocessing)) if isinstance(rule, str) else rule
+    composite = named(rule, Given(bounds or bounds_of(preprocessing))) if isinstance(rule, str) else rule
     target = target if isinstance(target, Target) else Target.parse(target)
     inputs = _named_inputs(model, example_inputs)
     _tell(progress, "capture")

@@ -1,15 +1,9 @@
-"""The named rules and composites: what `--rule` and `--layer` accept."""
+"""The named rules and composites, as two tables: what `--rule` and `--layer` accept."""
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-import re
-import tomllib
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from passes.messages import AnyRule
@@ -22,7 +16,6 @@ from relcompile.rules.input_layer import Bound, Flat, WSquared, ZBox
 from relcompile.rules.pointwise import PassThrough, SignalTakesAll
 
 Bounds: TypeAlias = tuple[Bound, Bound]
-_ALPHA_BETA = re.compile(r"alpha(?P<alpha>\d+)beta(?P<beta>\d+)")
 
 _PASS: tuple[Entry, ...] = (
     Entry(PassThrough(), kind="activation"),
@@ -245,83 +238,3 @@ RULES: Mapping[str, Callable[..., AnyRule]] = {
     "beta-smooth": BetaSmooth,
     "signal-takes-all": SignalTakesAll,
 }
-
-
-def named(name: str, bounds: Bounds | None = None) -> Composite:
-    """The composite called `name`; its first parameter may follow, as in "epsilon=0.25".
-
-    Args:
-        name: a key of `PRESETS`, or "alphaAbetaB" for any A - B = 1.
-        bounds: of the input, for the rules that need them.
-
-    Raises:
-        CompositeError: the name is not known (the nearest ones are listed), or its parameter is wrong.
-    """
-    match = _ALPHA_BETA.fullmatch(name.strip().lower())
-    if match:
-        return alpha_beta(float(match["alpha"]), float(match["beta"]))
-    return _build(name, PRESETS, bounds)
-
-
-def rule_named(name: str, bounds: Bounds | None = None) -> AnyRule:
-    """The rule called `name`, for one layer: a key of `RULES`, perhaps with its first parameter.
-
-    Raises:
-        CompositeError: as `named`.
-    """
-    match = _ALPHA_BETA.fullmatch(name.strip().lower())
-    if match:
-        return AlphaBeta(float(match["alpha"]), float(match["beta"]))
-    return _build(name, RULES, bounds)
-
-
-def layer_entry(text: str, bounds: Bounds | None = None) -> Entry:
-    """An entry from "NAME-GLOB=RULE", as in "features.0=zb".
-
-    Raises:
-        CompositeError: it does not read like that, or the rule is not known.
-    """
-    name, equals, rule = text.partition("=")
-    if not equals or not name:
-        raise CompositeError(f"layer {text!r} does not read NAME=RULE, as in 'features.0=flat'")
-    return Entry(rule_named(rule, bounds), name=name, kind="affine", required=True)
-
-
-def read_composite(path: Path, bounds: Bounds | None = None) -> Composite:
-    """A composite from a TOML file: `base`, optionally `name`, and tables `[[entry]]` with a `rule` and conditions.
-
-    Raises:
-        CompositeError: the file cannot be read, or names a rule or a condition that does not exist.
-    """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CompositeError(f"composite file {path}: {error}") from error
-    known = {f.name for f in dataclasses.fields(Entry)} - {"required"}
-    entries = list[Entry]()
-    for table in content.get("entry", []):
-        unknown = set(table) - known
-        if unknown or "rule" not in table:
-            expected = ", ".join(sorted(known))
-            raise CompositeError(f"composite file {path}: an entry needs a rule and may have {expected}")
-        conditions: dict[str, Any] = {key: _frozen(value) for key, value in table.items() if key != "rule"}
-        entries.append(Entry(rule_named(table["rule"], bounds), **conditions, required=True))
-    base = named(content.get("base", "z+"), bounds).with_entries(*entries)
-    return dataclasses.replace(base, name=content.get("name", path.stem))
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _build(name: str, table: Mapping[str, Callable[..., Any]], bounds: Bounds | None) -> Any:
-    key, equals, value = name.strip().lower().partition("=")
-    factory = table.get(key)
-    if factory is None:
-        near = get_close_matches(key, table, n=3, cutoff=0.3)
-        raise CompositeError(f"rule {key!r} is not known; nearest: {', '.join(near or table)}")
-    keywords = {"bounds": bounds} if "bounds" in inspect.signature(factory).parameters else {}
-    try:
-        return factory(float(value), **keywords) if equals else factory(**keywords)
-    except (TypeError, ValueError) as error:
-        raise CompositeError(f"rule {name!r}: {key} takes no parameter {value!r}") from error
