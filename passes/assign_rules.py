@@ -50,7 +50,8 @@ class AssignRules:
 
     Attributes:
         choose: the composite.
-        explained: (names of the explained inputs, position of the explained output).
+        sources: names of the nodes that hold the explained inputs.
+        output: position of the explained output.
 
     Raises (from `apply`):
         UnsupportedOperatorError: lists all operators that relevance has no way through.
@@ -72,9 +73,9 @@ class AssignRules:
         return len(described)
 
 
-def sources_of(module: GraphModule, names: tuple[str, ...]) -> list[Node]:
-    """The placeholders called `names`."""
-    return [n for n in module.graph.nodes if n.op == "placeholder" and n.target in names]
+def nodes_named(module: GraphModule, names: tuple[str, ...]) -> list[Node]:
+    """The nodes called `names`, in graph order."""
+    return [n for n in module.graph.nodes if n.name in names]
 
 
 def explained_output(module: GraphModule, position: int) -> Node:
@@ -85,9 +86,9 @@ def explained_output(module: GraphModule, position: int) -> Node:
 def describe_active(emit: Emitter, names: tuple[str, ...], position: int) -> dict[Node, Call]:
     """Every operator that relevance passes through, in graph order; their calls write through `emit`."""
     module = emit.module
-    sink = explained_output(module, position)
-    active = active_nodes(module, sources_of(module, names), sink)
-    operators = [n for n in module.graph.nodes if n in active and n.op == "call_function"]
+    sources, sink = nodes_named(module, names), explained_output(module, position)
+    active = active_nodes(module, sources, sink)
+    operators = [n for n in module.graph.nodes if n in active and n.op == "call_function" and n not in sources]
     described = {node: describe(node, emit, active.__contains__) for node in operators}
     missing = [node for node, call in described.items() if call is None]
     if missing:

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from torch._dispatch.python import enable_python_dispatcher
 from torch._guards import detect_fake_mode
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from passes.nodes import map_nodes, run_node
@@ -73,7 +73,7 @@ class Emitter:
         self.module.register_buffer(name, tensor)
         with self.module.graph.inserting_before(self._point):
             node = self.module.graph.get_attr(name)
-        node.meta["val"] = _fake_mode(self.module).from_tensor(tensor, static_shapes=True)
+        node.meta["val"] = _fake_mode(self.module.graph).from_tensor(tensor, static_shapes=True)
         return Value(node, self)
 
 
@@ -210,8 +210,9 @@ def static_shape(shape: Sequence[Any]) -> list[int]:
 def evaluate_shape(node: Node) -> Any:
     """Result of a `call_function` node on the fake tensors of its arguments."""
     args, kwargs = map_nodes((node.args, node.kwargs), lambda n: n.meta["val"])
+    mode = detect_fake_mode((args, kwargs)) or _fake_mode(node.graph)  # arithmetic on sizes has no tensor operand
     # Without the Python dispatcher some operators run C++ code that turns the symbolic batch into a number.
-    with _fake_mode_of_values((args, kwargs)), enable_python_dispatcher(), torch.no_grad():
+    with mode, enable_python_dispatcher(), torch.no_grad():
         return run_node(node, args, kwargs)
 
 
@@ -223,15 +224,11 @@ def _node(argument: Any) -> Any:
     return argument.node if isinstance(argument, Value) else argument
 
 
-def _fake_mode_of_values(arguments: Any) -> Any:
-    mode = detect_fake_mode(arguments)
+def _fake_mode(graph: Graph) -> Any:
+    mode = detect_fake_mode([n.meta["val"] for n in graph.find_nodes(op="placeholder")])
     if mode is None:
-        raise ValueError("a node without tensor operands cannot be written here")
+        raise ValueError("the graph has no inputs with shapes")
     return mode
-
-
-def _fake_mode(module: GraphModule) -> Any:
-    return _fake_mode_of_values([n.meta["val"] for n in module.graph.nodes if n.op == "placeholder"])
 
 
 def _free_name(module: GraphModule, name: str) -> str:

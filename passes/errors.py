@@ -15,3 +15,7 @@ class UnsupportedOperatorError(PassError):
 
 class UnsupportedRuleError(PassError):
     """A rule was assigned to an operator, or to a value, that it is not defined for."""
+
+
+class UnknownLayerError(PassError):
+    """A layer does not exist, is used several times, or lies on no way from the input to the output."""

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, TypeAlias, final
 
 from torch.fx import GraphModule, Node
 
-from passes.assign_rules import describe_active, explained_output, sources_of
+from passes.assign_rules import describe_active, explained_output, nodes_named
 from passes.emitter import Emitter, Value, aten
-from passes.messages import Message, accumulate
+from passes.messages import Message, Messages, accumulate
 from passes.nodes import arguments
 from passes.operators.call import Call
 
 Inbox = dict[Node, list[Message]]
+Seed: TypeAlias = Callable[[Value], tuple[Message, ...]]
+ReadOut: TypeAlias = Callable[[tuple[Message, ...]], Value]
 
 
 @final
@@ -24,65 +26,77 @@ class PropagateRelevance:
     """Append the relevance half, written by the rule on every node, to the forward half.
 
     Attributes:
-        sources: names of the explained inputs.
+        sources: names of the nodes that hold the explained inputs.
         output: position of the explained output.
-        seed: writes the message at the explained output.
-        read_out: turns the message that arrives at an input into what the user gets.
-        absorbed: also return, per sample and operator, the relevance that biases and stabilisers keep.
+        seed: writes the messages at the explained output; each starts a walk of its own over the same forward half.
+        read: names of the nodes whose relevance is wanted; the explained inputs, or any node above them.
+        read_out: turns the messages that arrive at such a node, one a walk, into what the user gets.
+        absorbed: also return, per sample and operator, the relevance that biases and stabilisers keep (first walk).
 
-    Guarantees: the forward half is untouched; the new outputs are `read_out` of every source, in order, then (if
-    asked for) one tensor (N, operators), in graph order.
+    Guarantees: the forward half is untouched; the new outputs are `read_out` of every node in `read`, in order, then
+    (if asked for) one tensor (N, operators), in graph order.
     """
 
     sources: tuple[str, ...]
     output: int
-    seed: Callable[[Value], Message]
-    read_out: Callable[[Message], Value]
+    seed: Seed
+    read: tuple[str, ...]
+    read_out: ReadOut
     absorbed: bool = False
     name: ClassVar[str] = "propagate-relevance"
 
     def apply(self, module: GraphModule, /) -> int:
         emit = Emitter(module)
         described = describe_active(emit, self.sources, self.output)
-        sink = explained_output(module, self.output)
-        inbox: Inbox = defaultdict(list)
+        sink, places = explained_output(module, self.output), nodes_named(module, self.read)
+        carriers = {*described, *nodes_named(module, self.sources)}
+        above = {node: call for node, call in described.items() if node > min(places)}
         with emit.on_behalf_of(sink):
-            inbox[sink].append(self.seed(emit.value(sink)))
-        sources = sources_of(module, self.sources)
-        kept = _walk(described, sources, inbox, emit, ledger=self.absorbed)
-        results = [_read(source, inbox, emit, self.read_out) for source in sources]
+            seeds = self.seed(emit.value(sink))
+        inboxes, ledgers = zip(*(_walk(above, carriers, sink, seed, emit) for seed in seeds), strict=True)
+        results = [self._read(place, inboxes, emit) for place in places]
         if self.absorbed:
-            results.append(_ledger(described, kept, emit))
+            results.append(_ledger(described, ledgers[0], emit))
         output = module.graph.output_node()
         output.args = ((*arguments(output)[0], *(value.node for value in results)),)
         return len(described)
 
+    def _read(self, place: Node, inboxes: tuple[Inbox, ...], emit: Emitter) -> Value:
+        with emit.on_behalf_of(place):
+            return self.read_out(tuple(_arrived(place, inbox, emit) for inbox in inboxes))
+
 
 def _walk(
-    described: Mapping[Node, Call], sources: list[Node], inbox: Inbox, emit: Emitter, *, ledger: bool
-) -> dict[Node, Value]:
+    described: Mapping[Node, Call], carriers: set[Node], sink: Node, seed: Message, emit: Emitter
+) -> tuple[Inbox, dict[Node, tuple[Message, Messages]]]:
     """From the output to the input: every operator's rule turns its message into messages for its operands."""
-    kept: dict[Node, Value] = {}
+    inbox: Inbox = defaultdict(list, {sink: [seed]})
+    passed: dict[Node, tuple[Message, Messages]] = {}
     for node, call in reversed(list(described.items())):
         if node not in inbox:
             continue
         with emit.on_behalf_of(node):
-            arriving = accumulate(inbox.pop(node))
-            leaving = node.meta["rule"].propagate(call, arriving)
+            arriving = accumulate(inbox[node])
+            leaving: Messages = node.meta["rule"].propagate(call, arriving)
             for operand, message in zip(call.operands, leaving, strict=True):
-                if message is not None and (operand in described or operand in sources):
+                if message is not None and operand in carriers:
                     inbox[operand].append(message)
-            if ledger:
-                kept[node] = _absorbed(arriving, [message for message in leaving if message is not None])
-    return kept
+        inbox[node], passed[node] = [arriving], (arriving, leaving)
+    return inbox, passed
 
 
-def _read(source: Node, inbox: Inbox, emit: Emitter, read_out: Callable[[Message], Value]) -> Value:
-    value = emit.value(source)
-    with emit.on_behalf_of(source):
-        if source not in inbox:
-            return value.zeros()
-        return read_out(accumulate(inbox[source]))
+def _arrived(place: Node, inbox: Inbox, emit: Emitter) -> Message:
+    value = emit.value(place)
+    return accumulate(inbox[place]) if place in inbox else Message(value, value.zeros, value.zeros)
+
+
+def _ledger(described: Mapping[Node, Call], passed: Mapping[Node, tuple[Message, Messages]], emit: Emitter) -> Value:
+    kept = dict[Node, Value]()
+    for node, (arriving, leaving) in passed.items():
+        with emit.on_behalf_of(node):
+            kept[node] = _absorbed(arriving, [message for message in leaving if message is not None])
+    zero = next(iter(kept.values())).zeros()
+    return emit.call(aten.cat.default, [kept.get(node, zero) for node in described], 1)
 
 
 def _absorbed(arriving: Message, leaving: list[Message]) -> Value:
@@ -97,8 +111,3 @@ def _per_sample(relevance: Value) -> Value:
     return (
         relevance.sum(range(1, relevance.ndim)).reshape([-1, 1]) if relevance.ndim > 1 else relevance.reshape([-1, 1])
     )
-
-
-def _ledger(described: Mapping[Node, Call], kept: Mapping[Node, Value], emit: Emitter) -> Value:
-    zero = next(iter(kept.values())).zeros()
-    return emit.call(aten.cat.default, [kept.get(node, zero) for node in described], 1)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from passes.errors import PassError, UnsupportedOperatorError, UnsupportedRuleError
+    from passes.errors import PassError, UnknownLayerError, UnsupportedOperatorError, UnsupportedRuleError
     from relcompile.compiler import compile
     from relcompile.composites import Composite, Entry
     from relcompile.errors import RelcompileError
@@ -32,6 +32,7 @@ _HOME = {
     "ProductionExplainer": "relcompile.runtime",
     "RelcompileError": "relcompile.errors",
     "Target": "relcompile.targets",
+    "UnknownLayerError": "passes.errors",
     "UnsupportedOperatorError": "passes.errors",
     "UnsupportedRuleError": "passes.errors",
     "compile": "relcompile.compiler",
@@ -51,6 +52,7 @@ __all__ = [  # noqa: RUF022  (the same names as `_HOME`, spelt out for type chec
     "ProductionExplainer",
     "RelcompileError",
     "Target",
+    "UnknownLayerError",
     "UnsupportedOperatorError",
     "UnsupportedRuleError",
 ]

@@ -44,6 +44,7 @@ class CompileRequest:
     trust: bool
     explain: tuple[str, ...] | None
     explained_output: int
+    at: str | None
     absorbed: bool
     class_names: Path | None
     preprocessing: Preprocessing | None
@@ -74,6 +75,7 @@ def compile_file(request: CompileRequest) -> None:
             target=request.target,
             explain=request.explain,
             output=request.explained_output,
+            at=request.at,
             absorbed=request.absorbed,
             class_names=_class_names(request.class_names),
             preprocessing=request.preprocessing,

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
-from passes.assign_rules import AssignRules, explained_output
+from passes.assign_rules import explained_output, nodes_named
 from passes.emitter import Emitter
-from passes.messages import Message
+from passes.layers import keep, last_feature_map, layer_output, release
 from passes.pipelines import CANONICALIZE, OPTIMISE
-from passes.propagate_relevance import PropagateRelevance
-from passes.runner import PassReport, run_passes
+from passes.runner import run_passes
 from passes.stages import verify_canonical, verify_captured
 from relcompile.capture import Captured, capture, forward_parameters
 from relcompile.composites import Composite
 from relcompile.errors import InputSpecError
 from relcompile.explainer import Explainer
 from relcompile.metadata import InputRecord, LayerRecord, Metadata, Preprocessing, TargetRecord
+from relcompile.method import Question, noise_name, relevance_passes
 from relcompile.names import Given, named
 from relcompile.presets import Bounds
-from relcompile.targets import Target, add_target
+from relcompile.targets import Target
 
 ExampleInputs = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 Progress = Callable[[str], None]
@@ -39,6 +40,7 @@ def compile(
     target: str | int | Target = "index",
     explain: Sequence[str] | None = None,
     output: int = 0,
+    at: str | None = None,
     absorbed: bool = False,
     class_names: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
@@ -55,6 +57,8 @@ def compile(
         target: "index" (a runtime input), "argmax", "seed", or a class number.
         explain: names of the inputs that get relevance; all floating point inputs by default.
         output: position of the output that is explained.
+        at: name of a layer: relevance is that of its output, and not that of the input. (Grad-CAM reads its feature
+            map there; by default it takes the last one.)
         absorbed: also compute what biases and stabilisers absorb, (N, operators).
         class_names: stored with the explainer, one per class.
         preprocessing: stored with the explainer: how a photograph becomes the input.
@@ -67,6 +71,7 @@ def compile(
         CaptureError: the model is not one static graph.
         CompositeError, TargetError, InputSpecError: a rule, a target or an input does not exist.
         passes.errors.UnsupportedOperatorError: lists every operator that has no rule.
+        passes.errors.UnknownLayerError: lists the layers that `at` may name.
     """
     composite = named(rule, Given(bounds or bounds_of(preprocessing))) if isinstance(rule, str) else rule
     target = target if isinstance(target, Target) else Target.parse(target)
@@ -74,13 +79,18 @@ def compile(
     _tell(progress, "capture")
     captured = capture(model, {name: _at_least_two(tensor) for name, tensor in inputs.items()})
     sources = _explained(captured, explain)
-    module = captured.module
+    module, at_layer = captured.module, at is not None or composite.result == "activation-map"
+    if at_layer:
+        keep(module, _place(module, at, sources, output))
     reports = run_passes(module, CANONICALIZE, keeps=verify_captured, ensures=verify_canonical, on_pass=progress)
-    reports += _propagate(module, composite, target, sources, output, absorbed=absorbed, progress=progress)
+    place = release(module).name if at_layer else None
+    question = Question(composite, target, tuple(inputs), sources, len(captured.outputs), output, place, absorbed)
+    reports += run_passes(module, relevance_passes(module, question), keeps=verify_canonical, on_pass=progress)
     composite.check([node.meta["layer"] for node in module.graph.nodes if "layer" in node.meta])
     layers = _layers(module)
     reports += run_passes(module, OPTIMISE, keeps=verify_canonical, on_pass=progress)
     explained = Emitter(module).value(explained_output(module, output))
+    noise = _noise_records(question, inputs)
     metadata = Metadata(
         relcompile=version("relcompile"),
         torch=torch.__version__,
@@ -90,13 +100,15 @@ def compile(
         inputs=tuple(_input_record(name, tensor) for name, tensor in inputs.items()),
         outputs=captured.outputs,
         explained=captured.outputs[output],
-        relevance=_relevance_names(sources),
+        relevance=("relevance",) if at_layer else _relevance_names(sources),
         absorbed=absorbed,
         weights_sha256=_digest(model),
         class_names=None if class_names is None else tuple(class_names),
         preprocessing=preprocessing,
+        at=at,
+        noise=noise,
     )
-    return Explainer(module, metadata, _examples(inputs, target, explained.fake), reports)
+    return Explainer(module, metadata, _examples(inputs, target, explained.fake, noise), reports)
 
 
 def _relevance_names(sources: tuple[str, ...]) -> tuple[str, ...]:
@@ -112,28 +124,10 @@ def bounds_of(preprocessing: Preprocessing | None) -> Bounds | None:
     return tuple(-mean / std for mean, std in pairs), tuple((white - mean) / std for mean, std in pairs)
 
 
-def _propagate(
-    module: GraphModule,
-    composite: Composite,
-    target: Target,
-    sources: tuple[str, ...],
-    output: int,
-    *,
-    absorbed: bool,
-    progress: Progress | None,
-) -> list[PassReport]:
-    """Write the relevance half."""
-    explained = Emitter(module).value(explained_output(module, output))
-    seed = add_target(module, target, explained, composite.start)
-
-    def read_out(message: Message):
-        return message.multiplier if composite.result == "multiplier" else message.relevance
-
-    passes = (
-        AssignRules(composite.choose, sources, output),
-        PropagateRelevance(sources, output, seed, read_out, absorbed),
-    )
-    return run_passes(module, passes, keeps=verify_canonical, on_pass=progress)
+def _place(module: GraphModule, at: str | None, sources: tuple[str, ...], output: int) -> Node:
+    """The node whose relevance is wanted: the output of layer `at`, or the last feature map."""
+    ends = nodes_named(module, sources), explained_output(module, output)
+    return last_feature_map(module, *ends) if at is None else layer_output(module, at, *ends)
 
 
 def _named_inputs(model: torch.nn.Module, given: ExampleInputs) -> dict[str, torch.Tensor]:
@@ -183,13 +177,27 @@ def _input_record(name: str, tensor: torch.Tensor) -> InputRecord:
     return InputRecord(name, ("batch", *tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."))
 
 
-def _examples(inputs: Mapping[str, torch.Tensor], target: Target, output: torch.Tensor) -> dict[str, torch.Tensor]:
+def _noise_records(question: Question, inputs: Mapping[str, torch.Tensor]) -> tuple[InputRecord, ...]:
+    sampling = question.composite.sampling
+    if sampling is None or not sampling.noisy:
+        return ()
+    records = [_input_record(noise_name(name, question.sources), inputs[name]) for name in question.sources]
+    return tuple(replace(record, shape=("batch", sampling.count, *record.shape[1:])) for record in records)
+
+
+def _examples(
+    inputs: Mapping[str, torch.Tensor], target: Target, output: torch.Tensor, noise: Sequence[InputRecord]
+) -> dict[str, torch.Tensor]:
     examples = dict(inputs)
+    batch = next(iter(inputs.values())).shape[0]
     if target.mode == "index":
-        examples["target"] = torch.zeros(next(iter(inputs.values())).shape[0], dtype=torch.int64)
+        examples["target"] = torch.zeros(batch, dtype=torch.int64)
     elif target.mode == "seed":
-        batch = next(iter(inputs.values())).shape[0]
         examples["target"] = torch.ones([batch, *output.shape[1:]], dtype=output.dtype)
+    generator = torch.Generator().manual_seed(0)
+    for record in noise:
+        shape = [batch, *(size for size in record.shape if isinstance(size, int))]
+        examples[record.name] = torch.randn(shape, generator=generator, dtype=getattr(torch, record.dtype))
     return examples
 
 

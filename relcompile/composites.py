@@ -12,9 +12,10 @@ from passes.assign_rules import Layer
 from passes.messages import AnyRule
 from relcompile.errors import CompositeError
 from relcompile.rules.adjoint import Adjoint
+from relcompile.rules.sampling import Sampling
 
 Start: TypeAlias = Literal["score", "one", "cotangent"]
-Result: TypeAlias = Literal["relevance", "multiplier"]
+Result: TypeAlias = Literal["relevance", "multiplier", "contrast", "activation-map"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ class Composite:
         entries: first match wins; an operator without a match gets the exact adjoint.
         start: "score": the target's score is distributed; "one": relevance 1 at the target; "cotangent": multiplier 1
             at the target, and the target mode "seed" is read as a multiplier, not as relevance.
-        result: "relevance" returns x ⊙ m, "multiplier" returns m (a gradient).
+        result: "relevance" returns x ⊙ m, "multiplier" returns m (a gradient), "contrast" what speaks for the target
+            more than for the other classes, "activation-map" Grad-CAM's map of a layer.
+        sampling: copies of the input that are explained in its place, and averaged over.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Composite:
     start: Start = "score"
     result: Result = "relevance"
     fallback: AnyRule = field(default_factory=Adjoint)
+    sampling: Sampling | None = None
 
     def choose(self, layer: Layer) -> AnyRule:
         """The rule for one operator."""

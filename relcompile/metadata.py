@@ -128,11 +128,14 @@ class Metadata:
         target: How the class to explain is chosen.
         inputs: The model's own inputs, in the order of `forward`.
         outputs: Names of the model's own outputs; `explained` is the one that is explained.
-        relevance: Names of the relevance outputs, one for each explained input, in the order of `inputs`.
+        relevance: Names of the relevance outputs, one for each explained input, in the order of `inputs`; or one, of
+            the layer `at`.
         absorbed: Whether the output "absorbed", shape (batch, number of layers), exists.
         weights_sha256: Checksum of the weights, in hexadecimal.
         class_names: One name a class, or None.
         preprocessing: How a photograph becomes the input, or None.
+        at: The layer whose output the relevance belongs to, or None if that is the input.
+        noise: Further inputs of the graph that want standard normal numbers.
         format: Version of this contract.
 
     Raises:
@@ -152,6 +155,8 @@ class Metadata:
     weights_sha256: str
     class_names: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
+    at: str | None = None
+    noise: tuple[InputRecord, ...] = ()
     format: int = FORMAT
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -10,10 +11,11 @@ from passes.messages import AnyRule
 from relcompile.composites import Composite, Entry
 from relcompile.errors import CompositeError
 from relcompile.rules.adjoint import Adjoint
-from relcompile.rules.affine import AlphaBeta, Epsilon, Gamma
+from relcompile.rules.affine import AlphaBeta, Contrastive, Epsilon, Gamma
 from relcompile.rules.guided import BetaSmooth, Deconvnet, Guided, RectGrad
 from relcompile.rules.input_layer import Bound, Flat, WSquared, ZBox
 from relcompile.rules.pointwise import PassThrough, SignalTakesAll
+from relcompile.rules.sampling import GaussianNoise, StraightPath, as_count
 
 Bounds: TypeAlias = tuple[Bound, Bound]
 
@@ -102,6 +104,52 @@ def excitation_backprop() -> Composite:
     return Composite("excitation-backprop", inner.entries, start="one")
 
 
+def contrastive_lrp() -> Composite:
+    """Contrastive LRP on z⁺: what speaks for the target more than for all other classes together.
+
+    Equation: R = max(0, n(R(y_k)) - n(R(y_¬k))), y_k = y ⊙ onehot(k), y_¬k = y ⊙ (1 - onehot(k)), n(R) = R / Σ R
+    Conserves: no.
+    Source: Sixt et al. 2020, section 5; Gu et al. 2018.
+    """
+    return replace(z_plus(), name="contrastive-lrp", result="contrast")
+
+
+def contrastive_excitation_backprop() -> Composite:
+    """Contrastive Excitation Backprop: the last layer's excitation less its inhibition, then z⁺."""
+    last = Entry(Contrastive(), kind="affine", last=True)
+    return replace(excitation_backprop().with_entries(last), name="contrastive-excitation-backprop")
+
+
+def grad_cam() -> Composite:
+    """Grad-CAM: the last feature map (or that of `--at`), weighted by its mean gradients, at the input's size.
+
+    Equation: R = upsample(max(0, Σ_c w_c A_c)), w_c = spatial mean of ∂y/∂A_c; bilinear, corners not aligned
+    Conserves: no.
+    Source: Selvaraju et al. 2017, equations 1 and 2.
+    """
+    return Composite("grad-cam", start="cotangent", result="activation-map")
+
+
+def smoothgrad(count: float = 25, level: float = 0.15) -> Composite:
+    """SmoothGrad: the mean gradient over noisy copies of the input.
+
+    Equation: R(x) = 1/n Σ_i ∂y/∂x (x + σ ξ_i), ξ_i ~ N(0, 1), σ = level (max x - min x)
+    Conserves: no.
+    Source: Smilkov et al. 2017.
+    """
+    return replace(gradient(), name="smoothgrad", sampling=GaussianNoise(as_count(count), level))
+
+
+def integrated_gradients(count: float = 32, baseline: Bound = 0.0) -> Composite:
+    """Integrated Gradients: the mean gradient on the way from a baseline, times the way.
+
+    Equation: R(x) = (x - x₀) ⊙ 1/n Σ_i ∂y/∂x (x₀ + (i - ½)/n (x - x₀)) (the midpoint rule)
+    Conserves: Σ R -> f(x) - f(x₀) as n grows.
+    Source: Sundararajan et al. 2017, equation 3.
+    """
+    return replace(gradient(), name="integrated-gradients", sampling=StraightPath(as_count(count), baseline))
+
+
 def guided_backprop() -> Composite:
     """Guided Backprop: gradients that are negative at an activation are dropped."""
     entries = (Entry(Guided(), kind="activation"),)
@@ -186,7 +234,7 @@ def box_rule(bounds: Bounds | None = None) -> ZBox:
 
 
 def _renamed(composite: Composite, name: str) -> Composite:
-    return Composite(name, composite.entries, composite.start, composite.result)
+    return replace(composite, name=name)
 
 
 _FLAT_FIRST = Entry(Flat(), kind="affine", first=True)
@@ -206,6 +254,11 @@ PRESETS: Mapping[str, Callable[..., Composite]] = {
     "zb": z_box,
     "dtd": deep_taylor,
     "excitation-backprop": excitation_backprop,
+    "contrastive-lrp": contrastive_lrp,
+    "contrastive-excitation-backprop": contrastive_excitation_backprop,
+    "grad-cam": grad_cam,
+    "smoothgrad": smoothgrad,
+    "integrated-gradients": integrated_gradients,
     "guided-backprop": guided_backprop,
     "deconvnet": deconvnet,
     "rectgrad": rectgrad,

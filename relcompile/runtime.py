@@ -35,7 +35,8 @@ class Explanation:
     Args:
         output: The explained output, usually (batch, classes).
         outputs: All outputs of the model, by name.
-        relevance: Relevance of the first explained input, in that input's shape.
+        relevance: Relevance of the first explained input, in that input's shape; of a layer, in that of its output; of
+            Grad-CAM (batch, 1, height, width).
         relevances: All relevance, by the name of its output ("relevance", or "relevance_<input>").
         absorbed: Relevance that each layer absorbed, (batch, layers), in the order of `metadata.layers`; None
             if the file does not compute it.
@@ -68,7 +69,13 @@ class ProductionExplainer:
         """The execution providers that ONNX Runtime really uses, the preferred one first."""
         return tuple(self._session.get_providers())
 
-    def explain(self, *inputs: Array, target: int | Sequence[int] | Array | None = None) -> Explanation:
+    def explain(
+        self,
+        *inputs: Array,
+        target: int | Sequence[int] | Array | None = None,
+        noise: Mapping[str, Array] | None = None,
+        seed: int = 0,
+    ) -> Explanation:
         """Predict and explain one batch.
 
         Arrays may have a narrower dtype of the same kind than the file asks for (float16 for float32);
@@ -78,6 +85,8 @@ class ProductionExplainer:
             inputs: The model's inputs in the order of `metadata.inputs`.
             target: Only for files compiled to take one. Mode "index": the class to explain, one for all or
                 one for each row, 0..classes-1. Mode "seed": relevance of the output, in its shape.
+            noise: Only for files that take noise (`metadata.noise`), by input name: standard normal numbers.
+            seed: What is not in `noise` is drawn with this seed: equal seeds give equal results.
 
         Raises:
             InputSpecError: The number, shape or dtype of the inputs does not fit, or the batch is empty.
@@ -87,6 +96,7 @@ class ProductionExplainer:
         metadata = self.metadata
         feeds, batch = _check_inputs(metadata.inputs, inputs)
         checked = _check_target(metadata.target, self._target, target, batch)
+        feeds |= _check_noise(metadata.noise, noise or {}, seed, batch)
         if self._target is not None and checked is not None:
             feeds[self._target.name] = checked
         found = self.run(feeds)
@@ -212,7 +222,7 @@ def _preload_cuda(runtime: Any) -> str:
 def _match_session(metadata: Metadata, session: Any) -> InputRecord | None:
     """The target input, if there is one, after a check that graph and metadata fit each other."""
     values = {value.name: value for value in session.get_inputs()}
-    promised = [record.name for record in metadata.inputs]
+    promised = [record.name for record in (*metadata.inputs, *metadata.noise)]
     known = {*values, *(value.name for value in session.get_outputs())}
     missing = [name for name in (*promised, *metadata.output_names) if name not in known]
     extra = [name for name in values if name not in promised]
@@ -271,6 +281,22 @@ def _check_target(record: TargetRecord, entry: InputRecord | None, target: objec
         if not 0 <= value < limit:
             raise TargetError(f"target {value} does not exist: classes run from 0 to {limit - 1}")
     return np.full(batch, classes, np.int64)
+
+
+def _check_noise(records: Sequence[InputRecord], given: Mapping[str, Array], seed: int, batch: int) -> dict[str, Array]:
+    """Noise as the graph takes it, drawn where it was not given."""
+    names = [record.name for record in records]
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise InputSpecError(f"noise {', '.join(unknown)} was given, but the file takes {', '.join(names) or 'none'}")
+    generator = np.random.default_rng(seed)
+    noise = dict[str, Array]()
+    for record in records:
+        sizes = [size if isinstance(size, int) else batch for size in record.shape]
+        drawn = generator.standard_normal(sizes, np.float64 if record.dtype == "float64" else np.float32)
+        array = given.get(record.name, drawn.astype(record.dtype, copy=False))
+        noise[record.name] = _fit(record, array, {"batch": batch})
+    return noise
 
 
 def _fit(record: InputRecord, array: object, sizes: dict[str, int]) -> Array:

@@ -1,4 +1,4 @@
-"""What is explained: the target modes, and the message each puts at the explained output."""
+"""What is explained: the target modes, and what each chooses at the explained output."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import torch
 from torch.fx import GraphModule
 
 from passes.emitter import Emitter, Value, aten
-from passes.messages import Message
-from relcompile.composites import Start
 from relcompile.errors import TargetError
 
 Mode: TypeAlias = Literal["index", "argmax", "fixed", "seed"]
@@ -50,8 +48,10 @@ class Target:
         return self.mode in ("index", "seed")
 
 
-def add_target(module: GraphModule, target: Target, output: Value, start: Start) -> Callable[[Value], Message]:
-    """Add the input `target`, if the mode has one; returns what writes the message at the output.
+def add_target(module: GraphModule, target: Target, output: Value) -> Callable[[Value], Value]:
+    """Add the input `target`, if the mode has one; returns what writes the choice at an output (N, classes, ...).
+
+    The choice is 1 at the target and 0 elsewhere, or the seed that was given.
 
     Raises:
         TargetError: a fixed class that the output does not have, or an output without a class axis.
@@ -60,14 +60,11 @@ def add_target(module: GraphModule, target: Target, output: Value, start: Start)
     emit = Emitter(module)
     given = _placeholder(module, target, output) if target.is_input else None
     if target.mode == "seed" and given is not None:
-        by_form = Message.of_multiplier if start == "cotangent" else Message.of_relevance
-        return lambda value: by_form(value, emit.value(given))
+        return lambda _: emit.value(given)
 
-    form = Message.of_relevance if start == "one" else Message.of_multiplier
-
-    def seed(value: Value) -> Message:
+    def choose(value: Value) -> Value:
         if classes is None:
-            return form(value, value.ones())
+            return value.ones()
         shape = [1, classes] + [1] * (value.ndim - 2)
         positions = value.emit.constant("classes", torch.arange(classes).reshape(shape))
         if target.mode == "fixed":
@@ -79,9 +76,9 @@ def add_target(module: GraphModule, target: Target, output: Value, start: Start)
             else:
                 index = value.emit.call(aten.unsqueeze.default, index, 1)
             chosen = value.emit.call(aten.eq.Tensor, index, positions)
-        return form(value, value.ones().where(chosen, 0.0))
+        return value.ones().where(chosen, 0.0)
 
-    return seed
+    return choose
 
 
 def _classes(output: Value, target: Target) -> int | None:

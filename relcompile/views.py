@@ -88,6 +88,10 @@ def metadata(data: Metadata) -> None:
         "weights sha256": data.weights_sha256,
         "written by": f"relcompile {data.relcompile}, torch {data.torch}",
     }
+    if data.at is not None:
+        rows["relevance of layer"] = data.at
+    if data.noise:
+        rows["noise"] = ", ".join(f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.noise)
     if data.preprocessing is not None:
         rows["preprocessing"] = ", ".join(f"{k}={v}" for k, v in vars(data.preprocessing).items() if v is not None)
     facts("explainer", rows)

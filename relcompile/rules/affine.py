@@ -76,27 +76,31 @@ class AlphaBeta:
             raise CompositeError(f"alpha={self.alpha}, beta={self.beta}: alpha - beta must be 1, and beta at least 0")
 
     def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
-        x, W, R = call.x, call.weight, arriving.relevance
-        z = call.apply(x.positive, W.positive, self._bias(call, 1)) + call.apply(x.negative, W.negative)
-        s = self._share(R, self.alpha, z, self.epsilon)
-        of_positive, of_negative = call.transposed(s, W.positive), call.transposed(s, W.negative)
-        if self.beta:
-            z = call.apply(x.positive, W.negative, self._bias(call, -1)) + call.apply(x.negative, W.positive)
-            s = self._share(R, self.beta, z, -self.epsilon)
-            of_positive = of_positive - call.transposed(s, W.negative)
-            of_negative = of_negative - call.transposed(s, W.positive)
-        return (Message.of_multiplier(x, of_positive.where(x >= 0, of_negative)),)
+        return _by_sign(call, arriving.relevance, self.alpha, self.beta, self.bias, self.epsilon)
 
-    def _share(self, relevance: Value, factor: float, z: Value, epsilon: float) -> Value:
-        denominator = stabilise(z, abs(epsilon)) if self.bias == "full" else z + epsilon
-        return (relevance if factor == 1 else relevance * factor) / denominator
 
-    def _bias(self, call: AffineCall, sign: int) -> Value | None:
-        if call.bias is None or self.bias == "none":
-            return None
-        if self.bias == "full":
-            return call.bias
-        return call.bias.positive if sign > 0 else call.bias.negative
+@final
+@dataclass(frozen=True)
+class Contrastive:
+    """The excitation of a unit less its inhibition: z⁺ with W, less z⁺ with -W.
+
+    Equation: R_j = Σ_k ((x_j w_kj)⁺ / (z⁺_k + ε) - (x_j w_kj)⁻ / (z⁻_k - ε)) R_k, z⁺ and z⁻ as in `AlphaBeta`,
+        without the bias. For the last layer, where R is 1 at the target.
+
+    Args:
+        epsilon: > 0, in units of the pre-activation.
+    Conserves: no; it sums to 0 wherever a unit has contributions of both signs.
+    Source: Zhang et al. 2016, section 3.3; Sixt et al. 2020, section 5.
+    """
+
+    epsilon: float = 1e-9
+    applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+
+    def __post_init__(self) -> None:
+        require_positive("epsilon", self.epsilon)
+
+    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+        return _by_sign(call, arriving.relevance, 1, 1, "none", self.epsilon)
 
 
 @final
@@ -140,6 +144,33 @@ class Gamma:
         if call.bias is None or self.bias == "none":
             return None
         return call.bias + (call.bias.positive if sign > 0 else call.bias.negative) * self.gamma
+
+
+def _by_sign(call: AffineCall, R: Value, alpha: float, beta: float, bias: Bias, epsilon: float) -> Messages:
+    """Shares α of the positive and -β of the negative contributions; any α and β."""
+    x, W = call.x, call.weight
+    z = call.apply(x.positive, W.positive, _bias_of_sign(call, bias, 1)) + call.apply(x.negative, W.negative)
+    s = _share(R, alpha, z, bias, epsilon)
+    of_positive, of_negative = call.transposed(s, W.positive), call.transposed(s, W.negative)
+    if beta:
+        z = call.apply(x.positive, W.negative, _bias_of_sign(call, bias, -1)) + call.apply(x.negative, W.positive)
+        s = _share(R, beta, z, bias, -epsilon)
+        of_positive = of_positive - call.transposed(s, W.negative)
+        of_negative = of_negative - call.transposed(s, W.positive)
+    return (Message.of_multiplier(x, of_positive.where(x >= 0, of_negative)),)
+
+
+def _share(R: Value, factor: float, z: Value, bias: Bias, epsilon: float) -> Value:
+    denominator = stabilise(z, abs(epsilon)) if bias == "full" else z + epsilon
+    return (R if factor == 1 else R * factor) / denominator
+
+
+def _bias_of_sign(call: AffineCall, bias: Bias, sign: int) -> Value | None:
+    if call.bias is None or bias == "none":
+        return None
+    if bias == "full":
+        return call.bias
+    return call.bias.positive if sign > 0 else call.bias.negative
 
 
 def require_positive(name: str, value: float) -> None:

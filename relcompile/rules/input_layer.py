@@ -99,11 +99,19 @@ def _by_weights(call: AffineCall, arriving: Message, weight: Value, epsilon: flo
 
 def _like_input(call: AffineCall, name: str, value: Bound) -> Value:
     """A constant of the shape of one input sample, (1, J...), from a number or one number per channel."""
-    x, values = call.x, torch.tensor(_as_tuple(value), dtype=call.x.fake.dtype)
+    return call.emit.call(aten.expand.default, per_channel(call.x, name, value), [1, *call.x.shape[1:]])
+
+
+def per_channel(x: Value, name: str, value: Bound) -> Value:
+    """A constant that broadcasts to x (N, C, ...), from a number or one number per channel.
+
+    Raises:
+        CompositeError: there are neither one nor C numbers.
+    """
+    values = torch.tensor(_as_tuple(value), dtype=x.fake.dtype)
     if values.numel() not in (1, x.shape[1]):
         raise CompositeError(f"{name}={value}: give one number, or one for each of the {x.shape[1]} channels")
-    constant = call.emit.constant(name, values.reshape([1, -1, *[1] * (x.ndim - 2)]))
-    return call.emit.call(aten.expand.default, constant, [1, *x.shape[1:]])
+    return x.emit.constant(name, values.reshape([1, -1, *[1] * (x.ndim - 2)]))
 
 
 def _as_tuple(value: Bound) -> tuple[float, ...]:

@@ -1,0 +1,142 @@
+"""A composite and what is asked of it -> the passes that write the relevance half."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch.fx import GraphModule, Node
+
+from passes.assign_rules import AssignRules, explained_output, nodes_named
+from passes.emitter import Emitter, Value
+from passes.messages import Message
+from passes.propagate_relevance import PropagateRelevance
+from passes.runner import Pass
+from passes.unroll_samples import AverageSamples, Rows, UnrollSamples, unrolled_name
+from relcompile.composites import Composite
+from relcompile.errors import CompositeError
+from relcompile.rules import read_out
+from relcompile.targets import Target, add_target
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be explained, and where.
+
+    Attributes:
+        composite: the attribution method.
+        target: which entry of the explained output.
+        inputs: names of the model's inputs.
+        sources: names of those that are explained.
+        outputs: how many outputs the model has.
+        output: position of the explained one.
+        place: name of the node whose relevance is wanted; None for that of the explained inputs.
+        absorbed: also what biases and stabilisers absorb.
+    """
+
+    composite: Composite
+    target: Target
+    inputs: tuple[str, ...]
+    sources: tuple[str, ...]
+    outputs: int
+    output: int
+    place: str | None
+    absorbed: bool
+
+    @property
+    def rows(self) -> Rows:
+        """How samples and their copies lie in the batch."""
+        return Rows() if self.composite.sampling is None else Rows(self.composite.sampling.count)
+
+
+def relevance_passes(module: GraphModule, question: Question) -> tuple[Pass, ...]:
+    """The passes from a canonical to an explainer graph; inputs that they need are added to `module` at once.
+
+    Raises:
+        CompositeError: the method does not answer such a question.
+        TargetError: see `add_target`.
+    """
+    explained = Emitter(module).value(explained_output(module, question.output))
+    _check(question, module, explained)
+    choose = add_target(module, question.target, explained)
+    before, sources, after = _sampling(module, question)
+    read = sources if question.place is None else (question.place,)
+    seed = partial(_seed, question, choose)
+    read_out_ = partial(_read_out, question, Emitter(module).value(nodes_named(module, question.sources)[0]))
+    return (
+        *before,
+        AssignRules(question.composite.choose, sources, question.output),
+        PropagateRelevance(sources, question.output, seed, read, read_out_, question.absorbed),
+        *after,
+    )
+
+
+def _check(question: Question, module: GraphModule, explained: Value) -> None:
+    composite = question.composite
+    if composite.result == "contrast" and (question.target.mode == "seed" or explained.ndim < 2):
+        raise CompositeError(f"{composite.name} contrasts a class with all others: it takes no seed, and needs classes")
+    if composite.result == "contrast" and question.absorbed:
+        raise CompositeError(f"{composite.name} compares two walks: what is absorbed belongs to one")
+    if question.place is None:
+        return
+    if composite.sampling is not None and composite.sampling.at_input_only:
+        raise CompositeError(f"{composite.name} is defined at the input only, not at a layer")
+    shape = Emitter(module).value(nodes_named(module, (question.place,))[0]).shape
+    if composite.result == "activation-map" and not 3 <= len(shape) <= 5:
+        raise CompositeError(f"{composite.name} needs a layer with a spatial output, not one of shape {shape}")
+
+
+def _seed(question: Question, choose: Callable[[Value], Value], output: Value) -> tuple[Message, ...]:
+    """The messages that start at the output, one a walk."""
+    start, rows = question.composite.start, question.rows
+    is_relevance = start == "one" or (question.target.mode == "seed" and start != "cotangent")
+    form = Message.of_relevance if is_relevance else Message.of_multiplier
+    chosen = choose(rows.samples(output))
+    both = (chosen, chosen.ones() - chosen) if question.composite.result == "contrast" else (chosen,)
+    return tuple(form(output, rows.repeated(part)) for part in both)
+
+
+def _read_out(question: Question, x: Value, messages: tuple[Message, ...]) -> Value:
+    match question.composite.result:
+        case "relevance":
+            return messages[0].relevance
+        case "multiplier":
+            return messages[0].multiplier
+        case "contrast":
+            return read_out.contrast(*messages)
+        case "activation-map":
+            return read_out.activation_map(messages[0], x)
+
+
+def _sampling(module: GraphModule, question: Question) -> tuple[tuple[Pass, ...], tuple[str, ...], tuple[Pass, ...]]:
+    """Passes before and after the relevance half, and the names of the nodes that hold the explained inputs."""
+    sampling, rows, names = question.composite.sampling, question.rows, question.sources
+    if sampling is None:
+        return (), names, ()
+    noise = {name: _noise(module, name, question) for name in names if sampling.noisy}
+
+    def draw(x: Value) -> Value:
+        own = noise.get(x.node.name)
+        return sampling.copies(x, None if own is None else x.emit.value(own))
+
+    unroll = UnrollSamples(rows, question.inputs, dict.fromkeys(names, draw))
+    average = AverageSamples(rows, question.outputs, names, sampling.finish)
+    return (unroll,), tuple(map(unrolled_name, names)), (average,)
+
+
+def noise_name(source: str, sources: tuple[str, ...]) -> str:
+    """The name of the noise input of an explained input."""
+    return "noise" if len(sources) == 1 else f"noise_{source}"
+
+
+def _noise(module: GraphModule, source: str, question: Question) -> Node:
+    """A new input (N, copies, ...) for the noise on `source`."""
+    last = module.graph.find_nodes(op="placeholder")[-1]
+    with module.graph.inserting_after(last):
+        node = module.graph.placeholder(noise_name(source, question.sources))
+    fake: Any = nodes_named(module, (source,))[0].meta["val"]
+    with fake.fake_mode:
+        node.meta["val"] = fake.new_empty((fake.shape[0], question.rows.copies, *fake.shape[1:]))
+    return node
