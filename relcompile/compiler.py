@@ -17,6 +17,7 @@ from passes.pipelines import CANONICALIZE, OPTIMISE
 from passes.propagate_relevance import PropagateRelevance
 from passes.runner import PassReport, run_passes
 from passes.stages import verify_canonical, verify_captured
+from relcompile.calibration.store import Calibration
 from relcompile.capture import Captured, capture, forward_parameters
 from relcompile.composites import Composite
 from relcompile.errors import InputSpecError
@@ -36,6 +37,7 @@ def compile(
     *,
     rule: str | Composite = "z+",
     bounds: Bounds | None = None,
+    calibration: Calibration | None = None,
     target: str | int | Target = "index",
     explain: Sequence[str] | None = None,
     output: int = 0,
@@ -52,6 +54,7 @@ def compile(
         rule: a name ("z+", "epsilon=0.25") or a composite.
         bounds: (low, high) of the input, numbers or one per channel, for the rules that need them; taken from
             `preprocessing` if that is given.
+        calibration: the patterns of this very model, for the rules that need them (see `relcompile.calibrate`).
         target: "index" (a runtime input), "argmax", "seed", or a class number.
         explain: names of the inputs that get relevance; all floating point inputs by default.
         output: position of the output that is explained.
@@ -64,18 +67,21 @@ def compile(
         The explainer; its batch size is free.
 
     Raises:
+        CalibrationError: the calibration belongs to a model with other weights.
         CaptureError: the model is not one static graph.
         CompositeError, TargetError, InputSpecError: a rule, a target or an input does not exist.
         passes.errors.UnsupportedOperatorError: lists every operator that has no rule.
     """
-    composite = named(rule, Given(bounds or bounds_of(preprocessing))) if isinstance(rule, str) else rule
+    digest = weights_digest(model)
+    if calibration is not None:
+        calibration.require(digest)
+    given = Given(bounds or bounds_of(preprocessing), calibration)
+    composite = named(rule, given) if isinstance(rule, str) else rule
     target = target if isinstance(target, Target) else Target.parse(target)
-    inputs = _named_inputs(model, example_inputs)
-    _tell(progress, "capture")
-    captured = capture(model, {name: _at_least_two(tensor) for name, tensor in inputs.items()})
+    inputs = named_inputs(model, example_inputs)
+    captured, reports = canonical_graph(model, inputs, progress)
     sources = _explained(captured, explain)
     module = captured.module
-    reports = run_passes(module, CANONICALIZE, keeps=verify_captured, ensures=verify_canonical, on_pass=progress)
     reports += _propagate(module, composite, target, sources, output, absorbed=absorbed, progress=progress)
     composite.check([node.meta["layer"] for node in module.graph.nodes if "layer" in node.meta])
     layers = _layers(module)
@@ -92,7 +98,7 @@ def compile(
         explained=captured.outputs[output],
         relevance=_relevance_names(sources),
         absorbed=absorbed,
-        weights_sha256=_digest(model),
+        weights_sha256=digest,
         class_names=None if class_names is None else tuple(class_names),
         preprocessing=preprocessing,
     )
@@ -136,7 +142,22 @@ def _propagate(
     return run_passes(module, passes, keeps=verify_canonical, on_pass=progress)
 
 
-def _named_inputs(model: torch.nn.Module, given: ExampleInputs) -> dict[str, torch.Tensor]:
+def canonical_graph(
+    model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], progress: Progress | None = None
+) -> tuple[Captured, list[PassReport]]:
+    """The model as it computes on `inputs`, in the operators that rules know."""
+    _tell(progress, "capture")
+    captured = capture(model, {name: _at_least_two(tensor) for name, tensor in inputs.items()})
+    module = captured.module
+    return captured, run_passes(module, CANONICALIZE, keeps=verify_captured, ensures=verify_canonical, on_pass=progress)
+
+
+def named_inputs(model: torch.nn.Module, given: ExampleInputs) -> dict[str, torch.Tensor]:
+    """Inputs by parameter name of `forward`.
+
+    Raises:
+        InputSpecError: there are too many of them, or one has no batch axis.
+    """
     if isinstance(given, Mapping):
         inputs = dict(given)
     else:
@@ -193,7 +214,7 @@ def _examples(inputs: Mapping[str, torch.Tensor], target: Target, output: torch.
     return examples
 
 
-def _digest(model: torch.nn.Module) -> str:
+def weights_digest(model: torch.nn.Module) -> str:
     """SHA-256 over the names, shapes and bytes of the model's state."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -60,14 +60,15 @@ def add_target(module: GraphModule, target: Target, output: Value, start: Start)
     emit = Emitter(module)
     given = _placeholder(module, target, output) if target.is_input else None
     if target.mode == "seed" and given is not None:
-        by_form = Message.of_multiplier if start == "cotangent" else Message.of_relevance
+        by_form = Message.of_multiplier if start in ("cotangent", "signal") else Message.of_relevance
         return lambda value: by_form(value, emit.value(given))
 
     form = Message.of_relevance if start == "one" else Message.of_multiplier
 
     def seed(value: Value) -> Message:
+        height = value if start == "signal" else value.ones()
         if classes is None:
-            return form(value, value.ones())
+            return form(value, height)
         shape = [1, classes] + [1] * (value.ndim - 2)
         positions = value.emit.constant("classes", torch.arange(classes).reshape(shape))
         if target.mode == "fixed":
@@ -79,7 +80,7 @@ def add_target(module: GraphModule, target: Target, output: Value, start: Start)
             else:
                 index = value.emit.call(aten.unsqueeze.default, index, 1)
             chosen = value.emit.call(aten.eq.Tensor, index, positions)
-        return form(value, value.ones().where(chosen, 0.0))
+        return form(value, height.where(chosen, 0.0))
 
     return seed
 
