@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from passes.errors import PassError, UnknownLayerError, UnsupportedOperatorError, UnsupportedRuleError
+    from relcompile.calibration.observer import calibrate
+    from relcompile.calibration.store import Calibration
     from relcompile.compiler import compile
     from relcompile.composites import Composite, Entry
     from relcompile.errors import RelcompileError
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from relcompile.targets import Target
 
 _HOME = {
+    "Calibration": "relcompile.calibration.store",
     "Composite": "relcompile.composites",
     "Entry": "relcompile.composites",
     "Explainer": "relcompile.explainer",
@@ -35,14 +38,17 @@ _HOME = {
     "UnknownLayerError": "passes.errors",
     "UnsupportedOperatorError": "passes.errors",
     "UnsupportedRuleError": "passes.errors",
+    "calibrate": "relcompile.calibration.observer",
     "compile": "relcompile.compiler",
     "load": "relcompile.runtime",
     "read_model": "relcompile.reading",
 }
 __all__ = [  # noqa: RUF022  (the same names as `_HOME`, spelt out for type checkers)
+    "calibrate",
     "compile",
     "load",
     "read_model",
+    "Calibration",
     "Composite",
     "Entry",
     "Explainer",

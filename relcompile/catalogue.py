@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from passes.operators.activation import DERIVATIVES
 from passes.operators.table import OPERATORS
+from relcompile.calibration.store import Calibration
 from relcompile.names import Given, named
 from relcompile.presets import PRESETS
 
+_GIVEN = Given(bounds=(-1.0, 1.0), calibration=Calibration({}, "", "relu", 0))  # any will do to read docstrings
 _SECTIONS = ("Equation", "Conserves", "Needs", "Source")
 
 
@@ -66,7 +68,7 @@ def operators_markdown() -> str:
 
 def _describe(name: str) -> Description:
     factory = PRESETS[name]
-    composite = named(name, Given(bounds=(-1.0, 1.0)))
+    composite = named(name, _GIVEN)
     text = inspect.getdoc(getattr(factory, "func", factory)) or ""
     own = _sections(text)
     main = next((entry.rule for entry in composite.entries), composite.fallback)

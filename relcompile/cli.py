@@ -1,4 +1,4 @@
-"""`relcompile MODEL [options]` compiles; `explain`, `inspect` and `rules` are sub-commands.
+"""`relcompile MODEL [options]` compiles; `calibrate`, `explain`, `inspect` and `rules` are sub-commands.
 
 Bad input ends in one message on stderr and exit code 2.
 """
@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from relcompile import views
+from relcompile.calibration.options import calibrate
 from relcompile.errors import InputSpecError, RelcompileError
 
 _COMPILE = "compile"
@@ -75,6 +76,9 @@ def compile_(
         list[str] | None, typer.Option("--layer", help="NAME-GLOB=RULE, as in 'features.0=flat'; may be repeated.")
     ] = None,
     bounds: Annotated[str | None, typer.Option(help="LOW,HIGH of the input, for rules that need them.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="What `relcompile calibrate` wrote, for rules that need it.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--output", "-o", help="An .onnx or .pt2 file. Default: MODEL.RULE.onnx")
     ] = None,
@@ -110,6 +114,7 @@ def compile_(
             rule=rule,
             layers=tuple(layer or ()),
             bounds=commands.bounds(bounds),
+            calibration=calibration,
             output=out or default_output(model, rule),
             inputs=tuple(inputs or ()),
             target=target,
@@ -124,6 +129,9 @@ def compile_(
             preprocessing=preprocessing,
         )
     )
+
+
+app.command("calibrate")(calibrate)
 
 
 @app.command("explain")

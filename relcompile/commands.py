@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from relcompile import views
+from relcompile.calibration.store import Calibration
 from relcompile.compiler import bounds_of
 from relcompile.compiler import compile as compile_model
 from relcompile.composites import Composite
@@ -36,6 +37,7 @@ class CompileRequest:
     rule: str
     layers: tuple[str, ...]
     bounds: Bounds | None
+    calibration: Path | None
     output: Path
     inputs: tuple[str, ...]
     target: str
@@ -58,7 +60,8 @@ def compile_file(request: CompileRequest) -> None:
     """
     if request.output.suffix.lower() not in (".onnx", ".pt2"):
         raise ExportError(f"{request.output}: the suffix must be .onnx or .pt2")
-    composite = _composite(request)
+    calibration = Calibration.load(request.calibration) if request.calibration else None
+    composite = _composite(request, calibration)
     # Opening the target first: an unwritable one is known before minutes of work.
     with views.progress("relcompile") as tell, atomic_path(request.output) as temporary:
         tell("read the model")
@@ -67,11 +70,12 @@ def compile_file(request: CompileRequest) -> None:
         if not request.inputs:
             views.note(f"input: {specs[0]} (assumed; --input changes it)")
         inputs = example_inputs(model, specs)
-        _try_forward(model, inputs, specs)
+        try_forward(model, inputs, specs)
         explainer = compile_model(
             model,
             inputs,
             rule=composite,
+            calibration=calibration,
             target=request.target,
             explain=request.explain,
             output=request.explained_output,
@@ -87,9 +91,9 @@ def compile_file(request: CompileRequest) -> None:
     _report(explainer, request.output, parity, timing)
 
 
-def _composite(request: CompileRequest) -> Composite:
+def _composite(request: CompileRequest, calibration: Calibration | None) -> Composite:
     """The rule of the command line, with the rules of single layers in front."""
-    given = Given(request.bounds or bounds_of(request.preprocessing))
+    given = Given(request.bounds or bounds_of(request.preprocessing), calibration)
     from_file = request.rule.endswith(".toml")
     base = read_composite(Path(request.rule), given) if from_file else named(request.rule, given)
     return base.with_entries(*(layer_entry(text, given) for text in request.layers))
@@ -151,8 +155,12 @@ def _class_names(path: Path | None) -> list[str] | None:
         raise InputSpecError(f"class names: {path} cannot be read: {error}") from error
 
 
-def _try_forward(model: torch.nn.Module, inputs: dict[str, torch.Tensor], specs: tuple[str, ...]) -> None:
-    """A wrong input shape is easier to understand from the model than from the capture of it."""
+def try_forward(model: torch.nn.Module, inputs: dict[str, torch.Tensor], specs: tuple[str, ...]) -> None:
+    """Run the model once: a wrong input shape is easier to understand from it than from the capture of it.
+
+    Raises:
+        InputSpecError: it does not run on inputs of this shape.
+    """
     try:
         with torch.no_grad():
             model(*inputs.values())

@@ -15,8 +15,9 @@ from passes.assign_rules import explained_output, nodes_named
 from passes.emitter import Emitter
 from passes.layers import keep, last_feature_map, layer_output, release
 from passes.pipelines import CANONICALIZE, OPTIMISE
-from passes.runner import run_passes
+from passes.runner import PassReport, run_passes
 from passes.stages import verify_canonical, verify_captured
+from relcompile.calibration.store import Calibration
 from relcompile.capture import Captured, capture, forward_parameters
 from relcompile.composites import Composite
 from relcompile.errors import InputSpecError
@@ -37,6 +38,7 @@ def compile(
     *,
     rule: str | Composite = "z+",
     bounds: Bounds | None = None,
+    calibration: Calibration | None = None,
     target: str | int | Target = "index",
     explain: Sequence[str] | None = None,
     output: int = 0,
@@ -54,6 +56,7 @@ def compile(
         rule: a name ("z+", "epsilon=0.25") or a composite.
         bounds: (low, high) of the input, numbers or one per channel, for the rules that need them; taken from
             `preprocessing` if that is given.
+        calibration: the patterns of this very model, for the rules that need them (see `relcompile.calibrate`).
         target: "index" (a runtime input), "argmax", "seed", or a class number.
         explain: names of the inputs that get relevance; all floating point inputs by default.
         output: position of the output that is explained.
@@ -68,21 +71,25 @@ def compile(
         The explainer; its batch size is free.
 
     Raises:
+        CalibrationError: the calibration belongs to a model with other weights.
         CaptureError: the model is not one static graph.
         CompositeError, TargetError, InputSpecError: a rule, a target or an input does not exist.
         passes.errors.UnsupportedOperatorError: lists every operator that has no rule.
         passes.errors.UnknownLayerError: lists the layers that `at` may name.
     """
-    composite = named(rule, Given(bounds or bounds_of(preprocessing))) if isinstance(rule, str) else rule
+    digest = weights_digest(model)
+    if calibration is not None:
+        calibration.require(digest)
+    given = Given(bounds or bounds_of(preprocessing), calibration)
+    composite = named(rule, given) if isinstance(rule, str) else rule
     target = target if isinstance(target, Target) else Target.parse(target)
-    inputs = _named_inputs(model, example_inputs)
-    _tell(progress, "capture")
-    captured = capture(model, {name: _at_least_two(tensor) for name, tensor in inputs.items()})
+    inputs = named_inputs(model, example_inputs)
+    captured = captured_graph(model, inputs, progress)
     sources = _explained(captured, explain)
     module, at_layer = captured.module, at is not None or composite.result == "activation-map"
     if at_layer:
         keep(module, _place(module, at, sources, output))
-    reports = run_passes(module, CANONICALIZE, keeps=verify_captured, ensures=verify_canonical, on_pass=progress)
+    reports = canonicalize(module, progress)
     place = release(module).name if at_layer else None
     question = Question(composite, target, tuple(inputs), sources, len(captured.outputs), output, place, absorbed)
     reports += run_passes(module, relevance_passes(module, question), keeps=verify_canonical, on_pass=progress)
@@ -102,7 +109,7 @@ def compile(
         explained=captured.outputs[output],
         relevance=("relevance",) if at_layer else _relevance_names(sources),
         absorbed=absorbed,
-        weights_sha256=_digest(model),
+        weights_sha256=digest,
         class_names=None if class_names is None else tuple(class_names),
         preprocessing=preprocessing,
         at=at,
@@ -130,7 +137,25 @@ def _place(module: GraphModule, at: str | None, sources: tuple[str, ...], output
     return last_feature_map(module, *ends) if at is None else layer_output(module, at, *ends)
 
 
-def _named_inputs(model: torch.nn.Module, given: ExampleInputs) -> dict[str, torch.Tensor]:
+def captured_graph(
+    model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], progress: Progress | None = None
+) -> Captured:
+    """The model as it computes on `inputs`."""
+    _tell(progress, "capture")
+    return capture(model, {name: _at_least_two(tensor) for name, tensor in inputs.items()})
+
+
+def canonicalize(module: GraphModule, progress: Progress | None = None) -> list[PassReport]:
+    """Captured graph -> the operators that rules know, in place."""
+    return run_passes(module, CANONICALIZE, keeps=verify_captured, ensures=verify_canonical, on_pass=progress)
+
+
+def named_inputs(model: torch.nn.Module, given: ExampleInputs) -> dict[str, torch.Tensor]:
+    """Inputs by parameter name of `forward`.
+
+    Raises:
+        InputSpecError: there are too many of them, or one has no batch axis.
+    """
     if isinstance(given, Mapping):
         inputs = dict(given)
     else:
@@ -201,7 +226,7 @@ def _examples(
     return examples
 
 
-def _digest(model: torch.nn.Module) -> str:
+def weights_digest(model: torch.nn.Module) -> str:
     """SHA-256 over the names, shapes and bytes of the model's state."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -14,7 +14,7 @@ from relcompile.errors import CompositeError
 from relcompile.rules.adjoint import Adjoint
 from relcompile.rules.sampling import Sampling
 
-Start: TypeAlias = Literal["score", "one", "cotangent"]
+Start: TypeAlias = Literal["score", "one", "cotangent", "signal"]
 Result: TypeAlias = Literal["relevance", "multiplier", "contrast", "activation-map"]
 
 
@@ -62,7 +62,8 @@ class Composite:
         name: as printed and as stored in the explainer.
         entries: first match wins; an operator without a match gets the exact adjoint.
         start: "score": the target's score is distributed; "one": relevance 1 at the target; "cotangent": multiplier 1
-            at the target, and the target mode "seed" is read as a multiplier, not as relevance.
+            at the target, and the target mode "seed" is read as a multiplier, not as relevance; "signal": the same
+            with the target's score in place of 1.
         result: "relevance" returns x ⊙ m, "multiplier" returns m (a gradient), "contrast" what speaks for the target
             more than for the other classes, "activation-map" Grad-CAM's map of a layer.
         sampling: copies of the input that are explained in its place, and averaged over.

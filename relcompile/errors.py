@@ -35,3 +35,7 @@ class RuntimeUnavailableError(RelcompileError):
 
 class ExplainerFileError(RelcompileError):
     """A file is not an explainer that relcompile wrote."""
+
+
+class CalibrationError(RelcompileError):
+    """Calibration data or a calibration file cannot be read, or belongs to another model."""

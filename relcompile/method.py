@@ -91,9 +91,12 @@ def _check(question: Question, module: GraphModule, explained: Value) -> None:
 def _seed(question: Question, choose: Callable[[Value], Value], output: Value) -> tuple[Message, ...]:
     """The messages that start at the output, one a walk."""
     start, rows = question.composite.start, question.rows
-    is_relevance = start == "one" or (question.target.mode == "seed" and start != "cotangent")
+    seeded = question.target.mode == "seed"
+    is_relevance = start == "one" or (seeded and start == "score")
     form = Message.of_relevance if is_relevance else Message.of_multiplier
     chosen = choose(rows.samples(output))
+    if start == "signal" and not seeded:
+        chosen = chosen * rows.samples(output)
     both = (chosen, chosen.ones() - chosen) if question.composite.result == "contrast" else (chosen,)
     return tuple(form(output, rows.repeated(part)) for part in both)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from passes.messages import AnyRule
+from relcompile.calibration.store import Calibration
 from relcompile.composites import Composite, Entry
 from relcompile.errors import CompositeError
 from relcompile.presets import PRESETS, RULES, Bounds, alpha_beta
@@ -27,9 +28,11 @@ class Given:
 
     Attributes:
         bounds: (low, high) of the input.
+        calibration: what was learnt from data.
     """
 
     bounds: Bounds | None = None
+    calibration: Calibration | None = None
 
 
 NOTHING: Final = Given()

@@ -8,13 +8,16 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from passes.messages import AnyRule
+from relcompile.calibration.store import HOW_TO, Calibration
 from relcompile.composites import Composite, Entry
 from relcompile.errors import CompositeError
 from relcompile.rules.adjoint import Adjoint
 from relcompile.rules.affine import AlphaBeta, Contrastive, Epsilon, Gamma
 from relcompile.rules.guided import BetaSmooth, Deconvnet, Guided, RectGrad
 from relcompile.rules.input_layer import Bound, Flat, WSquared, ZBox
+from relcompile.rules.pattern import PatternAttribution, PatternNet, Patterns, RelevanceGradient
 from relcompile.rules.pointwise import PassThrough, SignalTakesAll
+from relcompile.rules.residual import SplitByShare
 from relcompile.rules.sampling import GaussianNoise, StraightPath, as_count
 
 Bounds: TypeAlias = tuple[Bound, Bound]
@@ -210,6 +213,40 @@ def montavon(bounds: Bounds | None = None) -> Composite:
     return Composite("montavon", (*entries, *_PASS))
 
 
+def pattern_net(calibration: Calibration | None = None, *, normalise: bool = False) -> Composite:
+    """PatternNet: the signal that the network saw, by a gradient with patterns in place of weights."""
+    rule = PatternNet(_patterns(calibration), normalise)
+    return Composite("patternnet", (Entry(rule, kind="affine"),), start="signal", result="multiplier")
+
+
+def pattern_attribution(calibration: Calibration | None = None, *, normalise: bool = False) -> Composite:
+    """PatternAttribution: what the signal in the input contributes to the score.
+
+    Residual connections, which the paper does not have, share in equal parts.
+    """
+    entries = (
+        Entry(PatternAttribution(_patterns(calibration), normalise), kind="affine"),
+        Entry(RelevanceGradient(), kind="activation"),
+        Entry(RelevanceGradient(), kind="pool"),
+        Entry(SplitByShare("uniform"), kind="sum"),
+    )
+    return Composite("patternattribution", (*entries, *_PASS_WITHOUT_BIAS))
+
+
+def pattern_rule(calibration: Calibration | None = None) -> PatternAttribution:
+    """PatternAttribution for one layer."""
+    return PatternAttribution(_patterns(calibration))
+
+
+def _patterns(calibration: Calibration | None) -> Patterns:
+    if calibration is None:
+        raise CompositeError(
+            f"pattern rules need patterns of this model: make them with `{HOW_TO}`, then give them with "
+            "--calibration patterns.safetensors (calibration=Calibration.load(...) in Python)"
+        )
+    return calibration.patterns
+
+
 def z_plus_rule(epsilon: float = 1e-9) -> AlphaBeta:
     """z⁺ without a bias."""
     return AlphaBeta(1, 0, epsilon=epsilon)
@@ -263,6 +300,8 @@ PRESETS: Mapping[str, Callable[..., Composite]] = {
     "deconvnet": deconvnet,
     "rectgrad": rectgrad,
     "beta-smooth": beta_smooth,
+    "patternnet": pattern_net,
+    "patternattribution": pattern_attribution,
     "lrp-cmp-a1b0": partial(lrp_cmp, 1, 0),
     "lrp-cmp-a2b1": partial(lrp_cmp, 2, 1),
     "montavon": montavon,
@@ -285,6 +324,7 @@ RULES: Mapping[str, Callable[..., AnyRule]] = {
     "flat": Flat,
     "zb": box_rule,
     "pass": PassThrough,
+    "patternattribution": pattern_rule,
     "guided": Guided,
     "deconvnet": Deconvnet,
     "rectgrad": RectGrad,

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from relcompile.metadata import LayerRecord, Metadata
@@ -39,6 +47,15 @@ def progress(what: str) -> Generator[Callable[[str], None]]:
     with Progress(*columns, console=_err, transient=True) as bar:
         task = bar.add_task(what)
         yield lambda step: bar.update(task, description=f"{what}: {step}")
+
+
+@contextmanager
+def progress_bar(what: str, total: int, done: int = 0) -> Generator[Callable[[int], None]]:
+    """A bar with the time that is left; yields what is told how many of `total` are done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_err, transient=True) as bar:
+        task = bar.add_task(what, total=total, completed=done)
+        yield lambda count: bar.update(task, completed=count)
 
 
 def facts(title: str, rows: Mapping[str, str]) -> None:

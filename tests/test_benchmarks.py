@@ -40,6 +40,25 @@ def test_speed_compares_with_the_forward_pass(
     assert "epsilon=0.25" in capsys.readouterr().out
 
 
+def test_all_rules_measures_every_rule_and_names_what_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks import all_rules
+
+    monkeypatch.setattr(all_rules.models, "get_model", lambda _name: tiny())
+    file = tmp_path / "rows.json"
+    rules = ["z+", "zb", "patternattribution", "z++"]
+    options = ["--networks", "tiny", "--size", "12", "--rounds", "2", "--json", str(file)]
+    rows = all_rules.main([*options, "--rules", *rules])
+    assert [row.rule for row in rows] == rules
+    assert all(row.ratio > 0 and row.nodes > 0 and 0 < row.parity < 1e-3 and not row.failure for row in rows[:-1])
+    assert "nearest: z+" in rows[-1].failure
+    assert [row["rule"] for row in json.loads(file.read_text(encoding="utf-8"))] == rules
+    printed = capsys.readouterr().out
+    assert "patternattribution" in printed
+    assert "nearest" in printed
+
+
 def test_rival_computes_the_same_relevance() -> None:
     from benchmarks import rival
 

@@ -238,6 +238,17 @@ def test_small_constants_are_folded_and_large_ones_are_not() -> None:
     assert torch.equal(graph(x)[0], expected)
 
 
+def test_a_large_constant_takes_the_place_of_what_only_it_reads() -> None:
+    weight, pattern = (torch.randn(70, 70, dtype=torch.float64) for _ in range(2))
+    graph, x = graph_of(lambda x: x @ weight + (x @ (weight * pattern)), 70)
+    expected = graph(x)[0]
+    before = sum(buffer.numel() for buffer in graph.buffers())
+    assert apply(graph, FoldConstants()) == 1
+    assert not calls(graph, aten.mul.Tensor)
+    assert sum(buffer.numel() for buffer in graph.buffers()) == before
+    assert torch.equal(graph(x)[0], expected)
+
+
 def test_dead_code_goes() -> None:
     graph, _ = graph_of(lambda x: x * 2, 4)
     with graph.graph.inserting_before(graph.graph.output_node()):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 from torch.fx import Node
 
 from passes.emitter import Emitter, Value
+from passes.graph import layer_name
 from passes.nodes import argument
 
 Adjoints: TypeAlias = tuple[Value | None, ...]
@@ -36,6 +37,11 @@ class Call:
     def output(self) -> Value:
         """The value `y`."""
         return self.emit.value(self.node)
+
+    @property
+    def layer(self) -> str:
+        """The user's name of the layer that the operator belongs to."""
+        return layer_name(self.node)
 
     def operand(self, position: int) -> Value:
         """The operand at `position`."""
