@@ -211,7 +211,8 @@ def evaluate_shape(node: Node) -> Any:
     """Result of a `call_function` node on the fake tensors of its arguments."""
     args, kwargs = map_nodes((node.args, node.kwargs), lambda n: n.meta["val"])
     # Without the Python dispatcher some operators run C++ code that turns the symbolic batch into a number.
-    with _fake_mode_of_values((args, kwargs)), enable_python_dispatcher(), torch.no_grad():
+    placeholders = [n.meta["val"] for n in node.graph.find_nodes(op="placeholder")]
+    with _fake_mode_of_values((args, kwargs, placeholders)), enable_python_dispatcher(), torch.no_grad():
         return run_node(node, args, kwargs)
 
 
