@@ -24,6 +24,7 @@ from relcompile.metadata import Preprocessing
 from relcompile.names import Given, layer_entry, named, read_composite
 from relcompile.presets import Bounds
 from relcompile.reading import read_model
+from relcompile.references import Reference
 
 _TIMINGS = 5
 
@@ -39,6 +40,7 @@ class CompileRequest:
     output: Path
     inputs: tuple[str, ...]
     target: str
+    reference: Reference | None
     arch: str | None
     allow: tuple[str, ...]
     trust: bool
@@ -72,6 +74,7 @@ def compile_file(request: CompileRequest) -> None:
             inputs,
             rule=composite,
             target=request.target,
+            reference=request.reference,
             explain=request.explain,
             output=request.explained_output,
             absorbed=request.absorbed,

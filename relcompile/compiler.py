@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
+from passes.add_contributions import AddContributions
+from passes.add_reference import REFERENCE_INPUT, AddReference
 from passes.assign_rules import AssignRules, explained_output
 from passes.emitter import Emitter
 from passes.messages import Message
 from passes.pipelines import CANONICALIZE, OPTIMISE
 from passes.propagate_relevance import PropagateRelevance
-from passes.runner import PassReport, run_passes
+from passes.runner import Pass, PassReport, run_passes
 from passes.stages import verify_canonical, verify_captured
 from relcompile.capture import Captured, capture, forward_parameters
 from relcompile.composites import Composite
@@ -24,6 +26,13 @@ from relcompile.explainer import Explainer
 from relcompile.metadata import InputRecord, LayerRecord, Metadata, Preprocessing, TargetRecord
 from relcompile.names import Given, named
 from relcompile.presets import Bounds
+from relcompile.references import (
+    Reference,
+    chosen_reference,
+    describe_reference,
+    example_reference,
+    reference_tensors,
+)
 from relcompile.targets import Target, add_target
 
 ExampleInputs = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
@@ -37,6 +46,7 @@ def compile(
     rule: str | Composite = "z+",
     bounds: Bounds | None = None,
     target: str | int | Target = "index",
+    reference: Reference | None = None,
     explain: Sequence[str] | None = None,
     output: int = 0,
     absorbed: bool = False,
@@ -53,6 +63,8 @@ def compile(
         bounds: (low, high) of the input, numbers or one per channel, for the rules that need them; taken from
             `preprocessing` if that is given.
         target: "index" (a runtime input), "argmax", "seed", or a class number.
+        reference: the input that differences are taken from, for the deeplift rules: one number, one per channel, a
+            tensor of one sample, or "input" (a runtime input `reference`); 0 by default.
         explain: names of the inputs that get relevance; all floating point inputs by default.
         output: position of the output that is explained.
         absorbed: also compute what biases and stabilisers absorb, (N, operators).
@@ -70,13 +82,15 @@ def compile(
     """
     composite = named(rule, Given(bounds or bounds_of(preprocessing))) if isinstance(rule, str) else rule
     target = target if isinstance(target, Target) else Target.parse(target)
+    reference = chosen_reference(composite, reference)
     inputs = _named_inputs(model, example_inputs)
     _tell(progress, "capture")
     captured = capture(model, {name: _at_least_two(tensor) for name, tensor in inputs.items()})
     sources = _explained(captured, explain)
     module = captured.module
     reports = run_passes(module, CANONICALIZE, keeps=verify_captured, ensures=verify_canonical, on_pass=progress)
-    reports += _propagate(module, composite, target, sources, output, absorbed=absorbed, progress=progress)
+    references = None if reference is None else reference_tensors(reference, inputs, sources)
+    reports += _propagate(module, composite, target, sources, references, output, absorbed=absorbed, progress=progress)
     composite.check([node.meta["layer"] for node in module.graph.nodes if "layer" in node.meta])
     layers = _layers(module)
     reports += run_passes(module, OPTIMISE, keeps=verify_canonical, on_pass=progress)
@@ -95,8 +109,12 @@ def compile(
         weights_sha256=_digest(model),
         class_names=None if class_names is None else tuple(class_names),
         preprocessing=preprocessing,
+        reference=describe_reference(reference),
     )
-    return Explainer(module, metadata, _examples(inputs, target, explained.fake), reports)
+    examples = _examples(inputs, target, explained.fake)
+    if isinstance(reference, str):
+        examples[REFERENCE_INPUT] = example_reference(inputs[sources[0]])
+    return Explainer(module, metadata, examples, reports)
 
 
 def _relevance_names(sources: tuple[str, ...]) -> tuple[str, ...]:
@@ -117,6 +135,7 @@ def _propagate(
     composite: Composite,
     target: Target,
     sources: tuple[str, ...],
+    references: Mapping[str, torch.Tensor | None] | None,
     output: int,
     *,
     absorbed: bool,
@@ -129,10 +148,11 @@ def _propagate(
     def read_out(message: Message):
         return message.multiplier if composite.result == "multiplier" else message.relevance
 
-    passes = (
-        AssignRules(composite.choose, sources, output),
-        PropagateRelevance(sources, output, seed, read_out, absorbed),
-    )
+    assign = AssignRules(composite.choose, sources, output)
+    propagate = PropagateRelevance(sources, output, seed, read_out, absorbed)
+    passes: tuple[Pass, ...] = (assign, propagate)
+    if references is not None:
+        passes = (AddReference(references, output), assign, AddContributions(sources, output), propagate)
     return run_passes(module, passes, keeps=verify_canonical, on_pass=progress)
 
 

@@ -63,6 +63,8 @@ class Composite:
         start: "score": the target's score is distributed; "one": relevance 1 at the target; "cotangent": multiplier 1
             at the target, and the target mode "seed" is read as a multiplier, not as relevance.
         result: "relevance" returns x ⊙ m, "multiplier" returns m (a gradient).
+        reference: value of the input that differences are taken from, unless the user gives another; None: the
+            method takes no differences.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Composite:
     start: Start = "score"
     result: Result = "relevance"
     fallback: AnyRule = field(default_factory=Adjoint)
+    reference: float | None = None
 
     def choose(self, layer: Layer) -> AnyRule:
         """The rule for one operator."""

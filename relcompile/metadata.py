@@ -14,6 +14,7 @@ from relcompile.errors import ExplainerFileError
 
 METADATA_KEY = "relcompile"  # of the JSON text in the ONNX file's metadata_props
 FORMAT = 1  # the format version that this relcompile writes, and the only one it reads
+REFERENCE_INPUT = "reference"  # the input that differences are taken from, if the file takes one
 ABSORBED_OUTPUT = "absorbed"  # the output with the relevance that each layer absorbed, if the file has one
 
 TargetMode = Literal["index", "argmax", "fixed", "seed"]
@@ -133,6 +134,8 @@ class Metadata:
         weights_sha256: Checksum of the weights, in hexadecimal.
         class_names: One name a class, or None.
         preprocessing: How a photograph becomes the input, or None.
+        reference: What differences are taken from: "0", "0.1,0.2,0.3", "tensor", "input" (a runtime input
+            `reference` in the shape of the explained input), or None.
         format: Version of this contract.
 
     Raises:
@@ -152,6 +155,7 @@ class Metadata:
     weights_sha256: str
     class_names: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
+    reference: str | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relcompile.errors import ExplainerFileError, InputSpecError, RuntimeUnavailableError, TargetError
-from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY, InputRecord, Metadata, TargetRecord
+from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY, REFERENCE_INPUT, InputRecord, Metadata, TargetRecord
 
 Array = NDArray[Any]
 Device = Literal["auto", "cpu", "cuda"]
@@ -62,13 +62,16 @@ class ProductionExplainer:
     metadata: Metadata
     _session: Any = field(repr=False)
     _target: InputRecord | None = field(repr=False)
+    _reference: InputRecord | None = field(repr=False, default=None)
 
     @property
     def providers(self) -> tuple[str, ...]:
         """The execution providers that ONNX Runtime really uses, the preferred one first."""
         return tuple(self._session.get_providers())
 
-    def explain(self, *inputs: Array, target: int | Sequence[int] | Array | None = None) -> Explanation:
+    def explain(
+        self, *inputs: Array, target: int | Sequence[int] | Array | None = None, reference: Array | None = None
+    ) -> Explanation:
         """Predict and explain one batch.
 
         Arrays may have a narrower dtype of the same kind than the file asks for (float16 for float32);
@@ -78,9 +81,12 @@ class ProductionExplainer:
             inputs: The model's inputs in the order of `metadata.inputs`.
             target: Only for files compiled to take one. Mode "index": the class to explain, one for all or
                 one for each row, 0..classes-1. Mode "seed": relevance of the output, in its shape.
+            reference: Only for files compiled to take one: what differences are taken from, in the shape of the
+                explained input.
 
         Raises:
-            InputSpecError: The number, shape or dtype of the inputs does not fit, or the batch is empty.
+            InputSpecError: The number, shape or dtype of the inputs or of the reference does not fit, or the batch
+                is empty.
             TargetError: The target is missing, not wanted, out of range or of the wrong shape or dtype.
             RuntimeUnavailableError: ONNX Runtime failed while it ran, for want of memory for example.
         """
@@ -89,6 +95,7 @@ class ProductionExplainer:
         checked = _check_target(metadata.target, self._target, target, batch)
         if self._target is not None and checked is not None:
             feeds[self._target.name] = checked
+        feeds |= _check_reference(self._reference, reference, batch)
         found = self.run(feeds)
         output = found[metadata.explained]
         if metadata.target.mode == "argmax" and output.ndim == 2:
@@ -145,7 +152,7 @@ def load(
         raise ExplainerFileError(f"{path} is an ONNX file, but not an explainer: relcompile did not write it")
     try:
         metadata = Metadata.from_json(text)
-        return ProductionExplainer(metadata, session, _match_session(metadata, session))
+        return ProductionExplainer(metadata, session, *_match_session(metadata, session))
     except ExplainerFileError as error:
         raise ExplainerFileError(f"{path}: {error}") from error
 
@@ -209,22 +216,29 @@ def _preload_cuda(runtime: Any) -> str:
     return "; ".join(printed.getvalue().splitlines())
 
 
-def _match_session(metadata: Metadata, session: Any) -> InputRecord | None:
-    """The target input, if there is one, after a check that graph and metadata fit each other."""
+def _match_session(metadata: Metadata, session: Any) -> tuple[InputRecord | None, InputRecord | None]:
+    """The inputs for the target and the reference, if there are any, after a check that graph and metadata agree."""
     values = {value.name: value for value in session.get_inputs()}
     promised = [record.name for record in metadata.inputs]
     known = {*values, *(value.name for value in session.get_outputs())}
     missing = [name for name in (*promised, *metadata.output_names) if name not in known]
     extra = [name for name in values if name not in promised]
-    mode = metadata.target.mode
-    if missing or len(extra) != (mode in ("index", "seed")):
+    mode, takes_reference = metadata.target.mode, metadata.reference == "input"
+    expected = (mode in ("index", "seed")) + takes_reference
+    if missing or len(extra) != expected or (takes_reference and REFERENCE_INPUT not in extra):
         raise ExplainerFileError(
             f"graph and metadata disagree: the graph lacks {missing} and has the inputs {extra} beyond the "
-            f'model\'s own, for target mode "{mode}"'
+            f'model\'s own, for target mode "{mode}" and the reference {metadata.reference}'
         )
-    if not extra:
-        return None
-    value = values[extra[0]]
+    of_target = [values[name] for name in extra if not takes_reference or name != REFERENCE_INPUT]
+    return (
+        _record(of_target[0], mode) if of_target else None,
+        _record(values[REFERENCE_INPUT], "reference") if takes_reference else None,
+    )
+
+
+def _record(value: Any, mode: str) -> InputRecord:
+    """What the graph says about an input that is not the model's own."""
     if mode == "index":
         return InputRecord(value.name, ("batch",), "int64")
     dtype = {"tensor(float16)": "float16", "tensor(double)": "float64"}.get(value.type, "float32")
@@ -271,6 +285,17 @@ def _check_target(record: TargetRecord, entry: InputRecord | None, target: objec
         if not 0 <= value < limit:
             raise TargetError(f"target {value} does not exist: classes run from 0 to {limit - 1}")
     return np.full(batch, classes, np.int64)
+
+
+def _check_reference(entry: InputRecord | None, reference: Array | None, batch: int) -> dict[str, Array]:
+    """The reference by its name, if the graph takes one."""
+    if (entry is None) != (reference is None):
+        raise InputSpecError(
+            "reference=... was given, but the file takes none: its reference is fixed"
+            if entry is None
+            else f"this file needs reference=..., {entry.dtype} {list(entry.shape)}: what differences are taken from"
+        )
+    return {} if entry is None else {entry.name: _fit(entry, reference, {"batch": batch})}
 
 
 def _fit(record: InputRecord, array: object, sizes: dict[str, int]) -> Array:

@@ -88,6 +88,8 @@ def metadata(data: Metadata) -> None:
         "weights sha256": data.weights_sha256,
         "written by": f"relcompile {data.relcompile}, torch {data.torch}",
     }
+    if data.reference is not None:
+        rows["reference"] = data.reference
     if data.preprocessing is not None:
         rows["preprocessing"] = ", ".join(f"{k}={v}" for k, v in vars(data.preprocessing).items() if v is not None)
     facts("explainer", rows)
