@@ -134,7 +134,7 @@ def stabilise(value: Value, epsilon: float) -> Value:
 
 def without_zeros(value: Value) -> Value:
     """The value, with 1 in place of 0: a divisor for numerators that do not matter there."""
-    return value.ones().where(value.equals(0.0), value)
+    return value.where(value.differs(0.0), 1.0)
 
 
 def _total(values: Sequence[Value]) -> Value:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+import torch
+
 from passes.emitter import Value, aten
-from passes.messages import Message, Messages
+from passes.messages import Message, Messages, stabilise
 from passes.operators.activation import ActivationCall
 from passes.operators.call import Call
 from passes.reference import Split, at_reference, contributions, difference, reference
@@ -49,9 +51,9 @@ class Rescale:
 
     def _slope(self, call: ActivationCall) -> Value:
         base, delta = at_reference(call), difference(call.x)
-        near = _magnitude(delta) < self.near
-        chord = difference(call.output) / delta.ones().where(near, delta)
-        return base.derivative(base.x.ones()).where(near, chord)
+        far = _magnitude(delta) >= self.near
+        chord = difference(call.output) / delta.where(far, 1.0)
+        return chord.where(far, base.derivative(base.x.ones()))
 
 
 @final
@@ -63,17 +65,18 @@ class RevealCancel:
         m_z⁺ = m_y⁺ Δy⁺ / Δz⁺, m_z⁻ = m_y⁻ Δy⁻ / Δz⁻.
     Args:
         near: > 0: a part Δz^± smaller than near / 2 in magnitude is moved away from 0 by near, so that it can be
-            divided by.
+            divided by. By default 1e-7 in float64, and 1e-4 in float32, where 1e-7 is lost in rounding.
     Shapes: all like z.
     Conserves: exactly, up to `near`: Σ R = f(x) - f(x0).
     Source: Shrikumar et al. 2017, section 3.5.2; deeplift 0.6, layers/activations.py.
     """
 
-    near: float = 1e-7
+    near: float | None = None
     applies_to: ClassVar[tuple[type[Call], ...]] = (ActivationCall,)
 
     def __post_init__(self) -> None:
-        require_positive("near", self.near)
+        if self.near is not None:
+            require_positive("near", self.near)
 
     def propagate(self, call: ActivationCall, arriving: Message, /) -> Messages:
         m, before, after = arriving.split, self._before(call), self.contribute(call)
@@ -92,11 +95,12 @@ class RevealCancel:
     def _before(self, call: ActivationCall) -> Split:
         """Δz⁺ and Δz⁻, moved away from 0."""
         parts = contributions(call.x)
-        return Split(self._moved(parts.plus), self._moved(parts.minus))
+        near = self.near or (1e-7 if call.x.fake.dtype == torch.float64 else 1e-4)
+        return Split(_moved(parts.plus, near), _moved(parts.minus, near))
 
-    def _moved(self, part: Value) -> Value:
-        away = (part + self.near).where(part >= 0, part - self.near)
-        return away.where(_magnitude(part) < self.near / 2, part)
+
+def _moved(part: Value, near: float) -> Value:
+    return stabilise(part, near).where(_magnitude(part) < near / 2, part)
 
 
 def _magnitude(value: Value) -> Value:
