@@ -127,6 +127,10 @@ class Value:
         target = aten.eq.Tensor if isinstance(other, Value) else aten.eq.Scalar
         return self.emit.call(target, self, other)
 
+    def differs(self, other: Scalar) -> Value:
+        """1 where the value is not `other` (bool)."""
+        return self.emit.call(aten.ne.Scalar, self, other)
+
     @property
     def positive(self) -> Value:
         """max(self, 0)."""

@@ -1,27 +1,30 @@
 """What travels backwards, and the protocol of a rule.
 
 For a forward value `v` the relevance half carries a *message*: a multiplier `m` with `R = v ⊙ m`, or the relevance
-`R` itself where no multiplier can hold it (a rule that gives relevance to v = 0, or a pole). Either form is written
-only when somebody asks for it.
+`R` itself where no multiplier can hold it (a rule that gives relevance to v = 0, or a pole), or two multipliers where
+the positive and the negative part of a difference have one each. A form is written only when somebody asks for it.
+In a graph with a reference `v0` the multiplier belongs to the difference: `R = (v - v0) ⊙ m`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from passes.emitter import Value
 from passes.operators.call import Call
+from passes.reference import Split, contributions, difference
 
 
 class Message:
-    """Relevance arriving at the forward value `at`, as a multiplier, as relevance, or as both.
+    """Relevance arriving at the forward value `at`, in one or more forms.
 
     Args:
         at: the forward value v.
-        multiplier: writes m with R = v ⊙ m; None if there is no such m.
-        relevance: writes R; None if it is to be computed as v ⊙ m.
+        multiplier: writes m with R = Δv ⊙ m, Δv = v - v0, or v without a reference; None if there is no such m.
+        relevance: writes R; None if it is to be computed from another form.
+        split: writes m⁺ and m⁻ with R = Δv⁺ ⊙ m⁺ + Δv⁻ ⊙ m⁻; None if they are equal, or there are none.
     """
 
     def __init__(
@@ -29,17 +32,24 @@ class Message:
         at: Value,
         multiplier: Callable[[], Value] | None = None,
         relevance: Callable[[], Value] | None = None,
+        split: Callable[[], Split] | None = None,
     ) -> None:
-        if multiplier is None and relevance is None:
+        if multiplier is None and relevance is None and split is None:
             raise ValueError("a message needs a multiplier or a relevance")
         self.at = at
         self._multiplier = multiplier
         self._relevance = relevance
+        self._split = split
 
     @classmethod
     def of_multiplier(cls, at: Value, multiplier: Value) -> Message:
         """R = at ⊙ multiplier."""
         return cls(at, multiplier=lambda: multiplier)
+
+    @classmethod
+    def of_split(cls, at: Value, multipliers: Split) -> Message:
+        """R = Δat⁺ ⊙ m⁺ + Δat⁻ ⊙ m⁻."""
+        return cls(at, split=lambda: multipliers)
 
     @classmethod
     def of_relevance(cls, at: Value, relevance: Value) -> Message:
@@ -51,19 +61,32 @@ class Message:
         """True if the multiplier form is exact."""
         return self._multiplier is not None
 
+    @property
+    def has_split(self) -> bool:
+        """True if two multipliers, perhaps equal ones, are exact."""
+        return self._multiplier is not None or self._split is not None
+
     @cached_property
     def multiplier(self) -> Value:
-        """The multiplier m with R = v ⊙ m. From a relevance it is R / v; relevance at v = 0 is then lost."""
+        """The multiplier m with R = Δv ⊙ m. From a relevance it is R / Δv; relevance at Δv = 0 is then lost."""
         if self._multiplier is not None:
             return self._multiplier()
-        return self.relevance / without_zeros(self.at)
+        return self.relevance / without_zeros(difference(self.at))
+
+    @cached_property
+    def split(self) -> Split:
+        """The multipliers of Δv⁺ and Δv⁻."""
+        return self._split() if self._split is not None else Split(self.multiplier, self.multiplier)
 
     @cached_property
     def relevance(self) -> Value:
         """R, in the units of the explained output."""
         if self._relevance is not None:
             return self._relevance()
-        return self.at * self.multiplier
+        if self._split is not None:
+            parts, m = contributions(self.at), self._split()
+            return parts.plus * m.plus + parts.minus * m.minus
+        return difference(self.at) * self.multiplier
 
 
 Messages: TypeAlias = tuple[Message | None, ...]
@@ -83,13 +106,24 @@ class Rule(Protocol[CallT_contra]):
 AnyRule: TypeAlias = Rule[Any]
 
 
+@runtime_checkable
+class DifferenceRule(Protocol):
+    """A rule of differences from a reference: it also says how the difference of its output splits."""
+
+    def contribute(self, call: Any, /) -> Split:
+        """Δy⁺ and Δy⁻ of the output of `call`, from the differences of its operands or from how these split."""
+        ...
+
+
 def accumulate(messages: Sequence[Message]) -> Message:
-    """Messages from several uses of one value add up, in the multiplier form if all of them have it."""
+    """Messages from several uses of one value add up, in the tightest form that all of them have."""
     first, *rest = messages
     if not rest:
         return first
     if all(message.has_multiplier for message in messages):
         return Message(first.at, multiplier=lambda: _total([message.multiplier for message in messages]))
+    if all(message.has_split for message in messages):
+        return Message(first.at, split=lambda: _total_split([message.split for message in messages]))
     return Message(first.at, relevance=lambda: _total([message.relevance for message in messages]))
 
 
@@ -100,7 +134,7 @@ def stabilise(value: Value, epsilon: float) -> Value:
 
 def without_zeros(value: Value) -> Value:
     """The value, with 1 in place of 0: a divisor for numerators that do not matter there."""
-    return value.ones().where(value.equals(0.0), value)
+    return value.where(value.differs(0.0), 1.0)
 
 
 def _total(values: Sequence[Value]) -> Value:
@@ -108,3 +142,7 @@ def _total(values: Sequence[Value]) -> Value:
     for value in rest:
         total = total + value
     return total
+
+
+def _total_split(splits: Sequence[Split]) -> Split:
+    return Split(_total([split.plus for split in splits]), _total([split.minus for split in splits]))

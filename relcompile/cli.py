@@ -88,6 +88,9 @@ def compile_(
     target: Annotated[
         str, typer.Option("--target", "-t", help="index (a runtime input), argmax, seed, or a class number.")
     ] = "index",
+    reference: Annotated[
+        str | None, typer.Option(help="For deeplift: a number, A,B,C, a .npy file, or input (a runtime input).")
+    ] = None,
     arch: Annotated[str | None, typer.Option(help="module:callable that builds the model of a state dict.")] = None,
     allow: Annotated[list[str] | None, typer.Option(help="Trust the module classes of this package.")] = None,
     trust_model_file: Annotated[bool, typer.Option(help="Load the file even if that can run code.")] = False,
@@ -106,6 +109,7 @@ def compile_(
 ) -> None:
     """Compile a trained model and a rule into one explainer file."""
     from relcompile import commands
+    from relcompile.references import parse_reference
 
     preprocessing = commands.preprocessing(resize, crop, mean, std, interpolation, channels, scale)
     commands.compile_file(
@@ -118,6 +122,7 @@ def compile_(
             output=out or default_output(model, rule),
             inputs=tuple(inputs or ()),
             target=target,
+            reference=None if reference is None else parse_reference(reference),
             arch=arch,
             allow=tuple(allow or ()),
             trust=trust_model_file,

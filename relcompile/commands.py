@@ -25,6 +25,7 @@ from relcompile.metadata import Preprocessing
 from relcompile.names import Given, layer_entry, named, read_composite
 from relcompile.presets import Bounds
 from relcompile.reading import read_model
+from relcompile.references import Reference
 
 _TIMINGS = 5
 
@@ -41,6 +42,7 @@ class CompileRequest:
     output: Path
     inputs: tuple[str, ...]
     target: str
+    reference: Reference | None
     arch: str | None
     allow: tuple[str, ...]
     trust: bool
@@ -77,6 +79,7 @@ def compile_file(request: CompileRequest) -> None:
             rule=composite,
             calibration=calibration,
             target=request.target,
+            reference=request.reference,
             explain=request.explain,
             output=request.explained_output,
             at=request.at,

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
-from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 
 from passes.assign_rules import explained_output, nodes_named
-from passes.emitter import Emitter
 from passes.layers import keep, last_feature_map, layer_output, release
-from passes.pipelines import CANONICALIZE, OPTIMISE
-from passes.runner import PassReport, run_passes
-from passes.stages import verify_canonical, verify_captured
+from passes.pipelines import OPTIMISE
+from passes.runner import run_passes
+from passes.stages import verify_canonical
 from relcompile.calibration.store import Calibration
-from relcompile.capture import Captured, capture, forward_parameters
+from relcompile.canonical import ExampleInputs, Progress, canonicalize, captured_graph, named_inputs, weights_digest
+from relcompile.capture import Captured
 from relcompile.composites import Composite
+from relcompile.description import described, example_arguments
 from relcompile.errors import InputSpecError
 from relcompile.explainer import Explainer
-from relcompile.metadata import InputRecord, LayerRecord, Metadata, Preprocessing, TargetRecord
-from relcompile.method import Question, noise_name, relevance_passes
+from relcompile.metadata import Preprocessing
+from relcompile.method import Question, relevance_passes
 from relcompile.names import Given, named
 from relcompile.presets import Bounds
+from relcompile.references import Reference, chosen_reference, describe_reference, reference_tensors
 from relcompile.targets import Target
-
-ExampleInputs = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
-Progress = Callable[[str], None]
 
 
 def compile(
@@ -40,6 +36,7 @@ def compile(
     bounds: Bounds | None = None,
     calibration: Calibration | None = None,
     target: str | int | Target = "index",
+    reference: Reference | None = None,
     explain: Sequence[str] | None = None,
     output: int = 0,
     at: str | None = None,
@@ -58,6 +55,8 @@ def compile(
             `preprocessing` if that is given.
         calibration: the patterns of this very model, for the rules that need them (see `relcompile.calibrate`).
         target: "index" (a runtime input), "argmax", "seed", or a class number.
+        reference: the input that differences are taken from, for the deeplift rules: one number, one per channel, a
+            tensor of one sample, or "input" (a runtime input `reference`); 0 by default.
         explain: names of the inputs that get relevance; all floating point inputs by default.
         output: position of the output that is explained.
         at: name of a layer: relevance is that of its output, and not that of the input. (Grad-CAM reads its feature
@@ -82,44 +81,35 @@ def compile(
         calibration.require(digest)
     given = Given(bounds or bounds_of(preprocessing), calibration)
     composite = named(rule, given) if isinstance(rule, str) else rule
-    target = target if isinstance(target, Target) else Target.parse(target)
+    reference = chosen_reference(composite, reference)
     inputs = named_inputs(model, example_inputs)
     captured = captured_graph(model, inputs, progress)
-    sources = _explained(captured, explain)
-    module, at_layer = captured.module, at is not None or composite.result == "activation-map"
-    if at_layer:
+    module, sources = captured.module, _explained(captured, explain)
+    reads_layer = at is not None or composite.result == "activation-map"
+    if reads_layer:
         keep(module, _place(module, at, sources, output))
     reports = canonicalize(module, progress)
-    place = release(module).name if at_layer else None
-    question = Question(composite, target, tuple(inputs), sources, len(captured.outputs), output, place, absorbed)
-    reports += run_passes(module, relevance_passes(module, question), keeps=verify_canonical, on_pass=progress)
-    composite.check([node.meta["layer"] for node in module.graph.nodes if "layer" in node.meta])
-    layers = _layers(module)
-    reports += run_passes(module, OPTIMISE, keeps=verify_canonical, on_pass=progress)
-    explained = Emitter(module).value(explained_output(module, output))
-    noise = _noise_records(question, inputs)
-    metadata = Metadata(
-        relcompile=version("relcompile"),
-        torch=torch.__version__,
-        rule=composite.name,
-        layers=layers,
-        target=TargetRecord(target.mode, target.index, _class_count(explained.shape)),
-        inputs=tuple(_input_record(name, tensor) for name, tensor in inputs.items()),
+    question = Question(
+        composite=composite,
+        target=target if isinstance(target, Target) else Target.parse(target),
+        inputs=captured.inputs,
         outputs=captured.outputs,
-        explained=captured.outputs[output],
-        relevance=("relevance",) if at_layer else _relevance_names(sources),
+        sources=sources,
+        output=output,
+        place=release(module).name if reads_layer else None,
         absorbed=absorbed,
-        weights_sha256=digest,
+        references=None if reference is None else reference_tensors(reference, inputs, sources),
+    )
+    reports += run_passes(module, relevance_passes(module, question), keeps=verify_canonical, on_pass=progress)
+    metadata = replace(
+        described(module, question, digest),
         class_names=None if class_names is None else tuple(class_names),
         preprocessing=preprocessing,
         at=at,
-        noise=noise,
+        reference=describe_reference(reference),
     )
-    return Explainer(module, metadata, _examples(inputs, target, explained.fake, noise), reports)
-
-
-def _relevance_names(sources: tuple[str, ...]) -> tuple[str, ...]:
-    return ("relevance",) if len(sources) == 1 else tuple(f"relevance_{name}" for name in sources)
+    reports += run_passes(module, OPTIMISE, keeps=verify_canonical, on_pass=progress)
+    return Explainer(module, metadata, example_arguments(module, inputs), reports)
 
 
 def bounds_of(preprocessing: Preprocessing | None) -> Bounds | None:
@@ -137,46 +127,6 @@ def _place(module: GraphModule, at: str | None, sources: tuple[str, ...], output
     return last_feature_map(module, *ends) if at is None else layer_output(module, at, *ends)
 
 
-def captured_graph(
-    model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], progress: Progress | None = None
-) -> Captured:
-    """The model as it computes on `inputs`."""
-    _tell(progress, "capture")
-    return capture(model, {name: _at_least_two(tensor) for name, tensor in inputs.items()})
-
-
-def canonicalize(module: GraphModule, progress: Progress | None = None) -> list[PassReport]:
-    """Captured graph -> the operators that rules know, in place."""
-    return run_passes(module, CANONICALIZE, keeps=verify_captured, ensures=verify_canonical, on_pass=progress)
-
-
-def named_inputs(model: torch.nn.Module, given: ExampleInputs) -> dict[str, torch.Tensor]:
-    """Inputs by parameter name of `forward`.
-
-    Raises:
-        InputSpecError: there are too many of them, or one has no batch axis.
-    """
-    if isinstance(given, Mapping):
-        inputs = dict(given)
-    else:
-        tensors = [given] if isinstance(given, torch.Tensor) else list(given)
-        names = forward_parameters(model)
-        if len(tensors) > len(names):
-            raise InputSpecError(f"forward takes {len(names)} inputs ({', '.join(names)}), {len(tensors)} were given")
-        inputs = dict(zip(names, tensors, strict=False))
-    without_batch = [name for name, tensor in inputs.items() if tensor.dim() == 0 or tensor.shape[0] == 0]
-    if without_batch or not inputs:
-        raise InputSpecError(
-            f"every input needs a batch axis of at least one sample: {', '.join(without_batch) or 'none given'}"
-        )
-    return inputs
-
-
-def _at_least_two(tensor: torch.Tensor) -> torch.Tensor:
-    """A batch of one would be captured as the constant 1."""
-    return torch.cat([tensor, tensor]) if tensor.shape[0] == 1 else tensor
-
-
 def _explained(captured: Captured, names: Sequence[str] | None) -> tuple[str, ...]:
     chosen = captured.float_inputs if names is None else tuple(names)
     unknown = [name for name in chosen if name not in captured.float_inputs]
@@ -184,57 +134,3 @@ def _explained(captured: Captured, names: Sequence[str] | None) -> tuple[str, ..
         known = ", ".join(captured.float_inputs) or "none"
         raise InputSpecError(f"no floating point input called {', '.join(unknown) or '(any)'}; there are: {known}")
     return chosen
-
-
-def _layers(module: GraphModule) -> tuple[LayerRecord, ...]:
-    annotated = [node for node in module.graph.nodes if "layer" in node.meta]
-    records = [(node.meta["layer"], node.meta["rule"]) for node in annotated]
-    return tuple(
-        LayerRecord(layer.name, layer.operator, layer.kind, str(rule), layer.parameters) for layer, rule in records
-    )
-
-
-def _class_count(shape: tuple[Any, ...]) -> int | None:
-    return shape[1] if len(shape) > 1 and isinstance(shape[1], int) else None
-
-
-def _input_record(name: str, tensor: torch.Tensor) -> InputRecord:
-    return InputRecord(name, ("batch", *tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."))
-
-
-def _noise_records(question: Question, inputs: Mapping[str, torch.Tensor]) -> tuple[InputRecord, ...]:
-    sampling = question.composite.sampling
-    if sampling is None or not sampling.noisy:
-        return ()
-    records = [_input_record(noise_name(name, question.sources), inputs[name]) for name in question.sources]
-    return tuple(replace(record, shape=("batch", sampling.count, *record.shape[1:])) for record in records)
-
-
-def _examples(
-    inputs: Mapping[str, torch.Tensor], target: Target, output: torch.Tensor, noise: Sequence[InputRecord]
-) -> dict[str, torch.Tensor]:
-    examples = dict(inputs)
-    batch = next(iter(inputs.values())).shape[0]
-    if target.mode == "index":
-        examples["target"] = torch.zeros(batch, dtype=torch.int64)
-    elif target.mode == "seed":
-        examples["target"] = torch.ones([batch, *output.shape[1:]], dtype=output.dtype)
-    generator = torch.Generator().manual_seed(0)
-    for record in noise:
-        shape = [batch, *(size for size in record.shape if isinstance(size, int))]
-        examples[record.name] = torch.randn(shape, generator=generator, dtype=getattr(torch, record.dtype))
-    return examples
-
-
-def weights_digest(model: torch.nn.Module) -> str:
-    """SHA-256 over the names, shapes and bytes of the model's state."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _tell(progress: Progress | None, step: str) -> None:
-    if progress:
-        progress(step)

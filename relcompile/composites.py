@@ -67,6 +67,8 @@ class Composite:
         result: "relevance" returns x ⊙ m, "multiplier" returns m (a gradient), "contrast" what speaks for the target
             more than for the other classes, "activation-map" Grad-CAM's map of a layer.
         sampling: copies of the input that are explained in its place, and averaged over.
+        reference: value of the input that differences are taken from, unless the user gives another; None: the
+            method takes no differences.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Composite:
     result: Result = "relevance"
     fallback: AnyRule = field(default_factory=Adjoint)
     sampling: Sampling | None = None
+    reference: float | None = None
 
     def choose(self, layer: Layer) -> AnyRule:
         """The rule for one operator."""

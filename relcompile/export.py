@@ -30,6 +30,7 @@ from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY
 PARITY = 2e-3  # of max|R|: a stabiliser of 1e-6 amplifies float32 rounding to about 1e-3
 ILL_CONDITIONED = 4  # or so many times the error of PyTorch itself against float64, if that is larger
 _CHECK_BATCHES = (1, 3)
+_LARGEST_FOLDED = 4096  # elements; what is larger, ONNX Runtime folds when it loads the file
 Array: TypeAlias = np.ndarray[Any, Any]
 
 
@@ -202,7 +203,7 @@ def _tidy(model: ir.Model) -> None:
     stabiliser. Every pass here is exact.
     """
     ir.passes.Sequential(common.InlinePass(), common.IdentityEliminationPass())(model)
-    fold_constants_ir(model, onnx_shape_inference=True)
+    fold_constants_ir(model, onnx_shape_inference=True, output_size_limit=_LARGEST_FOLDED)
     ir.passes.Sequential(
         common.RemoveUnusedNodesPass(),
         common.IdentityEliminationPass(),

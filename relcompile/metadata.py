@@ -136,6 +136,9 @@ class Metadata:
         preprocessing: How a photograph becomes the input, or None.
         at: The layer whose output the relevance belongs to, or None if that is the input.
         noise: Further inputs of the graph that want standard normal numbers.
+        reference: What differences are taken from: "0", "0.1,0.2,0.3", "tensor", "input" (it is a further input of
+            the graph), or None.
+        reference_input: That further input, or None.
         format: Version of this contract.
 
     Raises:
@@ -157,6 +160,8 @@ class Metadata:
     preprocessing: Preprocessing | None = None
     at: str | None = None
     noise: tuple[InputRecord, ...] = ()
+    reference: str | None = None
+    reference_input: InputRecord | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch.fx import GraphModule, Node
 
+from passes.add_contributions import AddContributions
+from passes.add_reference import AddReference
 from passes.assign_rules import AssignRules, explained_output, nodes_named
 from passes.emitter import Emitter, Value
 from passes.messages import Message
@@ -30,25 +33,36 @@ class Question:
         target: which entry of the explained output.
         inputs: names of the model's inputs.
         sources: names of those that are explained.
-        outputs: how many outputs the model has.
+        outputs: names of the model's outputs.
         output: position of the explained one.
         place: name of the node whose relevance is wanted; None for that of the explained inputs.
         absorbed: also what biases and stabilisers absorb.
+        references: what differences are taken from, by name of an explained input: one sample, or None for a further
+            input of the explainer; None for a method without differences.
     """
 
     composite: Composite
     target: Target
     inputs: tuple[str, ...]
     sources: tuple[str, ...]
-    outputs: int
+    outputs: tuple[str, ...]
     output: int
-    place: str | None
-    absorbed: bool
+    place: str | None = None
+    absorbed: bool = False
+    references: Mapping[str, torch.Tensor | None] | None = None
 
     @property
     def rows(self) -> Rows:
         """How samples and their copies lie in the batch."""
         return Rows() if self.composite.sampling is None else Rows(self.composite.sampling.count)
+
+    @property
+    def noise(self) -> Mapping[str, str]:
+        """Explained inputs, and the names of the inputs of noise that their copies need."""
+        if self.composite.sampling is None or not self.composite.sampling.noisy:
+            return {}
+        single = len(self.sources) == 1
+        return {source: "noise" if single else f"noise_{source}" for source in self.sources}
 
 
 def relevance_passes(module: GraphModule, question: Question) -> tuple[Pass, ...]:
@@ -65,9 +79,12 @@ def relevance_passes(module: GraphModule, question: Question) -> tuple[Pass, ...
     read = sources if question.place is None else (question.place,)
     seed = partial(_seed, question, choose)
     read_out_ = partial(_read_out, question, Emitter(module).value(nodes_named(module, question.sources)[0]))
+    references = question.references
     return (
         *before,
+        *(() if references is None else (AddReference(references, question.output),)),
         AssignRules(question.composite.choose, sources, question.output),
+        *(() if references is None else (AddContributions(sources, question.output),)),
         PropagateRelevance(sources, question.output, seed, read, read_out_, question.absorbed),
         *after,
     )
@@ -118,28 +135,23 @@ def _sampling(module: GraphModule, question: Question) -> tuple[tuple[Pass, ...]
     sampling, rows, names = question.composite.sampling, question.rows, question.sources
     if sampling is None:
         return (), names, ()
-    noise = {name: _noise(module, name, question) for name in names if sampling.noisy}
+    noise = {source: _noise(module, source, name, rows.copies) for source, name in question.noise.items()}
 
     def draw(x: Value) -> Value:
         own = noise.get(x.node.name)
         return sampling.copies(x, None if own is None else x.emit.value(own))
 
     unroll = UnrollSamples(rows, question.inputs, dict.fromkeys(names, draw))
-    average = AverageSamples(rows, question.outputs, names, sampling.finish)
+    average = AverageSamples(rows, len(question.outputs), names, sampling.finish)
     return (unroll,), tuple(map(unrolled_name, names)), (average,)
 
 
-def noise_name(source: str, sources: tuple[str, ...]) -> str:
-    """The name of the noise input of an explained input."""
-    return "noise" if len(sources) == 1 else f"noise_{source}"
-
-
-def _noise(module: GraphModule, source: str, question: Question) -> Node:
-    """A new input (N, copies, ...) for the noise on `source`."""
+def _noise(module: GraphModule, source: str, name: str, copies: int) -> Node:
+    """A new input `name` (N, copies, ...) for the noise on `source`."""
     last = module.graph.find_nodes(op="placeholder")[-1]
     with module.graph.inserting_after(last):
-        node = module.graph.placeholder(noise_name(source, question.sources))
+        node = module.graph.placeholder(name)
     fake: Any = nodes_named(module, (source,))[0].meta["val"]
     with fake.fake_mode:
-        node.meta["val"] = fake.new_empty((fake.shape[0], question.rows.copies, *fake.shape[1:]))
+        node.meta["val"] = fake.new_empty((fake.shape[0], copies, *fake.shape[1:]))
     return node

@@ -13,6 +13,15 @@ from relcompile.composites import Composite, Entry
 from relcompile.errors import CompositeError
 from relcompile.rules.adjoint import Adjoint
 from relcompile.rules.affine import AlphaBeta, Contrastive, Epsilon, Gamma
+from relcompile.rules.deeplift import Rescale, RevealCancel
+from relcompile.rules.differences import (
+    AffineDifference,
+    CrossTerms,
+    EachPart,
+    MatmulDifference,
+    MaxDifference,
+    SumOfDifferences,
+)
 from relcompile.rules.guided import BetaSmooth, Deconvnet, Guided, RectGrad
 from relcompile.rules.input_layer import Bound, Flat, WSquared, ZBox
 from relcompile.rules.pattern import PatternAttribution, PatternNet, Patterns, RelevanceGradient
@@ -198,6 +207,47 @@ def epsilon_gamma_box(bounds: Bounds | None = None) -> Composite:
     return epsilon_and(Gamma(), "epsilon-gamma-box", _box(bounds))
 
 
+def deeplift_rescale(reference: float = 0.0) -> Composite:
+    """DeepLIFT Rescale: differences from a reference input, through the chords of activations."""
+    return deeplift("deeplift-rescale", Rescale(), reference=reference)
+
+
+def deeplift_revealcancel(reference: float = 0.0) -> Composite:
+    """DeepLIFT RevealCancel: positive and negative contributions apart."""
+    return deeplift("deeplift-revealcancel", RevealCancel(), reference=reference)
+
+
+def deeplift_ablation(cross_terms: CrossTerms, name: str, reference: float = 0.0) -> Composite:
+    """DeepLIFT Rescale without the cross terms between positive and negative contributions.
+
+    Equation: m_x = W⁺ᵀm where Δx ≠ 0, Wᵀm where Δx = 0 (-text: W⁺ᵀm where Δx > 0, W⁻ᵀm where Δx < 0)
+    Conserves: no.
+    Source: Sixt et al. 2020, section 5: as their code has it, and (-text) as they describe it.
+    """
+    return deeplift(name, Rescale(), AffineDifference(cross_terms), reference=reference)
+
+
+def deeplift(
+    name: str,
+    activations: AnyRule,
+    affine: AnyRule = AffineDifference(),
+    maxima: AnyRule = MaxDifference(),
+    *,
+    reference: float = 0.0,
+) -> Composite:
+    """One of DeepLIFT's methods: its rule of activations, of affine layers and of maxima."""
+    entries = (
+        Entry(activations, kind="activation"),
+        Entry(affine, kind="affine"),
+        *(Entry(maxima, operator=operator) for operator in _MAXIMA),
+        Entry(MatmulDifference(), operator="matmul"),
+        Entry(MatmulDifference(), operator="bmm"),
+        Entry(SumOfDifferences(), kind="sum"),
+        Entry(SumOfDifferences(), kind="product"),
+    )
+    return Composite(name, entries, start="cotangent", fallback=EachPart(), reference=reference)
+
+
 def montavon(bounds: Bounds | None = None) -> Composite:
     """LRP-0 in the upper third, LRP-ε in the middle, LRP-γ in the lower third, zᴮ at the input.
 
@@ -274,6 +324,7 @@ def _renamed(composite: Composite, name: str) -> Composite:
     return replace(composite, name=name)
 
 
+_MAXIMA = ("max_pool2d", "max_pool3d", "amax", "amin", "maximum", "minimum")
 _FLAT_FIRST = Entry(Flat(), kind="affine", first=True)
 
 PRESETS: Mapping[str, Callable[..., Composite]] = {
@@ -312,6 +363,10 @@ PRESETS: Mapping[str, Callable[..., Composite]] = {
         epsilon_and, AlphaBeta(2, 1, "split", 1e-6), "epsilon-alpha2-beta1-flat", _FLAT_FIRST
     ),
     "epsilon-gamma-box": epsilon_gamma_box,
+    "deeplift-rescale": deeplift_rescale,
+    "deeplift-revealcancel": deeplift_revealcancel,
+    "deeplift-ablation": partial(deeplift_ablation, "cut", "deeplift-ablation"),
+    "deeplift-ablation-text": partial(deeplift_ablation, "cut-by-chain", "deeplift-ablation-text"),
 }
 
 RULES: Mapping[str, Callable[..., AnyRule]] = {

@@ -73,6 +73,7 @@ class ProductionExplainer:
         self,
         *inputs: Array,
         target: int | Sequence[int] | Array | None = None,
+        reference: Array | None = None,
         noise: Mapping[str, Array] | None = None,
         seed: int = 0,
     ) -> Explanation:
@@ -85,11 +86,14 @@ class ProductionExplainer:
             inputs: The model's inputs in the order of `metadata.inputs`.
             target: Only for files compiled to take one. Mode "index": the class to explain, one for all or
                 one for each row, 0..classes-1. Mode "seed": relevance of the output, in its shape.
+            reference: Only for files compiled to take one: what differences are taken from, in the shape of the
+                explained input.
             noise: Only for files that take noise (`metadata.noise`), by input name: standard normal numbers.
             seed: What is not in `noise` is drawn with this seed: equal seeds give equal results.
 
         Raises:
-            InputSpecError: The number, shape or dtype of the inputs does not fit, or the batch is empty.
+            InputSpecError: The number, shape or dtype of the inputs or of the reference does not fit, or the batch
+                is empty.
             TargetError: The target is missing, not wanted, out of range or of the wrong shape or dtype.
             RuntimeUnavailableError: ONNX Runtime failed while it ran, for want of memory for example.
         """
@@ -99,6 +103,7 @@ class ProductionExplainer:
         feeds |= _check_noise(metadata.noise, noise or {}, seed, batch)
         if self._target is not None and checked is not None:
             feeds[self._target.name] = checked
+        feeds |= _check_reference(metadata.reference_input, reference, batch)
         found = self.run(feeds)
         output = found[metadata.explained]
         if metadata.target.mode == "argmax" and output.ndim == 2:
@@ -222,7 +227,7 @@ def _preload_cuda(runtime: Any) -> str:
 def _match_session(metadata: Metadata, session: Any) -> InputRecord | None:
     """The target input, if there is one, after a check that graph and metadata fit each other."""
     values = {value.name: value for value in session.get_inputs()}
-    promised = [record.name for record in (*metadata.inputs, *metadata.noise)]
+    promised = [record.name for record in _inputs_but_target(metadata)]
     known = {*values, *(value.name for value in session.get_outputs())}
     missing = [name for name in (*promised, *metadata.output_names) if name not in known]
     extra = [name for name in values if name not in promised]
@@ -241,6 +246,12 @@ def _match_session(metadata: Metadata, session: Any) -> InputRecord | None:
     sizes: Sequence[int | str | None] = value.shape[1:]
     rest = (size if isinstance(size, int) else f"axis {axis}" for axis, size in enumerate(sizes, 1))
     return InputRecord(value.name, ("batch", *rest), dtype)
+
+
+def _inputs_but_target(metadata: Metadata) -> tuple[InputRecord, ...]:
+    """Everything that the graph reads beside the target."""
+    of_reference = () if metadata.reference_input is None else (metadata.reference_input,)
+    return (*metadata.inputs, *metadata.noise, *of_reference)
 
 
 def _check_inputs(records: Sequence[InputRecord], arrays: Sequence[Array]) -> tuple[dict[str, Array], int]:
@@ -297,6 +308,17 @@ def _check_noise(records: Sequence[InputRecord], given: Mapping[str, Array], see
         array = given.get(record.name, drawn.astype(record.dtype, copy=False))
         noise[record.name] = _fit(record, array, {"batch": batch})
     return noise
+
+
+def _check_reference(entry: InputRecord | None, reference: Array | None, batch: int) -> dict[str, Array]:
+    """The reference by its name, if the graph takes one."""
+    if (entry is None) != (reference is None):
+        raise InputSpecError(
+            "reference=... was given, but the file takes none: its reference is fixed"
+            if entry is None
+            else f"this file needs reference=..., {entry.dtype} {list(entry.shape)}: what differences are taken from"
+        )
+    return {} if entry is None else {entry.name: _fit(entry, reference, {"batch": batch})}
 
 
 def _fit(record: InputRecord, array: object, sizes: dict[str, int]) -> Array:

@@ -109,6 +109,8 @@ def metadata(data: Metadata) -> None:
         rows["relevance of layer"] = data.at
     if data.noise:
         rows["noise"] = ", ".join(f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.noise)
+    if data.reference is not None:
+        rows["reference"] = data.reference
     if data.preprocessing is not None:
         rows["preprocessing"] = ", ".join(f"{k}={v}" for k, v in vars(data.preprocessing).items() if v is not None)
     facts("explainer", rows)

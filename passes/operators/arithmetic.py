@@ -66,9 +66,13 @@ class ScaleCall(Call):
 
     kind = "scale"
 
+    @property
+    def factor(self) -> Any:
+        """The node or number c: a factor, or a divisor."""
+        return next(a for a in self.node.args if a is not self.operands[0])
+
     def adjoint(self, multiplier: Value) -> Adjoints:
-        factor = next(a for a in self.node.args if a is not self.operands[0])
-        return (self.emit.call(self.node.target, multiplier, factor).sum_to(self.operand(0)),)
+        return (self.emit.call(self.node.target, multiplier, self.factor).sum_to(self.operand(0)),)
 
 
 class NegateCall(UnaryCall):
@@ -120,7 +124,10 @@ class MatmulCall(Call):
     signal: ClassVar[int | None] = None
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        a, b = self.operand(0), self.operand(1)
+        return self.adjoint_at(multiplier, self.operand(0), self.operand(1))
+
+    def adjoint_at(self, multiplier: Value, a: Value, b: Value) -> tuple[Value, Value]:
+        """The adjoint if the operands were a and b."""
         matmul = aten.matmul.default
         return self.emit.call(matmul, multiplier, swapped(b)), self.emit.call(matmul, swapped(a), multiplier)
 

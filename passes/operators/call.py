@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from passes.emitter import Emitter, Value
 from passes.graph import layer_name
-from passes.nodes import argument
+from passes.nodes import argument, map_nodes
 
 Adjoints: TypeAlias = tuple[Value | None, ...]
 
@@ -50,6 +50,12 @@ class Call:
     def adjoint(self, multiplier: Value) -> Adjoints:
         """The exact vector-Jacobian product: one entry per operand, None where nothing flows."""
         raise NotImplementedError(f"{type(self).__name__} defines no adjoint")
+
+    def run(self, *operands: Value) -> Value:
+        """The operator on other operands, with its own other arguments."""
+        replaced = {node: value.node for node, value in zip(self.operands, operands, strict=True)}
+        args, kwargs = map_nodes((self.node.args, self.node.kwargs), lambda node: replaced.get(node, node))
+        return self.emit.call(self.node.target, *args, **kwargs)
 
     def argument(self, position: int, default: Any = None) -> Any:
         """The operator's argument at `position` of its schema, positional or by keyword."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operator import getitem
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -17,6 +17,7 @@ class MaxPoolCall(UnaryCall):
 
     kind = "pool"
     moves_values = True
+    is_minimum: ClassVar[bool] = False
 
     def adjoint(self, multiplier: Value) -> Adjoints:
         two = self.node.target is aten.max_pool2d.default

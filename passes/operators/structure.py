@@ -148,6 +148,11 @@ class ExtremeCall(StructureCall):
 
     kind = "pool"
 
+    @property
+    def is_minimum(self) -> bool:
+        """Amin."""
+        return self.node.target is aten.amin.default
+
     def adjoint(self, multiplier: Value) -> Adjoints:
         dims = sorted(d % self.x.ndim for d in self.argument(1) or range(self.x.ndim))
         output = self.output
@@ -212,6 +217,11 @@ class MaximumCall(Call):
 
     kind = "pool"
     moves_values = True
+
+    @property
+    def is_minimum(self) -> bool:
+        """Minimum."""
+        return self.node.target is aten.minimum.default
 
     @classmethod
     def build(cls, node: Node, emit: Emitter, _active: Callable[[Node], bool]) -> Call:

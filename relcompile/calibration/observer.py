@@ -15,7 +15,7 @@ from passes.graph import describe_node
 from passes.nodes import argument, map_nodes, run_node
 from relcompile.calibration.moments import Geometry, Moments
 from relcompile.calibration.store import Calibration
-from relcompile.compiler import ExampleInputs, canonicalize, captured_graph, named_inputs, weights_digest
+from relcompile.canonical import ExampleInputs, canonicalize, captured_graph, named_inputs, weights_digest
 from relcompile.errors import CalibrationError
 
 Estimator: TypeAlias = Literal["relu", "linear"]

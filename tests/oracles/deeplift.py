@@ -18,6 +18,7 @@ from tests.oracles.affine import negative, positive
 
 NEAR_ZERO = 1e-7
 Variant = Literal["full", "ablation_code", "ablation_text"]
+Maxima = Literal["gradient", "crossed"]
 Nonlinearity = Literal["rescale", "reveal_cancel"]
 
 
@@ -88,12 +89,28 @@ def reveal_cancel(f: Callable[[Tensor], Tensor], r: Tensor, D: Pair) -> tuple[Pa
     return y, Pair(y.plus / p, y.minus / n)
 
 
+def crossed_max_pool(x: Tensor, reference: Tensor, pool: local.Pool, m: Pair) -> Tensor:
+    """Multiplier of a max pool's input (N, C, H, W) by the crossed rule of captum and SHAP (peers.md 4.4).
+
+    In every window, y = max x and y0 = max x0: (max(y, y0) - y0) m+ to the first maximum of x, (y - max(y, y0)) m-
+    to the first maximum of x0; what arrives at an element is divided by its x - x0.
+    """
+    (y, winners), (y0, winners0) = local.max_pool(x, pool), local.max_pool(reference, pool)
+    top = torch.maximum(y, y0)
+    R = torch.zeros_like(x).flatten(2)
+    R.scatter_add_(2, winners.flatten(2), ((top - y0) * m.plus).flatten(2))
+    R.scatter_add_(2, winners0.flatten(2), ((y - top) * m.minus).flatten(2))
+    D = (x - reference).flatten(2)
+    return torch.where(D == 0, 0.0, R / torch.where(D == 0, 1.0, D)).reshape(x.shape)
+
+
 class _Pass:
     """Values at the input and at the reference, contributions, and the backward step of every op."""
 
-    def __init__(self, x: Tensor, reference: Tensor, rule: Nonlinearity, variant: Variant) -> None:
+    def __init__(self, x: Tensor, reference: Tensor, rule: Nonlinearity, variant: Variant, maxima: Maxima) -> None:
         self.rule: Nonlinearity = rule
         self.variant: Variant = variant
+        self.maxima: Maxima = maxima
         delta = x - reference
         self.D: dict[str, Pair] = {network.INPUT: Pair(positive(delta), negative(delta))}
         self.factors: dict[str, Pair] = {}
@@ -112,6 +129,9 @@ class _Pass:
         deltas = [a - b for a, b in zip(z, r, strict=True)]
         if isinstance(op, network.Activation):
             return self.activation(step, op, z[0], r[0])
+        if isinstance(op, network.MaxPool) and self.maxima == "crossed":
+            delta = y - local.max_pool(r[0], op.pool)[0]
+            return Pair(positive(delta), negative(delta))
         if isinstance(op, network.MaxPool):  # dummies: the next step has to be affine
             return Pair(torch.zeros_like(y), torch.zeros_like(y))
         if isinstance(op, network.Add):  # an affine map with weights 1
@@ -133,6 +153,8 @@ class _Pass:
         if isinstance(op, network.Activation):
             s = self.factors[step.name]
             return [Pair(m.plus * s.plus, m.minus * s.minus)]
+        if isinstance(op, network.MaxPool) and self.maxima == "crossed":
+            return [_twice(crossed_max_pool(z[0], r[0], op.pool, m))]
         if isinstance(op, network.MaxPool):
             return [Pair(*(local.winner_takes_all(z[0], op.pool, part) for part in m))]
         if isinstance(op, network.Add):
@@ -167,15 +189,16 @@ def attribute(
     *,
     rule: Nonlinearity,
     variant: Variant,
+    maxima: Maxima = "gradient",
 ) -> Mapping[str, Tensor]:
     """Map m+ D+ + m- D- of every value, with m+ = m- = 1 on the target's logit.
 
-    "full" sums to the logit's difference at every cut, if there is no max pool: those are routed by the
-    gradient at x, and their own map is 0, as their contributions are dummies. `variant` cuts only steps of
+    "full" sums to the logit's difference at every cut, if there is no max pool or `maxima` is "crossed"; else those
+    are routed by the gradient at x, and their own map is 0, as their contributions are dummies. `variant` cuts only steps of
     kind "affine"; sums, having no weights, batch norm and average pools stay whole.
     """
     values, base = network.forward(steps, x), network.forward(steps, reference)
-    run = _Pass(values[network.INPUT], base[network.INPUT], rule, variant)
+    run = _Pass(values[network.INPUT], base[network.INPUT], rule, variant, maxima)
     for step in steps:
         z, r = [values[i] for i in step.inputs], [base[i] for i in step.inputs]
         run.D[step.name] = run.contribute(step, z, r, values[step.name])

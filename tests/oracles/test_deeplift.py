@@ -37,6 +37,25 @@ def test_maps_sum_to_the_difference_from_the_reference(name: str, rule, toleranc
     assert_conserved(maps["input"], logits[0] - logits[1], tolerance)
 
 
+@pytest.mark.parametrize(("rule", "tolerance"), [("rescale", FLOAT64), ("reveal_cancel", SHIFT)])
+@pytest.mark.parametrize("name", ["cnn", "residual", "branches"])
+def test_crossed_max_pools_sum_to_the_difference_too(name: str, rule, tolerance: float) -> None:
+    net, target = nets.build(name, seed=3, bias=True), torch.tensor([0, 2, 1])
+    x, reference = net.batch(3, seed=4), net.batch(3, seed=5)
+    x[0, 0] = reference[0, 0]
+    maps = deeplift.attribute(net.steps, x, reference, target, rule=rule, variant="full", maxima="crossed")
+    logits = [network.forward(net.steps, v)[net.steps[-1].name][torch.arange(3), target] for v in (x, reference)]
+    assert_conserved(maps["input"], logits[0] - logits[1], tolerance)
+
+
+def test_crossed_max_pool_by_hand() -> None:
+    """Windows (5, 1 | 2, 3) over (0, 4 | 6, 1): y 5 and 3, y0 4 and 6; +1 to the 5, -3 to where the 6 was."""
+    x, reference = torch.tensor([[[[5.0, 1.0, 2.0, 3.0]]]]).double(), torch.tensor([[[[0.0, 4.0, 6.0, 1.0]]]]).double()
+    m = deeplift.Pair(torch.full((1, 1, 1, 2), 10.0).double(), torch.full((1, 1, 1, 2), 100.0).double())
+    got = deeplift.crossed_max_pool(x, reference, local.Pool((1, 2), (1, 2)), m)
+    assert_close(got * (x - reference), torch.tensor([[[[10.0, 0.0, -300.0, 0.0]]]]), FLOAT64)
+
+
 @pytest.mark.parametrize("name", ["mlp", "cnn", "residual", "shared"])
 def test_rescale_from_zero_without_bias_is_lrp_0(name: str) -> None:
     """Ancona 2018, on ReLU networks; max pools route alike, too, since all of the reference is zero."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import relcompile
 from relcompile import Calibration, Composite
-from relcompile.compiler import weights_digest
+from relcompile.canonical import weights_digest
 from relcompile.errors import CalibrationError, CompositeError
 from relcompile.export import lowered, save
 from relcompile.names import Given, layer_entry, named

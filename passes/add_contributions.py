@@ -1,0 +1,85 @@
+"""annotated graph with a reference -> the same graph, in which every value knows how its difference splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, ClassVar, final
+
+from torch.fx import GraphModule, Node
+
+from passes.assign_rules import describe_active, nodes_named
+from passes.emitter import Emitter, Value
+from passes.errors import UnsupportedOperatorError, UnsupportedRuleError
+from passes.graph import describe_node
+from passes.messages import DifferenceRule
+from passes.operators.call import Call
+from passes.reference import Split, difference
+
+
+@final
+@dataclass(frozen=True)
+class AddContributions:
+    """Say how Δy splits into Δy⁺ + Δy⁻, by the rule of every operator; at the inputs, by the sign.
+
+    Attributes:
+        sources: names of the explained inputs.
+        output: position of the explained output.
+
+    Guarantees: `meta["contributions"]` of every active value writes its split; the graph is untouched until somebody
+    asks.
+
+    Raises (from `apply`):
+        UnsupportedRuleError: a rule is not one of differences from a reference.
+        UnsupportedOperatorError: an operand that carries no relevance (a mask, an index) depends on the input.
+    """
+
+    sources: tuple[str, ...]
+    output: int
+    name: ClassVar[str] = "add-contributions"
+
+    def apply(self, module: GraphModule, /) -> int:
+        emit = Emitter(module)
+        described = describe_active(emit, self.sources, self.output)
+        _refuse_foreign_rules(described)
+        _refuse_computed_operands(described)
+        for source in nodes_named(module, self.sources):
+            source.meta["contributions"] = cache(partial(_by_sign, emit.value(source)))
+        for node, call in described.items():
+            node.meta["contributions"] = cache(partial(_of_output, call, node.meta["rule"]))
+        return 0
+
+
+def _by_sign(value: Value) -> Split:
+    delta = difference(value)
+    return Split(delta.positive, delta.negative)
+
+
+def _of_output(call: Call, rule: DifferenceRule) -> Split:
+    with call.emit.on_behalf_of(call.node):
+        return rule.contribute(call)
+
+
+def _refuse_foreign_rules(described: dict[Node, Call]) -> None:
+    foreign = [node for node in described if not isinstance(node.meta["rule"], DifferenceRule)]
+    if foreign:
+        listing = "\n".join(f"  {node.meta['rule']}: {describe_node(node)}" for node in foreign)
+        raise UnsupportedRuleError(f"these rules know no reference and do not mix with rules that do:\n{listing}")
+
+
+def _refuse_computed_operands(described: dict[Node, Call]) -> None:
+    computed = [node for node, call in described.items() if any(map(_depends, _others(call)))]
+    if computed:
+        listing = "\n".join(f"  {describe_node(node)}" for node in computed)
+        raise UnsupportedOperatorError(
+            f"{len(computed)} operators choose by the input what they compute (a mask, an index, a rounded number):\n"
+            f"{listing}\nDifferences from a reference are not defined there; a gradient or LRP rule is."
+        )
+
+
+def _others(call: Call) -> list[Any]:
+    return [node for node in call.node.all_input_nodes if node not in call.operands]
+
+
+def _depends(node: Node) -> bool:
+    return "reference" in node.meta
