@@ -41,11 +41,9 @@ def described(module: GraphModule, question: Question, digest: str) -> Metadata:
     )
 
 
-def example_arguments(
-    module: GraphModule, inputs: Mapping[str, torch.Tensor], seed: int = 0
-) -> dict[str, torch.Tensor]:
+def example_arguments(module: GraphModule, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The examples of the model's inputs; zeros for a class, standard normal numbers for anything else."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     batch = next(iter(inputs.values())).shape[0]
     arguments = dict[str, torch.Tensor]()
     for node in module.graph.find_nodes(op="placeholder"):

@@ -35,6 +35,8 @@ _PASS: tuple[Entry, ...] = (
     Entry(PassThrough(), kind="activation"),
     Entry(SignalTakesAll(), kind="product"),
 )
+_AFFINE_DIFFERENCE, _MAX_DIFFERENCE = AffineDifference(), MaxDifference()
+
 # A rule that leaves biases out of its denominators leaves added constants out, too.
 _PASS_WITHOUT_BIAS: tuple[Entry, ...] = (*_PASS, Entry(PassThrough(), kind="shift"))
 
@@ -230,8 +232,8 @@ def deeplift_ablation(cross_terms: CrossTerms, name: str, reference: float = 0.0
 def deeplift(
     name: str,
     activations: AnyRule,
-    affine: AnyRule = AffineDifference(),
-    maxima: AnyRule = MaxDifference(),
+    affine: AnyRule = _AFFINE_DIFFERENCE,
+    maxima: AnyRule = _MAX_DIFFERENCE,
     *,
     reference: float = 0.0,
 ) -> Composite:

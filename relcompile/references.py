@@ -41,7 +41,7 @@ def parse_reference(text: str) -> Reference:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InputSpecError(f"reference {text!r} must be a number, A,B,C, input, or an .npy file") from None
-    return numbers if len(numbers) > 1 else numbers[0]
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def reference_tensors(
@@ -54,7 +54,7 @@ def reference_tensors(
     """
     if isinstance(reference, float | int):
         return {name: torch.full([1] * inputs[name].dim(), float(reference)) for name in sources}
-    if len(sources) > 1:
+    if len(sources) != 1:
         raise InputSpecError(
             f"a reference that is not one number needs one explained input, there are {', '.join(sources)}; "
             "choose with explain=[...] (--explain)"

@@ -85,6 +85,7 @@ def test_the_names_of_the_contract() -> None:
     assert set(raw) == {
         *("format", "relcompile", "torch", "rule", "layers", "target", "inputs", "outputs", "explained"),
         *("relevance", "absorbed", "weights_sha256", "class_names", "preprocessing"),
+        *("at", "noise", "reference", "reference_input"),
     }
 
 
