@@ -237,7 +237,7 @@ def _renamed(composite: Composite, name: str) -> Composite:
     return replace(composite, name=name)
 
 
-_FLAT_FIRST = Entry(Flat(), kind="affine", first=True)
+_FLAT_FIRST = Entry(Flat(1e-6), kind="affine", first=True)
 
 PRESETS: Mapping[str, Callable[..., Composite]] = {
     "gradient": gradient,
