@@ -9,10 +9,11 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from passes.assign_rules import explained_output, nodes_named
 from passes.emitter import Emitter
+from passes.graph import layer_name
 from passes.layers import keep, last_feature_map, layer_output, release
 from passes.pipelines import CANONICALIZE, OPTIMISE
 from passes.runner import run_passes
@@ -81,7 +82,7 @@ def compile(
     sources = _explained(captured, explain)
     module, at_layer = captured.module, at is not None or composite.result == "activation-map"
     if at_layer:
-        keep(module, _place(module, at, sources, output))
+        at = _keep_layer(module, at, sources, output)
     reports = run_passes(module, CANONICALIZE, keeps=verify_captured, ensures=verify_canonical, on_pass=progress)
     place = release(module).name if at_layer else None
     question = Question(composite, target, tuple(inputs), sources, len(captured.outputs), output, place, absorbed)
@@ -124,10 +125,12 @@ def bounds_of(preprocessing: Preprocessing | None) -> Bounds | None:
     return tuple(-mean / std for mean, std in pairs), tuple((white - mean) / std for mean, std in pairs)
 
 
-def _place(module: GraphModule, at: str | None, sources: tuple[str, ...], output: int) -> Node:
-    """The node whose relevance is wanted: the output of layer `at`, or the last feature map."""
+def _keep_layer(module: GraphModule, at: str | None, sources: tuple[str, ...], output: int) -> str:
+    """Make the output of layer `at`, or else the last feature map, the last output of `module`; the layer's name."""
     ends = nodes_named(module, sources), explained_output(module, output)
-    return last_feature_map(module, *ends) if at is None else layer_output(module, at, *ends)
+    node = last_feature_map(module, *ends) if at is None else layer_output(module, at, *ends)
+    keep(module, node)
+    return at or layer_name(node)
 
 
 def _named_inputs(model: torch.nn.Module, given: ExampleInputs) -> dict[str, torch.Tensor]:
