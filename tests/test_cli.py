@@ -81,9 +81,9 @@ def test_compile_explain_inspect(model: Path, tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("options", "shape", "told"),
     [
-        (["--rule", "grad-cam"], (1, 16, 16), "rule"),
-        (["--rule", "grad-cam", "--at", "0"], (1, 16, 16), "relevance of layer"),
-        (["--at", "2"], (4, 7, 7), "relevance of layer"),
+        (["--rule", "grad-cam"], (1, 16, 16), "read at layer │ 1"),
+        (["--rule", "grad-cam", "--at", "0"], (1, 16, 16), "read at layer"),
+        (["--at", "2"], (4, 7, 7), "read at layer"),
         (["--rule", "smoothgrad=2"], (3, 16, 16), "noise (batch x 2 x 3 x 16 x 16)"),
         (["--rule", "contrastive-lrp", "--target", "argmax"], (3, 16, 16), "rule"),
     ],
@@ -118,7 +118,7 @@ def test_rules_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_rule_of_one_layer(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(model, "--layer", "0=flat", "--input", "1x3x16x16", "-o", tmp_path / "x.onnx", capsys=capsys)
     assert code == 0, err
-    assert "Flat(epsilon=1e-09)" in out
+    assert "Flat(" in out
 
 
 BAD: dict[str, tuple[list[str], str]] = {

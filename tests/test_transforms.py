@@ -170,6 +170,62 @@ def test_copies_explain_the_target_of_their_sample(mode: str) -> None:
     assert_close(found, expected, FLOAT64)
 
 
+class Sizes(nn.Module):
+    """Computes with its batch size, and takes a second input of integers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.mix, self.head = nn.Embedding(5, 4), nn.Linear(2, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, word: Tensor) -> Tensor:
+        n, channels, height, width = x.shape
+        pixels = x.permute(0, 2, 3, 1).reshape(n * height * width, channels)
+        mixed = self.mix(pixels).tanh().view(n, height * width, 4).mean(1)
+        return self.head(mixed + self.table(word))
+
+
+def test_copies_of_a_model_that_computes_with_sizes() -> None:
+    p, model = problem("cnn"), Sizes().double()
+    word = torch.tensor([4, 0, 2])
+    explainer = relcompile.compile(model, (p.x[:2], word[:2]), rule=smoothgrad(COPIES, LEVEL))
+    output, relevance = explainer(p.x, word, TARGET, p.noise)
+    assert_close(output, model(p.x, word).detach(), FLOAT64)
+    for n in range(3):
+
+        def alone(x: Tensor, n: int = n) -> Tensor:
+            return model(x, word[n : n + 1])
+
+        rows = slice(n, n + 1)
+        expected = transforms.smoothgrad(alone, p.x[rows], TARGET[rows], p.noise[rows], LEVEL)
+        assert_close(relevance[rows], expected, FLOAT64)
+
+
+class Product(nn.Module):
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        return left**2 * right
+
+
+def test_several_inputs_share_a_path() -> None:
+    """R of x in x² y from 0: the integral of x · 2 t x · t y over t is 2/3 x² y, and 1/3 x² y is left for y."""
+    left, right = (torch.randn(3, 4, generator=torch.Generator().manual_seed(k), dtype=torch.float64) for k in (1, 2))
+    explainer = relcompile.compile(Product(), (left, right), rule=integrated_gradients(1000), target=1)
+    output, of_left, of_right = explainer(left, right)
+    chosen = nn.functional.one_hot(torch.tensor([1, 1, 1]), 4)
+    assert_close(of_left, 2 / 3 * output * chosen, 1e-6)  # the midpoint rule is wrong by 1 / (12 · 1000²)
+    assert_close(of_right, 1 / 3 * output * chosen, 1e-6)
+    turned = relcompile.compile(
+        Product(), (left, right), rule=integrated_gradients(1000), target=1, explain=["right", "left"]
+    )
+    assert turned.metadata.relevance == ("relevance_right", "relevance_left")
+    assert_close(turned(left, right)[1], of_right, FLOAT64)
+    noisy = relcompile.compile(Product(), (left, right), rule="smoothgrad=2").metadata.noise
+    assert [(record.name, record.shape) for record in noisy] == [
+        ("noise_left", ("batch", 2, 4)),
+        ("noise_right", ("batch", 2, 4)),
+    ]
+
+
 def test_contrasts_of_two_classes_do_not_overlap() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)).double()
