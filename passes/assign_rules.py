@@ -74,8 +74,9 @@ class AssignRules:
 
 
 def nodes_named(module: GraphModule, names: tuple[str, ...]) -> list[Node]:
-    """The nodes called `names`, in graph order."""
-    return [n for n in module.graph.nodes if n.name in names]
+    """The nodes called `names`, in that order."""
+    known = {node.name: node for node in module.graph.nodes}
+    return [known[name] for name in names]
 
 
 def explained_output(module: GraphModule, position: int) -> Node:

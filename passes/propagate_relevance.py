@@ -56,7 +56,7 @@ class PropagateRelevance:
         inboxes, ledgers = zip(*(_walk(above, carriers, sink, seed, emit) for seed in seeds), strict=True)
         results = [self._read(place, inboxes, emit) for place in places]
         if self.absorbed:
-            results.append(_ledger(described, ledgers[0], emit))
+            results.append(_ledger(described, ledgers[0], emit.value(sink)))
         output = module.graph.output_node()
         output.args = ((*arguments(output)[0], *(value.node for value in results)),)
         return len(described)
@@ -90,12 +90,12 @@ def _arrived(place: Node, inbox: Inbox, emit: Emitter) -> Message:
     return accumulate(inbox[place]) if place in inbox else Message(value, value.zeros, value.zeros)
 
 
-def _ledger(described: Mapping[Node, Call], passed: Mapping[Node, tuple[Message, Messages]], emit: Emitter) -> Value:
-    kept = dict[Node, Value]()
+def _ledger(described: Mapping[Node, Call], passed: Mapping[Node, tuple[Message, Messages]], output: Value) -> Value:
+    emit, kept = output.emit, dict[Node, Value]()
     for node, (arriving, leaving) in passed.items():
         with emit.on_behalf_of(node):
             kept[node] = _absorbed(arriving, [message for message in leaving if message is not None])
-    zero = next(iter(kept.values())).zeros()
+    zero = _per_sample(output).zeros()
     return emit.call(aten.cat.default, [kept.get(node, zero) for node in described], 1)
 
 

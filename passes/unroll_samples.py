@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 from torch.fx import GraphModule, Node
 
+from passes.assign_rules import nodes_named
 from passes.emitter import Emitter, Value, aten, evaluate_shape
 from passes.nodes import arguments
 
@@ -70,13 +71,11 @@ class UnrollSamples:
     name: ClassVar[str] = "unroll-samples"
 
     def apply(self, module: GraphModule, /) -> int:
-        emit, placeholders = Emitter(module), module.graph.find_nodes(op="placeholder")
-        changed = set[Node]()
-        for node in placeholders:
-            if node.name not in self.inputs:
-                continue
+        emit, changed = Emitter(module), set[Node]()
+        first = module.graph.find_nodes(op="placeholder")[-1].next
+        for node in nodes_named(module, self.inputs):
             readers = list(node.users)
-            with emit.inserting_before(placeholders[-1].next):
+            with emit.inserting_before(first):
                 unrolled = self._unrolled(emit.value(node)).node
             unrolled.name = unrolled_name(node.name)
             for reader in readers:
@@ -113,9 +112,9 @@ class AverageSamples:
         outputs = [emit.value(value) for value in arguments(node)[0]]
         own = [self.rows.samples(value) for value in outputs[: self.kept]]
         means = [self.rows.mean(value) for value in outputs[self.kept :]]
-        inputs: list[Any] = [n for n in module.graph.find_nodes(op="placeholder") if n.name in self.sources]
-        finished = [self.finish(emit.value(x), mean) for x, mean in zip(inputs, means, strict=False)]
-        results = (*own, *finished, *means[len(inputs) :])
+        inputs = map(emit.value, nodes_named(module, self.sources))
+        finished = [self.finish(x, mean) for x, mean in zip(inputs, means, strict=False)]
+        results = (*own, *finished, *means[len(finished) :])
         node.args = (tuple(value.node for value in results),)
         return len(outputs)
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from passes.assign_rules import explained_output, nodes_named
+from passes.graph import layer_name
 from passes.layers import keep, last_feature_map, layer_output, release
 from passes.pipelines import OPTIMISE
 from passes.runner import run_passes
@@ -87,7 +88,7 @@ def compile(
     module, sources = captured.module, _explained(captured, explain)
     reads_layer = at is not None or composite.result == "activation-map"
     if reads_layer:
-        keep(module, _place(module, at, sources, output))
+        at = _keep_layer(module, at, sources, output)
     reports = canonicalize(module, progress)
     question = Question(
         composite=composite,
@@ -121,10 +122,12 @@ def bounds_of(preprocessing: Preprocessing | None) -> Bounds | None:
     return tuple(-mean / std for mean, std in pairs), tuple((white - mean) / std for mean, std in pairs)
 
 
-def _place(module: GraphModule, at: str | None, sources: tuple[str, ...], output: int) -> Node:
-    """The node whose relevance is wanted: the output of layer `at`, or the last feature map."""
+def _keep_layer(module: GraphModule, at: str | None, sources: tuple[str, ...], output: int) -> str:
+    """Make the output of layer `at`, or else the last feature map, the last output of `module`; the layer's name."""
     ends = nodes_named(module, sources), explained_output(module, output)
-    return last_feature_map(module, *ends) if at is None else layer_output(module, at, *ends)
+    node = last_feature_map(module, *ends) if at is None else layer_output(module, at, *ends)
+    keep(module, node)
+    return at or layer_name(node)
 
 
 def _explained(captured: Captured, names: Sequence[str] | None) -> tuple[str, ...]:

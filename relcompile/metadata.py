@@ -134,7 +134,7 @@ class Metadata:
         weights_sha256: Checksum of the weights, in hexadecimal.
         class_names: One name a class, or None.
         preprocessing: How a photograph becomes the input, or None.
-        at: The layer whose output the relevance belongs to, or None if that is the input.
+        at: The layer at whose output relevance is read (for Grad-CAM: whose map is weighted); None: at the inputs.
         noise: Further inputs of the graph that want standard normal numbers.
         reference: What differences are taken from: "0", "0.1,0.2,0.3", "tensor", "input" (it is a further input of
             the graph), or None.

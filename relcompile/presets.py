@@ -327,7 +327,7 @@ def _renamed(composite: Composite, name: str) -> Composite:
 
 
 _MAXIMA = ("max_pool2d", "max_pool3d", "amax", "amin", "maximum", "minimum")
-_FLAT_FIRST = Entry(Flat(), kind="affine", first=True)
+_FLAT_FIRST = Entry(Flat(1e-6), kind="affine", first=True)
 
 PRESETS: Mapping[str, Callable[..., Composite]] = {
     "gradient": gradient,

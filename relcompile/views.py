@@ -106,7 +106,7 @@ def metadata(data: Metadata) -> None:
         "written by": f"relcompile {data.relcompile}, torch {data.torch}",
     }
     if data.at is not None:
-        rows["relevance of layer"] = data.at
+        rows["read at layer"] = data.at
     if data.noise:
         rows["noise"] = ", ".join(f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.noise)
     if data.reference is not None:

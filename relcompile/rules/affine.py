@@ -113,21 +113,22 @@ class Gamma:
 
     Args:
         gamma: > 0; 0.25 is zennit's default.
-        bias: "full" keeps it in z, "none" leaves it out of the denominators (not out of the sign of z).
+        bias: "full" keeps it in z; "plain" adds b to z↑ and z↓ instead of b + γ b⁺ and b + γ b⁻ (captum); "none"
+            leaves it out of the denominators (not out of the sign of z).
         epsilon: > 0, in units of the pre-activation.
     Conserves: up to what the bias and the stabiliser absorb.
     Source: Montavon et al. 2019, section 10.2.2; the generalisation is zennit's.
     """
 
     gamma: float = 0.25
-    bias: Literal["none", "full"] = "full"
+    bias: Literal["none", "plain", "full"] = "full"
     epsilon: float = 1e-6
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
 
     def __post_init__(self) -> None:
         require_positive("gamma", self.gamma)
         require_positive("epsilon", self.epsilon)
-        require_choice("bias", self.bias, ("none", "full"))
+        require_choice("bias", self.bias, ("none", "plain", "full"))
 
     def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
         x, W, z, R = call.x, call.weight, call.output, arriving.relevance
@@ -141,8 +142,8 @@ class Gamma:
         return (Message.of_multiplier(x, of_positive.where(x >= 0, of_negative)),)
 
     def _bias(self, call: AffineCall, sign: int) -> Value | None:
-        if call.bias is None or self.bias == "none":
-            return None
+        if call.bias is None or self.bias != "full":
+            return call.bias if self.bias == "plain" else None
         return call.bias + (call.bias.positive if sign > 0 else call.bias.negative) * self.gamma
 
 

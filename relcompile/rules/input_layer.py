@@ -6,7 +6,7 @@ Notation as in `affine`. They return relevance, not a multiplier. Padding contri
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias, final
+from typing import ClassVar, Literal, TypeAlias, final
 
 import torch
 
@@ -15,7 +15,7 @@ from passes.messages import Message, Messages, stabilise
 from passes.operators.affine import AffineCall
 from passes.operators.call import Call
 from relcompile.errors import CompositeError
-from relcompile.rules.affine import require_positive
+from relcompile.rules.affine import require_choice, require_positive
 
 Bound: TypeAlias = float | tuple[float, ...]
 
@@ -26,10 +26,38 @@ class WSquared:
     """w²: relevance in proportion to the squared weights; the input does not matter.
 
     Equation: R_j = Σ_k w_kj² / (Σ_i w_ki² + ε) R_k
+
     Args:
         epsilon: > 0, in units of the squared weight.
+        bias: "none" leaves it out, "squared" adds b_k² to the denominator (zennit).
     Conserves: exactly (no bias enters).
     Source: Montavon et al. 2017, equation 12 (root along v = w).
+    """
+
+    epsilon: float = 1e-9
+    bias: Literal["none", "squared"] = "none"
+    applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+
+    def __post_init__(self) -> None:
+        require_positive("epsilon", self.epsilon)
+        require_choice("bias", self.bias, ("none", "squared"))
+
+    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+        squared = None if call.bias is None or self.bias == "none" else call.bias * call.bias
+        return _by_weights(call, arriving, call.weight * call.weight, self.epsilon, squared)
+
+
+@final
+@dataclass(frozen=True)
+class Flat:
+    """Flat: every input of a unit gets the same share.
+
+    Equation: R_j = Σ_k R_k / (number of inputs of k + ε), the sum over the units that see j.
+
+    Args:
+        epsilon: > 0; 1e-6 is zennit's.
+    Conserves: exactly.
+    Source: Lapuschkin et al. 2019; zennit's `Flat`.
     """
 
     epsilon: float = 1e-9
@@ -39,23 +67,7 @@ class WSquared:
         require_positive("epsilon", self.epsilon)
 
     def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
-        return _by_weights(call, arriving, call.weight * call.weight, self.epsilon)
-
-
-@final
-@dataclass(frozen=True)
-class Flat:
-    """Flat: every input of a unit gets the same share.
-
-    Equation: R_j = Σ_k R_k / (number of inputs of k), the sum over the units that see j.
-    Conserves: exactly.
-    Source: Lapuschkin et al. 2019; zennit's `Flat`.
-    """
-
-    applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
-
-    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
-        return _by_weights(call, arriving, call.weight.ones(), 1e-9)
+        return _by_weights(call, arriving, call.weight.ones(), self.epsilon)
 
 
 @final
@@ -92,8 +104,10 @@ class ZBox:
         return (Message.of_relevance(x, relevance),)
 
 
-def _by_weights(call: AffineCall, arriving: Message, weight: Value, epsilon: float) -> Messages:
-    total = call.apply(_like_input(call, "ones", 1.0), weight) + epsilon
+def _by_weights(
+    call: AffineCall, arriving: Message, weight: Value, epsilon: float, bias: Value | None = None
+) -> Messages:
+    total = call.apply(_like_input(call, "ones", 1.0), weight, bias) + epsilon
     return (Message.of_relevance(call.x, call.transposed(arriving.relevance / total, weight)),)
 
 
