@@ -104,6 +104,26 @@ def save_heatmap(path: Path, relevance: NDArray[np.floating[Any]], image: Image.
         figure.savefig(temporary, format="png", metadata={"Title": title, "Description": note})
 
 
+def draw_heatmap(axes: Axes, relevance: NDArray[np.floating[Any]], title: str) -> None:
+    """Draw the heatmap of `save_heatmap`, alone and with a colour bar of its own, for figures with many of them.
+
+    Args:
+        axes: where; the frame is hidden.
+        relevance: (C, H, W) or (H, W), finite.
+        title: above it.
+
+    Raises:
+        ExportError: the relevance has another rank, no pixels, NaN or infinity.
+    """
+    found = _summarise(Path(title), relevance)
+    colours = axes.imshow(found.values, cmap=_COLOURS, norm=found.norm)
+    axes.set_title(title, fontsize=8)
+    axes.set_axis_off()
+    bar = axes.figure.colorbar(colours, ax=axes, fraction=0.046, pad=0.03)
+    bar.set_ticks([-found.limit, 0.0, found.limit], labels=[f"{-found.limit:.1g}", "0", f"{found.limit:+.1g}"])
+    bar.ax.tick_params(labelsize=6, length=2)
+
+
 def _summarise(path: Path, relevance: NDArray[np.floating[Any]]) -> _Map:
     """The channel sum and its colour limit."""
     values = np.asarray(relevance, dtype=np.float64)

