@@ -26,6 +26,9 @@ from relcompile.rules.pointwise import PassThrough, SignalTakesAll
 
 Bounds: TypeAlias = tuple[Bound, Bound]
 
+_MAXIMA = ("max_pool2d", "max_pool3d", "amax", "amin", "maximum", "minimum")
+_KEPT, _CROSSED = AffineDifference("kept"), MaxDifference("crossed")
+
 _PASS: tuple[Entry, ...] = (
     Entry(PassThrough(), kind="activation"),
     Entry(SignalTakesAll(), kind="product"),
@@ -179,8 +182,8 @@ def deeplift_ablation(cross_terms: CrossTerms, name: str, reference: float = 0.0
 def deeplift(
     name: str,
     activations: AnyRule,
-    affine: AnyRule = AffineDifference(),
-    maxima: AnyRule = MaxDifference(),
+    affine: AnyRule = _KEPT,
+    maxima: AnyRule = _CROSSED,
     *,
     reference: float = 0.0,
 ) -> Composite:
@@ -239,7 +242,6 @@ def _renamed(composite: Composite, name: str) -> Composite:
     return Composite(name, composite.entries, composite.start, composite.result)
 
 
-_MAXIMA = ("max_pool2d", "max_pool3d", "amax", "amin", "maximum", "minimum")
 _FLAT_FIRST = Entry(Flat(), kind="affine", first=True)
 
 PRESETS: Mapping[str, Callable[..., Composite]] = {

@@ -25,6 +25,7 @@ class Rescale:
     """DeepLIFT Rescale: the slope of the chord from the reference instead of the tangent.
 
     Equation: s = Δy / Δz, or f'(z0) where |Δz| < near; m_z = s m_y, the same for m⁺ and m⁻; Δy^± = s Δz^±.
+
     Args:
         near: > 0, in units of the pre-activation.
     Shapes: all like z.
@@ -63,6 +64,7 @@ class RevealCancel:
 
     Equation: Δy⁺ = ½ [f(z0 + Δz⁺) - f(z0) + f(z0 + Δz⁻ + Δz⁺) - f(z0 + Δz⁻)], Δy⁻ with ⁺ and ⁻ exchanged;
         m_z⁺ = m_y⁺ Δy⁺ / Δz⁺, m_z⁻ = m_y⁻ Δy⁻ / Δz⁻.
+
     Args:
         near: > 0: a part Δz^± smaller than near / 2 in magnitude is moved away from 0 by near, so that it can be
             divided by. By default 1e-7 in float64, and 1e-4 in float32, where 1e-7 is lost in rounding.

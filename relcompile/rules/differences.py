@@ -51,6 +51,7 @@ class AffineDifference:
         Δx > 0: W⁺ᵀm⁺ + W⁻ᵀm⁻;  Δx < 0: W⁺ᵀm⁻ + W⁻ᵀm⁺;  Δx = 0: Wᵀ(m⁺ + m⁻)/2.
         "cut" drops the cross terms: W⁺ᵀm⁺; W⁺ᵀm⁻; Wᵀ(m⁺ + m⁻)/2.
         "cut-by-chain" has W⁺ in the positive and W⁻ in the negative chain: W⁺ᵀm⁺; W⁻ᵀm⁻; Wᵀ(m⁺ + m⁻)/2.
+
     Args:
         cross_terms: "kept" is DeepLIFT; "cut" the ablation as Sixt et al. ran it, "cut-by-chain" as they describe it.
             A batch norm that was merged into the layer is part of W.
@@ -192,6 +193,7 @@ class MaxDifference:
     Equation: (Δy)⁺ m⁺ to the first maximum of x, (Δy)⁻ m⁻ to that of x0, divided by Δx; for minima exchanged.
         "gradient": both multipliers to the first maximum of x; Δy^± count as 0 above, so that an affine layer has to
         follow.
+
     Args:
         routing: "crossed" conserves; "gradient" is the deeplift library's.
     Conserves: exactly if crossed; else no.

@@ -107,9 +107,7 @@ def test_constant_reference_equals_its_oracle(name: str, net_name: str) -> None:
     assert_close(explainer(x[1:2], TARGET[1:2])[1], expected[1:2], FLOAT64)
 
 
-@pytest.mark.parametrize(
-    ("rule", "tolerance"), [("deeplift-rescale", FLOAT64), ("deeplift-revealcancel", SHIFT)]
-)
+@pytest.mark.parametrize(("rule", "tolerance"), [("deeplift-rescale", FLOAT64), ("deeplift-revealcancel", SHIFT)])
 @pytest.mark.parametrize("net_name", NETS)
 def test_sums_to_the_difference_from_the_reference(net_name: str, rule: str, tolerance: float) -> None:
     net = network(net_name, bias=True)
