@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 from torch.fx import GraphModule, Node
 
@@ -31,7 +31,7 @@ class AddContributions:
 
     Raises (from `apply`):
         UnsupportedRuleError: a rule is not one of differences from a reference.
-        UnsupportedOperatorError: an operand that carries no relevance (a mask, an index) depends on the input.
+        UnsupportedOperatorError: what an operator does depends on the input in a way that carries no relevance.
     """
 
     sources: tuple[str, ...]
@@ -42,11 +42,11 @@ class AddContributions:
         emit = Emitter(module)
         described = describe_active(emit, self.sources, self.output)
         _refuse_foreign_rules(described)
-        _refuse_computed_operands(described)
         for source in nodes_named(module, self.sources):
             source.meta["contributions"] = cache(partial(_by_sign, emit.value(source)))
         for node, call in described.items():
             node.meta["contributions"] = cache(partial(_of_output, call, node.meta["rule"]))
+        _refuse_choices(described)
         return 0
 
 
@@ -67,19 +67,16 @@ def _refuse_foreign_rules(described: dict[Node, Call]) -> None:
         raise UnsupportedRuleError(f"these rules know no reference and do not mix with rules that do:\n{listing}")
 
 
-def _refuse_computed_operands(described: dict[Node, Call]) -> None:
-    computed = [node for node, call in described.items() if any(map(_depends, _others(call)))]
-    if computed:
-        listing = "\n".join(f"  {describe_node(node)}" for node in computed)
+def _refuse_choices(described: dict[Node, Call]) -> None:
+    choices = [node for node in described if any(map(_is_choice, node.all_input_nodes))]
+    if choices:
+        listing = "\n".join(f"  {describe_node(node)}" for node in choices)
         raise UnsupportedOperatorError(
-            f"{len(computed)} operators choose by the input what they compute (a mask, an index, a rounded number):\n"
+            f"{len(choices)} operators choose by the input what they compute (a mask, an index, a rounded number):\n"
             f"{listing}\nDifferences from a reference are not defined there; a gradient or LRP rule is."
         )
 
 
-def _others(call: Call) -> list[Any]:
-    return [node for node in call.node.all_input_nodes if node not in call.operands]
-
-
-def _depends(node: Node) -> bool:
-    return "reference" in node.meta
+def _is_choice(node: Node) -> bool:
+    """The value depends on the input, but no relevance flows there."""
+    return "reference" in node.meta and "contributions" not in node.meta

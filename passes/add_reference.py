@@ -30,8 +30,8 @@ class AddReference:
             None for a runtime input called `reference`, shaped like the input.
         output: position of the explained output.
 
-    Guarantees: the forward half is untouched; `meta["reference"]` of every tensor that depends on the explained
-    inputs, and that the output needs, is the node with its value at the reference.
+    Guarantees: the forward half is untouched; `meta["reference"]` of every tensor that depends on the values of the
+    explained inputs (not on their sizes alone), and that the output needs, is the node with its value at the reference.
     """
 
     references: Mapping[str, torch.Tensor | None]
@@ -47,9 +47,8 @@ class AddReference:
         for node in dependent:
             with emit.on_behalf_of(node):
                 copies[node] = _copy(node, copies, emit)
-        for node, copy in copies.items():
-            if isinstance(node.meta["val"], torch.Tensor):
-                node.meta["reference"] = copy
+        for node in _reading_values(dependent, sources):
+            node.meta["reference"] = copies[node]
         return len(copies)
 
     def _start(self, source: Node, emit: Emitter, *, whole_batch: bool) -> Node:
@@ -89,6 +88,15 @@ def _dependent(module: GraphModule, sources: list[Node], sink: Node) -> list[Nod
         if node in needed and any(operand in reached for operand in node.all_input_nodes):
             reached.add(node)
     return [node for node in module.graph.nodes if node in reached and node.op == "call_function"]
+
+
+def _reading_values(dependent: list[Node], sources: list[Node]) -> list[Node]:
+    """The tensors whose values depend on values of the sources; what depends on sizes alone cannot differ."""
+    reached = set(sources)
+    for node in dependent:
+        if not isinstance(node.meta["val"], torch.SymInt | int) and not reached.isdisjoint(node.all_input_nodes):
+            reached.add(node)
+    return [node for node in (*sources, *dependent) if node in reached]
 
 
 def _mixes_batch(dependent: list[Node], sources: list[Node]) -> bool:

@@ -40,8 +40,9 @@ def difference(value: Value) -> Value:
 
 
 def contributions(value: Value) -> Split:
-    """Δx⁺ and Δx⁻, Δx⁺ + Δx⁻ = Δx, written when somebody asks; not the signs of Δx, but of what it is a sum of."""
-    return value.node.meta["contributions"]()
+    """Δx⁺ and Δx⁻, Δx⁺ + Δx⁻ = Δx, written when somebody asks; 0 for a constant."""
+    write = value.node.meta.get("contributions")
+    return write() if write else Split(value.zeros(), value.zeros())
 
 
 def at_reference(call: CallT) -> CallT:

@@ -31,11 +31,13 @@ from relcompile.rules.sampling import GaussianNoise, StraightPath, as_count
 
 Bounds: TypeAlias = tuple[Bound, Bound]
 
+_MAXIMA = ("max_pool2d", "max_pool3d", "amax", "amin", "maximum", "minimum")
+_KEPT, _CROSSED = AffineDifference("kept"), MaxDifference("crossed")
+
 _PASS: tuple[Entry, ...] = (
     Entry(PassThrough(), kind="activation"),
     Entry(SignalTakesAll(), kind="product"),
 )
-_AFFINE_DIFFERENCE, _MAX_DIFFERENCE = AffineDifference(), MaxDifference()
 
 # A rule that leaves biases out of its denominators leaves added constants out, too.
 _PASS_WITHOUT_BIAS: tuple[Entry, ...] = (*_PASS, Entry(PassThrough(), kind="shift"))
@@ -232,8 +234,8 @@ def deeplift_ablation(cross_terms: CrossTerms, name: str, reference: float = 0.0
 def deeplift(
     name: str,
     activations: AnyRule,
-    affine: AnyRule = _AFFINE_DIFFERENCE,
-    maxima: AnyRule = _MAX_DIFFERENCE,
+    affine: AnyRule = _KEPT,
+    maxima: AnyRule = _CROSSED,
     *,
     reference: float = 0.0,
 ) -> Composite:
@@ -326,7 +328,6 @@ def _renamed(composite: Composite, name: str) -> Composite:
     return replace(composite, name=name)
 
 
-_MAXIMA = ("max_pool2d", "max_pool3d", "amax", "amin", "maximum", "minimum")
 _FLAT_FIRST = Entry(Flat(1e-6), kind="affine", first=True)
 
 PRESETS: Mapping[str, Callable[..., Composite]] = {

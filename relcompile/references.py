@@ -41,7 +41,8 @@ def parse_reference(text: str) -> Reference:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InputSpecError(f"reference {text!r} must be a number, A,B,C, input, or an .npy file") from None
-    return numbers[0] if len(numbers) == 1 else numbers
+    first, *others = numbers
+    return numbers if others else first
 
 
 def reference_tensors(
@@ -59,7 +60,7 @@ def reference_tensors(
             f"a reference that is not one number needs one explained input, there are {', '.join(sources)}; "
             "choose with explain=[...] (--explain)"
         )
-    name = sources[0]
+    (name,) = sources
     if isinstance(reference, str):
         if REFERENCE_INPUT in inputs:
             raise InputSpecError(f"the model has an input called {REFERENCE_INPUT} itself; give a constant reference")
@@ -78,13 +79,13 @@ def describe_reference(reference: Reference | None) -> str | None:
 
 def _like_sample(reference: tuple[float, ...] | torch.Tensor, example: torch.Tensor) -> torch.Tensor:
     """(1, ...), from one number per channel, from one sample, or from a batch of one sample."""
-    sample = example.shape[1:]
+    sample = list(example.shape[1:])
     if isinstance(reference, tuple):
-        if len(sample) == 0 or len(reference) != sample[0]:
-            raise InputSpecError(f"reference {reference} has {len(reference)} channels, the input is {list(sample)}")
+        if not sample or len(reference) != sample[0]:
+            raise InputSpecError(f"reference {reference} has {len(reference)} channels, the input is {sample}")
         return torch.tensor(reference, dtype=torch.float64).reshape([1, -1, *[1] * (len(sample) - 1)])
-    if tuple(reference.shape) not in (tuple(sample), (1, *sample)):
-        raise InputSpecError(f"reference has the shape {list(reference.shape)}, one sample is {list(sample)}")
+    if list(reference.shape) not in (sample, [1, *sample]):
+        raise InputSpecError(f"reference has the shape {list(reference.shape)}, one sample is {sample}")
     return reference.detach().reshape([1, *sample]).clone()
 
 

@@ -150,7 +150,7 @@ class ExtremeCall(StructureCall):
 
     @property
     def is_minimum(self) -> bool:
-        """Amin."""
+        """True for amin."""
         return self.node.target is aten.amin.default
 
     def adjoint(self, multiplier: Value) -> Adjoints:
@@ -220,7 +220,7 @@ class MaximumCall(Call):
 
     @property
     def is_minimum(self) -> bool:
-        """Minimum."""
+        """True for minimum."""
         return self.node.target is aten.minimum.default
 
     @classmethod

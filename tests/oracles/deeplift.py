@@ -194,8 +194,8 @@ def attribute(
     """Map m+ D+ + m- D- of every value, with m+ = m- = 1 on the target's logit.
 
     "full" sums to the logit's difference at every cut, if there is no max pool or `maxima` is "crossed"; else those
-    are routed by the gradient at x, and their own map is 0, as their contributions are dummies. `variant` cuts only
-    steps of kind "affine"; sums, having no weights, batch norm and average pools stay whole.
+    are routed by the gradient at x, and their own map is 0, as their contributions are dummies. `variant` cuts
+    only steps of kind "affine"; sums, having no weights, batch norm and average pools stay whole.
     """
     values, base = network.forward(steps, x), network.forward(steps, reference)
     run = _Pass(values[network.INPUT], base[network.INPUT], rule, variant, maxima)
