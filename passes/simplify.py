@@ -9,10 +9,11 @@ Relies on the signs of values. Numbers may change by rounding only. In the order
 5. ones(x) y -> y,  y / 1 -> y
 6. (m y) / ⟨z⟩ε with y = relu(z) -> (m y) / (y + ε)      the numerator is 0 where z <= 0
    (m z) / ⟨z⟩ε -> m (|z| / (|z| + ε))                    ⟨z⟩ε = where(z >= 0, z + ε, z - ε)
-7. W x + c with a number c -> W x + b, b = c
+7. W x + c with a number c -> W x + b, b = c           and (W x + v) + c -> (W x + b) + v
 8. where(z > 0, R, 0) with R = m relu(z) -> R           and the same with z < 0 is known to be 0
 9. x unpool(m) -> unpool(p m) and unpool(p m) / ⟨z⟩ε -> unpool(p m / (p + ε)), x = relu(z), p the window's maximum
    (unpool is the adjoint of p = max_pool(x): what it writes to an element, the element equals)
+10. x where(x >= 0, a, b) -> x⁺ a + x⁻ b                 a choice costs 20 products on ONNX Runtime's CPU provider
 """
 
 from __future__ import annotations
@@ -93,6 +94,17 @@ def _masked_product(node: Node, emit: Emitter) -> Value | None:
         is_relu = isinstance(value, Node) and value.target is aten.relu.default
         if is_relu and otherwise == 0 and _tests_positive(condition, value):
             return emit.call(aten.mul.Tensor, m, value)
+    return None
+
+
+def _product_with_choice(node: Node, emit: Emitter) -> Value | None:
+    for choice, x in (arguments(node)[:2], arguments(node)[1::-1]):
+        if not isinstance(choice, Node) or choice.target is not aten.where.self or len(choice.users) > 1:
+            continue
+        condition, a, b = arguments(choice)
+        if condition.target is aten.ge.Scalar and arguments(condition) == (x, 0) and _like(a, node) and _like(b, node):
+            value = emit.value(x)
+            return value.positive * emit.value(a) + value.negative * emit.value(b)
     return None
 
 
@@ -181,13 +193,26 @@ def _unpooled_again(unpooling: Node, m: Value, emit: Emitter) -> Value:
 
 
 def _number_into_bias(node: Node, emit: Emitter) -> Value | None:
-    affine, number = arguments(node)[:2]
-    if not isinstance(affine, Node) or not isinstance(number, int | float) or len(affine.users) > 1:
+    value, number = arguments(node)[:2]
+    if not isinstance(value, Node) or not isinstance(number, int | float) or len(value.users) > 1:
         return None
-    if affine.target not in (aten.convolution.default, aten.linear.default):
+    if _takes_a_bias(value):
+        return _with_bias(value, number, emit)
+    if value.target is not aten.add.Tensor or value.kwargs:
         return None
-    if len(arguments(affine)) > 2 and arguments(affine)[2] is not None:
-        return None
+    for affine, other in (arguments(value)[:2], arguments(value)[1::-1]):
+        if isinstance(affine, Node) and isinstance(other, Node) and len(affine.users) == 1 and _takes_a_bias(affine):
+            return _with_bias(affine, number, emit) + emit.value(other)
+    return None
+
+
+def _takes_a_bias(affine: Node) -> bool:
+    """A convolution or a linear map without one."""
+    without = len(arguments(affine)) < 3 or arguments(affine)[2] is None
+    return without and affine.target in (aten.convolution.default, aten.linear.default)
+
+
+def _with_bias(affine: Node, number: float, emit: Emitter) -> Value:
     shape, axis = affine.meta["val"].shape, 1 if affine.target is aten.convolution.default else -1
     bias = emit.constant("epsilon", torch.full((int(shape[axis]),), number, dtype=affine.meta["val"].dtype))
     bias.node.meta["sign"] = infer(bias.node, emit.module)
@@ -209,6 +234,6 @@ _TABLE: dict[Any, tuple[Simplification, ...]] = {
     aten.sub.Tensor: (_minus_zero,),
     aten.where.self: (_where_of_known_sign,),
     aten.where.ScalarOther: (_masked_by_itself,),
-    aten.mul.Tensor: (_masked_product, _times_ones, _times_unpooled),
+    aten.mul.Tensor: (_masked_product, _times_ones, _times_unpooled, _product_with_choice),
     aten.div.Tensor: (_over_stabilised, _unpooled_quotient),
 }

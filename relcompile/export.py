@@ -217,30 +217,44 @@ def _tidy(model: ir.Model) -> None:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Remove what names the machine that built the file, and intermediate shapes."""
+    """Remove what names the machine that built the file."""
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
-    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer, *model.graph.value_info):
         del value.metadata_props[:]
-    del model.graph.value_info[:]
     del model.graph.metadata_props[:]
     del model.metadata_props[:]
 
 
 def _check_contract(model: onnx.ModelProto, explainer: Explainer) -> None:
     """Named inputs and outputs, a batch that is not a number, standard operators, no functions."""
+    symbols = set[str]()
     for value in (*model.graph.input, *model.graph.output):
         dims = value.type.tensor_type.shape.dim
         if not dims or not dims[0].dim_param:
             raise ExportError(f"{value.name}: the exporter fixed the batch size; the model depends on it")
+        symbols.add(dims[0].dim_param)
         dims[0].dim_param = "batch"
+    _rename_dimensions(model, symbols)
     names = [value.name for value in model.graph.input]
     if names != list(explainer.examples):
         raise ExportError(f"the exporter named the inputs {names}, not {list(explainer.examples)}")
     foreign = sorted({f"{n.domain}::{n.op_type}" for n in model.graph.node if n.domain not in ("", "ai.onnx")})
     if foreign or model.functions:
         raise ExportError(f"the graph holds operators outside the ONNX standard: {', '.join(foreign)}")
+
+
+def _rename_dimensions(model: onnx.ModelProto, symbols: set[str]) -> None:
+    """Call the batch by one name everywhere.
+
+    A runtime may fuse or keep in its own layout only values whose shapes it can prove equal; where the batch comes
+    from the shape of another input it does not find out by itself.
+    """
+    sizes = (size for value in model.graph.value_info for size in value.type.tensor_type.shape.dim)
+    for size in sizes:
+        if size.dim_param in symbols:
+            size.dim_param = "batch"
 
 
 def _first_line(error: Exception) -> str:

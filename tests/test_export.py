@@ -43,6 +43,8 @@ def test_file_keeps_the_contract(tmp_path: Path) -> None:
     assert {value.type.tensor_type.shape.dim[0].dim_param for value in (*model.graph.input, *model.graph.output)} == {
         "batch"
     }
+    inside = {size.dim_param for value in model.graph.value_info for size in value.type.tensor_type.shape.dim}
+    assert inside == {"", "batch"}  # numbers, and one name
     assert {node.domain for node in model.graph.node} == {""}
     assert [entry.key for entry in model.metadata_props] == ["relcompile"]
     assert b"site-packages" not in model.SerializeToString()

@@ -169,6 +169,10 @@ def test_number_and_float_are_not_shared() -> None:
     assert apply(graph, ShareSubexpressions()) == 0
 
 
+def twice(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return x * y + y
+
+
 EYE, ONES = torch.eye(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64)
 
 # (function, operators that must be gone)
@@ -185,12 +189,15 @@ SIMPLER: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         (aten.where.ScalarOther, aten.gt.Scalar),
     ),
     "ones": (lambda x: torch.ones_like(x) * x, (aten.mul.Tensor,)),
+    "choice by the sign of a factor": (lambda x: x * torch.where(x >= 0, x.exp(), x.sin()), (aten.where.self,)),
 }
 NOT_SIMPLER: dict[str, Callable[..., Any]] = {
     "positive part of anything": lambda x: x.clamp_min(0),
     "clamp above zero": lambda x: x.relu().clamp_min(1),
     "sum with a negative part": lambda x: x + x.clamp_max(0),
     "choice by an unknown sign": lambda x: torch.where(x >= 0, x, -x),
+    "choice by another value's sign": lambda x: x.sin() * torch.where(x >= 0, x.exp(), x.sin()),
+    "choice that is read twice": lambda x: twice(x, torch.where(x >= 0, x.exp(), x.sin())),
     "mask of another value": lambda x: torch.where(x > 0, x * 2, 0.0) * (x * 3).relu(),
     "bias is added to zero": lambda x: x + functional.linear(x.relu().clamp_max(0), EYE, ONES),
 }
@@ -213,6 +220,26 @@ def test_algebra_is_left_alone(name: str) -> None:
     apply(graph, Simplify())
     assert str(graph.graph) == before
     assert_close(graph(x)[0], NOT_SIMPLER[name](x), FLOAT64)
+
+
+# (function, sums left)
+BIASES: dict[str, tuple[Callable[..., Any], int]] = {
+    "linear map": (lambda x: functional.linear(x, EYE) + 0.5, 0),
+    "sum of linear maps": (lambda x: functional.linear(x, EYE) + functional.linear(x.exp(), EYE) + 0.5, 1),
+    "sum with anything": (lambda x: x.exp() + functional.linear(x, EYE) + 0.5, 1),
+    "has a bias": (lambda x: functional.linear(x, EYE, ONES) + 0.5, 1),
+    "read twice": (lambda x: twice(functional.linear(x, EYE) + 0.5, functional.linear(x, EYE)), 2),
+    "broadcast sum": (lambda x: functional.linear(x, EYE[:1]) + x + 0.5, 1),
+}
+
+
+@pytest.mark.parametrize("name", BIASES)
+def test_numbers_become_biases(name: str) -> None:
+    function, left = BIASES[name]
+    graph, x = graph_of(function, 4)
+    apply(graph, ShareSubexpressions(), Simplify())
+    assert len(calls(graph, aten.add.Tensor)) == left
+    assert_close(graph(x)[0], function(x), FLOAT64)
 
 
 def test_concatenations_are_chained() -> None:
