@@ -87,16 +87,10 @@ def _read(source: Node, inbox: Inbox, emit: Emitter, read_out: Callable[[Message
 
 def _absorbed(arriving: Message, leaving: list[Message]) -> Value:
     """Relevance that arrives at an operator and does not leave it, (N, 1)."""
-    total = _per_sample(arriving.relevance)
+    total = arriving.relevance.sum_per_sample()
     for message in leaving:
-        total = total - _per_sample(message.relevance)
+        total = total - message.relevance.sum_per_sample()
     return total
-
-
-def _per_sample(relevance: Value) -> Value:
-    return (
-        relevance.sum(range(1, relevance.ndim)).reshape([-1, 1]) if relevance.ndim > 1 else relevance.reshape([-1, 1])
-    )
 
 
 def _ledger(described: Mapping[Node, Call], kept: Mapping[Node, Value], emit: Emitter) -> Value:

@@ -164,6 +164,7 @@ _RULES: dict[Any, Callable[[Node], Sign]] = {
     **dict.fromkeys(_KEEP_SIGN, _same),
     aten.relu.default: _relu,
     aten.abs.default: _positive,
+    aten.sign.default: _same,
     aten.exp.default: _positive,
     aten.sigmoid.default: _positive,
     aten.hardsigmoid.default: _positive,
