@@ -170,9 +170,7 @@ CASES: dict[str, SearchCase] = {
         Search(root_search.squared_error, 10, 2.0, "zeros", project=in_box),
         shape=(12,),
     ),
-    "convolution": SearchCase(
-        convolution, positive_weights_of, *RELEASED_CONVOLUTION, positive_convolution
-    ),
+    "convolution": SearchCase(convolution, positive_weights_of, *RELEASED_CONVOLUTION, positive_convolution),
     "convolution, stride and padding": SearchCase(
         lambda: convolution(stride=2, padding=1), positive_weights_of, *RELEASED_CONVOLUTION, positive_convolution
     ),
@@ -244,6 +242,13 @@ def test_search_equals_autograd(name: str, dtype: torch.dtype, tolerance: float)
     assert_close(signal, expected[0].detach(), tolerance)
     assert_close(before[:, 0], expected[1], tolerance)
     assert_close(after[:, 0], expected[2], tolerance)
+
+
+def test_hinge_is_that_of_pytorch() -> None:
+    y, R = torch.randn(1, 50, dtype=torch.float64) * 3, torch.randn(1, 50, dtype=torch.float64)
+    assert_close(root_search.hinge(y, R), functional.hinge_embedding_loss(y, R), 1e-12)
+    wanted = root_search.gradient(lambda v: functional.hinge_embedding_loss(v, R), y)
+    assert_close(root_search.gradient(lambda v: root_search.hinge(v, R), y), wanted, 1e-12)
 
 
 @pytest.mark.parametrize("name", CASES)

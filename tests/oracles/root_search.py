@@ -17,8 +17,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def hinge(y: Tensor, R: Tensor) -> Tensor:
-    """PyTorch's own loss with R as the target."""
-    return functional.hinge_embedding_loss(y, R)
+    """Mean of max(0, 1 - y) + y = 1 + max(0, y - 1), whose gradient at y = 1 is 0.
+
+    That is PyTorch's loss for targets R that are neither 1 nor -1. At y = 1 exactly its autograd gave 0 when the paper
+    was written (the gradient of a clamp at its bound was 1); later versions give 1 there.
+    """
+    return (1.0 + torch.relu(y - 1.0)).mean()
 
 
 def squared_error(y: Tensor, R: Tensor) -> Tensor:
