@@ -71,6 +71,7 @@ class StructuralSimilarity:
     Args:
         size, sigma: of the window, in pixels; size is odd.
         c1, c2: > 0.
+        largest: elements of R beyond it count as this: their squares would not be numbers in float32.
     Shapes: y and R (N, C, ...) with at least one axis after the channels.
     Source: Wang et al. 2004; Zhang et al. 2024, released code (convolutions, which descend it).
     """
@@ -79,27 +80,34 @@ class StructuralSimilarity:
     sigma: float = 1.5
     c1: float = 0.01**2
     c2: float = 0.03**2
+    largest: float = 1e18
 
     def value(self, y: Value, R: Value, /) -> Value:
-        a1, a2, b1, b2 = self._terms(y, R)
-        return per_sample_mean(a1 * a2 / (b1 * b2))
+        luminance, contrast, _, _ = self._terms(y, self._finite(R))
+        return per_sample_mean(luminance * contrast)
 
     def gradient(self, y: Value, R: Value, /) -> Value:
-        a1, a2, b1, b2 = self._terms(y, R)
-        similarity, mean_y, mean_R = a1 * a2 / (b1 * b2), self._blur(y), self._blur(R)
-        by_covariance = a1 * 2.0 / (b1 * b2)
-        by_variance = -(similarity / b2)
-        by_mean = mean_R * 2.0 * a2 / (b1 * b2) - mean_y * 2.0 * similarity / b1
+        R = self._finite(R)
+        luminance, contrast, b1, b2 = self._terms(y, R)
+        mean_y, mean_R = self._blur(y), self._blur(R)
+        by_covariance = luminance * 2.0 / b2
+        by_variance = -(luminance * contrast / b2)
+        by_mean = (mean_R - mean_y * luminance) * 2.0 * contrast / b1
         by_mean = by_mean - mean_R * by_covariance - mean_y * 2.0 * by_variance
         total = self._blur(by_mean) + y * 2.0 * self._blur(by_variance) + R * self._blur(by_covariance)
         return total * (1 / elements(y))
 
+    def _finite(self, R: Value) -> Value:
+        return R.emit.call(aten.clamp.default, R, -self.largest, self.largest)
+
     def _terms(self, y: Value, R: Value) -> tuple[Value, Value, Value, Value]:
+        """A1 / B1, A2 / B2, B1 and B2."""
         mean_y, mean_R = self._blur(y), self._blur(R)
         product, square_y, square_R = mean_y * mean_R, mean_y * mean_y, mean_R * mean_R
         covariance = self._blur(y * R) - product
         variances = (self._blur(y * y) - square_y) + (self._blur(R * R) - square_R)
-        return product * 2.0 + self.c1, covariance * 2.0 + self.c2, square_y + square_R + self.c1, variances + self.c2
+        b1, b2 = square_y + square_R + self.c1, variances + self.c2
+        return (product * 2.0 + self.c1) / b1, (covariance * 2.0 + self.c2) / b2, b1, b2
 
     def _blur(self, maps: Value) -> Value:
         """The Gaussian window is a product of windows along the axes."""

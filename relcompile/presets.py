@@ -14,6 +14,8 @@ from relcompile.rules.affine import AlphaBeta, Epsilon, Gamma
 from relcompile.rules.guided import BetaSmooth, Deconvnet, Guided, RectGrad
 from relcompile.rules.input_layer import Bound, Flat, WSquared, ZBox
 from relcompile.rules.pointwise import PassThrough, SignalTakesAll
+from relcompile.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense, Version
+from relcompile.rules.residual import SplitByShare
 
 Bounds: TypeAlias = tuple[Bound, Bound]
 
@@ -162,6 +164,24 @@ def montavon(bounds: Bounds | None = None) -> Composite:
     return Composite("montavon", (*entries, *_PASS))
 
 
+def released_roots(version: Version, *, closed_form: bool = False) -> Composite:
+    """Root learning as released, the search unrolled; `-closed` is the same map without the search, and cheap.
+
+    Conserves: as its parts.
+    Source: Zhang et al. 2024, released code (version 1, 2: April 2024; 3: June 2024).
+    """
+    entries = (
+        Entry(ReleasedConvolution(version, closed_form, ones=True), operator="convolution", first=True),
+        Entry(ReleasedConvolution(version, closed_form), operator="convolution"),
+        Entry(ReleasedDense(version, closed_form), kind="affine"),
+        Entry(SplitByShare("absolute"), kind="sum"),
+        *([Entry(ReleasedActivation(closed_form), kind="activation", residual=False)] if version > 1 else []),
+        *_PASS_WITHOUT_BIAS,
+    )
+    name = f"root-v{version}-closed" if closed_form else f"root-v{version}"
+    return Composite(name, entries, start="magnitude")
+
+
 def z_plus_rule(epsilon: float = 1e-9) -> AlphaBeta:
     """z⁺ without a bias."""
     return AlphaBeta(1, 0, epsilon=epsilon)
@@ -220,6 +240,12 @@ PRESETS: Mapping[str, Callable[..., Composite]] = {
         epsilon_and, AlphaBeta(2, 1, "split", 1e-6), "epsilon-alpha2-beta1-flat", _FLAT_FIRST
     ),
     "epsilon-gamma-box": epsilon_gamma_box,
+    "root-v1": partial(released_roots, 1),
+    "root-v2": partial(released_roots, 2),
+    "root-v3": partial(released_roots, 3),
+    "root-v1-closed": partial(released_roots, 1, closed_form=True),
+    "root-v2-closed": partial(released_roots, 2, closed_form=True),
+    "root-v3-closed": partial(released_roots, 3, closed_form=True),
 }
 
 RULES: Mapping[str, Callable[..., AnyRule]] = {
