@@ -87,14 +87,14 @@ class StructuralSimilarity:
         return per_sample_mean(luminance * contrast)
 
     def gradient(self, y: Value, R: Value, /) -> Value:
-        R = self._finite(R)
-        luminance, contrast, b1, b2 = self._terms(y, R)
-        mean_y, mean_R = self._blur(y), self._blur(R)
+        target = self._finite(R)
+        luminance, contrast, b1, b2 = self._terms(y, target)
+        mean_y, mean_R = self._blur(y), self._blur(target)
         by_covariance = luminance * 2.0 / b2
         by_variance = -(luminance * contrast / b2)
         by_mean = (mean_R - mean_y * luminance) * 2.0 * contrast / b1
         by_mean = by_mean - mean_R * by_covariance - mean_y * 2.0 * by_variance
-        total = self._blur(by_mean) + y * 2.0 * self._blur(by_variance) + R * self._blur(by_covariance)
+        total = self._blur(by_mean) + y * 2.0 * self._blur(by_variance) + target * self._blur(by_covariance)
         return total * (1 / elements(y))
 
     def _finite(self, R: Value) -> Value:

@@ -64,7 +64,8 @@ class Composite:
         name: as printed and as stored in the explainer.
         entries: first match wins; an operator without a match gets the exact adjoint.
         start: "score": the target's score is distributed; "magnitude": the magnitude of it; "one": relevance 1 at
-            the target; "cotangent": multiplier 1 at the target, and the target mode "seed" is read as a multiplier, not as relevance.
+            the target; "cotangent": multiplier 1 at the target, and the target mode "seed" is read as a multiplier,
+            not as relevance.
         result: "relevance" returns x ⊙ m, "multiplier" returns m (a gradient).
     """
 

@@ -11,6 +11,7 @@ from relcompile.composites import Composite, Entry
 from relcompile.errors import CompositeError
 from relcompile.rules.adjoint import Adjoint
 from relcompile.rules.affine import AlphaBeta, Epsilon, Gamma
+from relcompile.rules.fixed_root import FixedRoot
 from relcompile.rules.guided import BetaSmooth, Deconvnet, Guided, RectGrad
 from relcompile.rules.input_layer import Bound, Flat, WSquared, ZBox
 from relcompile.rules.pointwise import PassThrough, SignalTakesAll
@@ -257,6 +258,7 @@ RULES: Mapping[str, Callable[..., AnyRule]] = {
     "w2": WSquared,
     "flat": Flat,
     "zb": box_rule,
+    "fixed-root": FixedRoot,
     "pass": PassThrough,
     "guided": Guided,
     "deconvnet": Deconvnet,

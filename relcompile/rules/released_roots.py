@@ -39,11 +39,17 @@ from relcompile.rules.affine import require_positive
 Version: TypeAlias = Literal[1, 2, 3]
 
 _HINGE, _SIMILARITY = HingeEmbedding(), StructuralSimilarity()
-# Of the contributions W⁺x⁺ and W⁻x⁻: one step and five in version 3.
+
+
+def _dense(steps: int, step_size: float = 1.0) -> Descent:
+    return Descent(_HINGE, steps, step_size, largest_gradient=1.0)
+
+
+# For x⁺ and for x⁻.
 _DENSE: Final[Mapping[Version, tuple[Descent, Descent]]] = {
-    1: (Descent(_HINGE, 50, 3.0, largest_gradient=1.0),) * 2,
-    2: (Descent(_HINGE, 20, 1.0, largest_gradient=1.0),) * 2,
-    3: (Descent(_HINGE, 1, 1.0, largest_gradient=1.0), Descent(_HINGE, 5, 1.0, largest_gradient=1.0)),
+    1: (_dense(50, 3.0), _dense(50, 3.0)),
+    2: (_dense(20), _dense(20)),
+    3: (_dense(1), _dense(5)),
 }
 # The similarity is descended: the answer is driven away from the relevance.
 _CONVOLUTION: Final[Mapping[Version, Descent]] = {
@@ -59,7 +65,7 @@ _ACTIVATION: Final = Descent(_HINGE, 20, 3.0, start="ones", region=LinearRegion(
 class ReleasedDense:
     """Excitation (and inhibition): contributions of one sign share relevance, with a learned signal for the input.
 
-    Equation: R_x = Σ_h a_h (s₁ ⊙ W₁ᵀ(R₁ // z₁) + s₂ ⊙ W₂ᵀ(R₂ // z₂)), z₁ = W₁x⁺, z₂ = W₂x⁻, R_i = R |z_i| / (|z₁| + |z₂|);
+    Equation: R_x = Σ a (s₁ ⊙ W₁ᵀ(R₁ // z₁) + s₂ ⊙ W₂ᵀ(R₂ // z₂)), z₁ = W₁x⁺, z₂ = W₂x⁻, R_i = R |z_i| / (|z₁| + |z₂|);
         excitation (W₁, W₂) = (W⁺, W⁻), inhibition (W⁻, W⁺), a = (1/2, 1/10), (1/2, 0), (1, 0) in version 1, 2, 3.
         s₁ starts at x⁺ and descends the hinge of W₁s₁ (versions 1 and 2: of its softmax, whose gradient is 0).
 
