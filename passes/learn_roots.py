@@ -126,11 +126,11 @@ class LinearRegion:
     tolerance: float = 0.15
     rate: float = 10.0
 
-    def decay(self, response: Response, x: Value, signal: Value) -> Value:
+    def decay(self, slope_at_x: Value, slope_at_root: Value) -> Value:
         """The factor of every coordinate's step size."""
-        difference = slope(response, x) - slope(response, x - signal)
-        excess = x.emit.call(aten.abs.default, difference) - self.tolerance
-        return x.emit.call(aten.exp.default, excess.positive * (-self.rate * math.log(10.0)))
+        emit = slope_at_x.emit
+        excess = emit.call(aten.abs.default, slope_at_x - slope_at_root) - self.tolerance
+        return emit.call(aten.exp.default, excess.positive * (-self.rate * math.log(10.0)))
 
 
 @final
@@ -198,6 +198,7 @@ def learn_root(response: Response, x: Value, R: Value, descent: Descent) -> Root
     """Write the search for the root of `response` at `x`, given the relevance `R` of its answer."""
     first = signal = first_signal(x, descent.start)
     step_size: Value | float = -descent.step_size if descent.ascend else descent.step_size
+    slope_at_x = slope(response, x) if descent.region is not None and descent.steps else x
     for _ in range(descent.steps):
         gradient = response.pullback(signal, descent.loss.gradient(response.apply(signal), R))
         if descent.largest_gradient is not None:
@@ -206,7 +207,7 @@ def learn_root(response: Response, x: Value, R: Value, descent: Descent) -> Root
         if descent.constraint is not None:
             signal = descent.constraint.project(signal, x)
         if descent.region is not None:
-            step_size = descent.region.decay(response, x, signal) * step_size
+            step_size = descent.region.decay(slope_at_x, slope(response, x - signal)) * step_size
     before, after = (descent.loss.value(response.apply(s), R) for s in (first, signal))
     return Root(x, signal, before, after)
 

@@ -83,13 +83,14 @@ class StructuralSimilarity:
     largest: float = 1e18
 
     def value(self, y: Value, R: Value, /) -> Value:
-        luminance, contrast, _, _ = self._terms(y, self._finite(R))
+        target = self._finite(R)
+        luminance, contrast, _, _ = self._terms(y, target, self._blur(y), self._blur(target))
         return per_sample_mean(luminance * contrast)
 
     def gradient(self, y: Value, R: Value, /) -> Value:
         target = self._finite(R)
-        luminance, contrast, b1, b2 = self._terms(y, target)
         mean_y, mean_R = self._blur(y), self._blur(target)
+        luminance, contrast, b1, b2 = self._terms(y, target, mean_y, mean_R)
         by_covariance = luminance * 2.0 / b2
         by_variance = -(luminance * contrast / b2)
         by_mean = (mean_R - mean_y * luminance) * 2.0 * contrast / b1
@@ -100,9 +101,8 @@ class StructuralSimilarity:
     def _finite(self, R: Value) -> Value:
         return R.emit.call(aten.clamp.default, R, -self.largest, self.largest)
 
-    def _terms(self, y: Value, R: Value) -> tuple[Value, Value, Value, Value]:
+    def _terms(self, y: Value, R: Value, mean_y: Value, mean_R: Value) -> tuple[Value, Value, Value, Value]:
         """A1 / B1, A2 / B2, B1 and B2."""
-        mean_y, mean_R = self._blur(y), self._blur(R)
         product, square_y, square_R = mean_y * mean_R, mean_y * mean_y, mean_R * mean_R
         covariance = self._blur(y * R) - product
         variances = (self._blur(y * y) - square_y) + (self._blur(R * R) - square_R)

@@ -41,9 +41,9 @@ class Message:
         self.root = root
 
     @classmethod
-    def of_multiplier(cls, at: Value, multiplier: Value) -> Message:
+    def of_multiplier(cls, at: Value, multiplier: Value, root: Root | None = None) -> Message:
         """R = at ⊙ multiplier."""
-        return cls(at, multiplier=lambda: multiplier)
+        return cls(at, multiplier=lambda: multiplier, root=root)
 
     @classmethod
     def of_relevance(cls, at: Value, relevance: Value, root: Root | None = None) -> Message:

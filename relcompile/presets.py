@@ -165,21 +165,22 @@ def montavon(bounds: Bounds | None = None) -> Composite:
     return Composite("montavon", (*entries, *_PASS))
 
 
-def released_roots(version: Version, *, closed_form: bool = False) -> Composite:
-    """Root learning as released, the search unrolled; `-closed` is the same map without the search, and cheap.
+def released_roots(version: Version, *, unrolled: bool = False) -> Composite:
+    """Root learning as released, in closed form: the search hardly moves, and is written out only if `-unrolled`.
 
     Conserves: as its parts.
-    Source: Zhang et al. 2024, released code (version 1, 2: April 2024; 3: June 2024).
+    Source: Zhang et al. 2024, released code (versions 1 and 2: April 2024; 3: June 2024).
     """
+    closed = not unrolled
     entries = (
-        Entry(ReleasedConvolution(version, closed_form, ones=True), operator="convolution", first=True),
-        Entry(ReleasedConvolution(version, closed_form), operator="convolution"),
-        Entry(ReleasedDense(version, closed_form), kind="affine"),
+        Entry(ReleasedConvolution(version, closed, ones=True), operator="convolution", first=True),
+        Entry(ReleasedConvolution(version, closed), operator="convolution"),
+        Entry(ReleasedDense(version, closed), kind="affine"),
         Entry(SplitByShare("absolute"), kind="sum"),
-        *([Entry(ReleasedActivation(closed_form), kind="activation", residual=False)] if version > 1 else []),
+        *([Entry(ReleasedActivation(closed), kind="activation", residual=False)] if version > 1 else []),
         *_PASS_WITHOUT_BIAS,
     )
-    name = f"root-v{version}-closed" if closed_form else f"root-v{version}"
+    name = f"root-v{version}-unrolled" if unrolled else f"root-v{version}"
     return Composite(name, entries, start="magnitude")
 
 
@@ -244,9 +245,9 @@ PRESETS: Mapping[str, Callable[..., Composite]] = {
     "root-v1": partial(released_roots, 1),
     "root-v2": partial(released_roots, 2),
     "root-v3": partial(released_roots, 3),
-    "root-v1-closed": partial(released_roots, 1, closed_form=True),
-    "root-v2-closed": partial(released_roots, 2, closed_form=True),
-    "root-v3-closed": partial(released_roots, 3, closed_form=True),
+    "root-v1-unrolled": partial(released_roots, 1, unrolled=True),
+    "root-v2-unrolled": partial(released_roots, 2, unrolled=True),
+    "root-v3-unrolled": partial(released_roots, 3, unrolled=True),
 }
 
 RULES: Mapping[str, Callable[..., AnyRule]] = {

@@ -45,8 +45,9 @@ def _of_sigmoid(call: ActivationCall) -> Value:
 
 def _of_softplus(call: ActivationCall) -> Value:
     beta, threshold = float(call.argument(1)), float(call.argument(2))
-    bend = _bump(_logistic(call.x * beta)) * beta
-    return bend.zeros().where(call.x > threshold / beta, bend)
+    scaled = call.x * beta
+    bend = _bump(_logistic(scaled)) * beta
+    return bend.zeros().where(scaled > threshold, bend)
 
 
 def _of_silu(call: ActivationCall) -> Value:

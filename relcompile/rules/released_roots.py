@@ -79,7 +79,7 @@ class ReleasedDense:
     """
 
     version: Version = 3
-    closed_form: bool = False
+    closed_form: bool = True
     epsilon: float = 1e-9
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
 
@@ -136,7 +136,7 @@ class ReleasedConvolution:
     """
 
     version: Version = 3
-    closed_form: bool = False
+    closed_form: bool = True
     ones: bool = False
     epsilon: float = 1e-9
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
@@ -156,7 +156,7 @@ class ReleasedConvolution:
         share: Callable[[AffineCall, Root, Value], Value] = (self._path, self._both, self._positive)[self.version - 1]
         factor = share(call, root, R)
         if self.closed_form and not self.ones:
-            return (Message.of_multiplier(x, factor),)
+            return (Message.of_multiplier(x, factor, root),)
         signal = root.signal - root.point if self.version == 1 else root.signal
         return (Message.of_relevance(call.x, signal * factor, root),)
 
@@ -193,7 +193,7 @@ class ReleasedActivation:
     Source: Zhang et al. 2024, released code.
     """
 
-    closed_form: bool = False
+    closed_form: bool = True
     epsilon: float = 1e-9
     applies_to: ClassVar[tuple[type[Call], ...]] = (ActivationCall,)
 

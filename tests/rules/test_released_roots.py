@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +13,8 @@ from torch import Tensor, nn
 
 import relcompile
 from relcompile.composites import Composite
-from relcompile.errors import CompositeError
 from relcompile.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense
-from tests.compare import ONNX, assert_close
+from tests.compare import assert_close
 from tests.oracles import released_roots as oracle
 
 Layer = Callable[[], nn.Module]
@@ -39,18 +37,25 @@ class LayerCase:
 
 
 def of_dense(version: Any, signed: bool) -> LayerCase:
-    layer: Layer = lambda: nn.Linear(20, 9)  # noqa: E731
-    return LayerCase(layer, ReleasedDense(version), partial(oracle.dense, version=version), (20,), signed)
+    layer = partial(nn.Linear, 20, 9)
+    return LayerCase(
+        layer, ReleasedDense(version, closed_form=False), partial(oracle.dense, version=version), (20,), signed
+    )
 
 
 def of_convolution(version: Any, name: str, signed: bool) -> LayerCase:
     channels = 4 if name == "groups" else 3
     expected = partial(oracle.convolution, version=version)
-    return LayerCase(CONVOLUTIONS[name], ReleasedConvolution(version), expected, (channels, 8, 7), signed)
+    return LayerCase(
+        CONVOLUTIONS[name], ReleasedConvolution(version, closed_form=False), expected, (channels, 8, 7), signed
+    )
 
 
 def of_first(version: Any) -> LayerCase:
-    rule, expected = ReleasedConvolution(version, ones=True), partial(oracle.first_convolution, version=version)
+    rule, expected = (
+        ReleasedConvolution(version, closed_form=False, ones=True),
+        partial(oracle.first_convolution, version=version),
+    )
     return LayerCase(CONVOLUTIONS["plain"], rule, expected, (3, 8, 7))
 
 
@@ -59,9 +64,9 @@ LAYERS: dict[str, LayerCase] = {
     **{f"convolution {v}, {name}": of_convolution(v, name, v != 2) for v in (1, 2, 3) for name in CONVOLUTIONS},
     "convolution 2, signed": of_convolution(2, "plain", True),
     **{f"first convolution {v}": of_first(v) for v in (1, 2, 3)},
-    "relu": LayerCase(nn.ReLU, ReleasedActivation(), oracle.activation, (30,)),
-    "gelu": LayerCase(nn.GELU, ReleasedActivation(), oracle.activation, (30,)),
-    "silu": LayerCase(nn.SiLU, ReleasedActivation(), oracle.activation, (30,)),
+    "relu": LayerCase(nn.ReLU, ReleasedActivation(closed_form=False), oracle.activation, (30,)),
+    "gelu": LayerCase(nn.GELU, ReleasedActivation(closed_form=False), oracle.activation, (30,)),
+    "silu": LayerCase(nn.SiLU, ReleasedActivation(closed_form=False), oracle.activation, (30,)),
 }
 
 
