@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from passes.emitter import Value
+from passes.learn_roots import Root
 from passes.operators.call import Call
 from passes.reference import Split, contributions, difference
 
@@ -25,6 +26,7 @@ class Message:
         multiplier: writes m with R = Δv ⊙ m, Δv = v - v0, or v without a reference; None if there is no such m.
         relevance: writes R; None if it is to be computed from another form.
         split: writes m⁺ and m⁻ with R = Δv⁺ ⊙ m⁺ + Δv⁻ ⊙ m⁻; None if they are equal, or there are none.
+        root: what a rule that searches for the root of its operator found, for the report of roots.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class Message:
         multiplier: Callable[[], Value] | None = None,
         relevance: Callable[[], Value] | None = None,
         split: Callable[[], Split] | None = None,
+        root: Root | None = None,
     ) -> None:
         if multiplier is None and relevance is None and split is None:
             raise ValueError("a message needs a multiplier or a relevance")
@@ -40,11 +43,12 @@ class Message:
         self._multiplier = multiplier
         self._relevance = relevance
         self._split = split
+        self.root = root
 
     @classmethod
-    def of_multiplier(cls, at: Value, multiplier: Value) -> Message:
+    def of_multiplier(cls, at: Value, multiplier: Value, root: Root | None = None) -> Message:
         """R = at ⊙ multiplier."""
-        return cls(at, multiplier=lambda: multiplier)
+        return cls(at, multiplier=lambda: multiplier, root=root)
 
     @classmethod
     def of_split(cls, at: Value, multipliers: Split) -> Message:
@@ -52,9 +56,9 @@ class Message:
         return cls(at, split=lambda: multipliers)
 
     @classmethod
-    def of_relevance(cls, at: Value, relevance: Value) -> Message:
+    def of_relevance(cls, at: Value, relevance: Value, root: Root | None = None) -> Message:
         """R, where no multiplier holds it."""
-        return cls(at, relevance=lambda: relevance)
+        return cls(at, relevance=lambda: relevance, root=root)
 
     @property
     def has_multiplier(self) -> bool:
@@ -135,6 +139,11 @@ def stabilise(value: Value, epsilon: float) -> Value:
 def without_zeros(value: Value) -> Value:
     """The value, with 1 in place of 0: a divisor for numerators that do not matter there."""
     return value.where(value.differs(0.0), 1.0)
+
+
+def safe_divide(a: Value, b: Value, floor: float) -> Value:
+    """A / (b + floor), and 0 where b = 0."""
+    return (a / (b + floor)).where(b.differs(0.0), 0.0)
 
 
 def _total(values: Sequence[Value]) -> Value:

@@ -10,7 +10,8 @@ from typing import ClassVar, TypeAlias, final
 from torch.fx import GraphModule, Node
 
 from passes.assign_rules import describe_active, explained_output, nodes_named
-from passes.emitter import Emitter, Value, aten
+from passes.emitter import Emitter, Value
+from passes.ledgers import Ledger
 from passes.messages import Message, Messages, accumulate
 from passes.nodes import arguments
 from passes.operators.call import Call
@@ -31,10 +32,10 @@ class PropagateRelevance:
         seed: writes the messages at the explained output; each starts a walk of its own over the same forward half.
         read: names of the nodes whose relevance is wanted; the explained inputs, or any node above them.
         read_out: turns the messages that arrive at such a node, one a walk, into what the user gets.
-        absorbed: also return, per sample and operator, the relevance that biases and stabilisers keep (first walk).
+        ledgers: what else is written down about every operator, on the first walk.
 
     Guarantees: the forward half is untouched; the new outputs are `read_out` of every node in `read`, in order, then
-    (if asked for) one tensor (N, operators), in graph order.
+    one tensor for each ledger that has something to say.
     """
 
     sources: tuple[str, ...]
@@ -42,7 +43,7 @@ class PropagateRelevance:
     seed: Seed
     read: tuple[str, ...]
     read_out: ReadOut
-    absorbed: bool = False
+    ledgers: tuple[Ledger, ...] = ()
     name: ClassVar[str] = "propagate-relevance"
 
     def apply(self, module: GraphModule, /) -> int:
@@ -53,10 +54,12 @@ class PropagateRelevance:
         above = {node: call for node, call in described.items() if node > min(places)}
         with emit.on_behalf_of(sink):
             seeds = self.seed(emit.value(sink))
-        inboxes, ledgers = zip(*(_walk(above, carriers, sink, seed, emit) for seed in seeds), strict=True)
+        inboxes, passages = zip(*(_walk(above, carriers, sink, seed, emit) for seed in seeds), strict=True)
         results = [self._read(place, inboxes, emit) for place in places]
-        if self.absorbed:
-            results.append(_ledger(described, ledgers[0], emit.value(sink)))
+        for ledger in self.ledgers:
+            entries = _entries(ledger, described, passages[0], emit)
+            report = ledger.output(described, entries, emit.value(sink))
+            results += [] if report is None else [report]
         output = module.graph.output_node()
         output.args = ((*arguments(output)[0], *(value.node for value in results)),)
         return len(described)
@@ -90,24 +93,13 @@ def _arrived(place: Node, inbox: Inbox, emit: Emitter) -> Message:
     return accumulate(inbox[place]) if place in inbox else Message(value, value.zeros, value.zeros)
 
 
-def _ledger(described: Mapping[Node, Call], passed: Mapping[Node, tuple[Message, Messages]], output: Value) -> Value:
-    emit, kept = output.emit, dict[Node, Value]()
+def _entries(
+    ledger: Ledger, described: Mapping[Node, Call], passed: Mapping[Node, tuple[Message, Messages]], emit: Emitter
+) -> dict[Node, Value]:
+    entries = dict[Node, Value]()
     for node, (arriving, leaving) in passed.items():
         with emit.on_behalf_of(node):
-            kept[node] = _absorbed(arriving, [message for message in leaving if message is not None])
-    zero = _per_sample(output).zeros()
-    return emit.call(aten.cat.default, [kept.get(node, zero) for node in described], 1)
-
-
-def _absorbed(arriving: Message, leaving: list[Message]) -> Value:
-    """Relevance that arrives at an operator and does not leave it, (N, 1)."""
-    total = _per_sample(arriving.relevance)
-    for message in leaving:
-        total = total - _per_sample(message.relevance)
-    return total
-
-
-def _per_sample(relevance: Value) -> Value:
-    return (
-        relevance.sum(range(1, relevance.ndim)).reshape([-1, 1]) if relevance.ndim > 1 else relevance.reshape([-1, 1])
-    )
+            entry = ledger.entry(described[node], arriving, leaving)
+        if entry is not None:
+            entries[node] = entry
+    return entries

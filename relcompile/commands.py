@@ -50,6 +50,7 @@ class CompileRequest:
     explained_output: int
     at: str | None
     absorbed: bool
+    roots: bool
     class_names: Path | None
     preprocessing: Preprocessing | None
 
@@ -84,6 +85,7 @@ def compile_file(request: CompileRequest) -> None:
             output=request.explained_output,
             at=request.at,
             absorbed=request.absorbed,
+            roots=request.roots,
             class_names=_class_names(request.class_names),
             preprocessing=request.preprocessing,
             progress=tell,

@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 from passes.assign_rules import explained_output, nodes_named
 from passes.graph import layer_name
 from passes.layers import keep, last_feature_map, layer_output, release
+from passes.ledgers import AbsorbedRelevance, RootReport
 from passes.pipelines import OPTIMISE
 from passes.runner import run_passes
 from passes.stages import verify_canonical
@@ -42,6 +43,7 @@ def compile(
     output: int = 0,
     at: str | None = None,
     absorbed: bool = False,
+    roots: bool = False,
     class_names: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     progress: Progress | None = None,
@@ -63,6 +65,7 @@ def compile(
         at: name of a layer: relevance is that of its output, and not that of the input. (Grad-CAM reads its feature
             map there; by default it takes the last one.)
         absorbed: also compute what biases and stabilisers absorb, (N, operators).
+        roots: also report on the roots that the rules learn, (N, roots, quantities); names are in the metadata.
         class_names: stored with the explainer, one per class.
         preprocessing: stored with the explainer: how a photograph becomes the input.
         progress: told the name of every step.
@@ -73,7 +76,8 @@ def compile(
     Raises:
         CalibrationError: the calibration belongs to a model with other weights.
         CaptureError: the model is not one static graph.
-        CompositeError, TargetError, InputSpecError: a rule, a target or an input does not exist.
+        CompositeError, TargetError, InputSpecError: a rule, a target or an input does not exist; or no rule learns
+            the roots that were asked for.
         passes.errors.UnsupportedOperatorError: lists every operator that has no rule.
         passes.errors.UnknownLayerError: lists the layers that `at` may name.
     """
@@ -98,7 +102,7 @@ def compile(
         sources=sources,
         output=output,
         place=release(module).name if reads_layer else None,
-        absorbed=absorbed,
+        ledgers=((AbsorbedRelevance(),) if absorbed else ()) + ((RootReport(),) if roots else ()),
         references=None if reference is None else reference_tensors(reference, inputs, sources),
     )
     reports += run_passes(module, relevance_passes(module, question), keeps=verify_canonical, on_pass=progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 import torch
@@ -10,7 +10,9 @@ from torch.fx import GraphModule, Node
 
 from passes.add_reference import REFERENCE_INPUT
 from passes.assign_rules import explained_output, nodes_named
-from relcompile.metadata import InputRecord, LayerRecord, Metadata, TargetRecord
+from passes.ledgers import REPORTED, ROOT_QUANTITIES, AbsorbedRelevance, RootReport
+from relcompile.errors import CompositeError
+from relcompile.metadata import InputRecord, LayerRecord, Metadata, RootsRecord, TargetRecord
 from relcompile.method import Question
 
 
@@ -18,7 +20,7 @@ def described(module: GraphModule, question: Question, digest: str) -> Metadata:
     """The metadata of an explainer graph, before passes that drop the annotations of its nodes.
 
     Raises:
-        CompositeError: an entry of the composite has to match a layer, and matches none.
+        CompositeError: an entry of the composite has to match a layer, and matches none; or no roots are learned.
     """
     annotated = [node for node in module.graph.nodes if "layer" in node.meta]
     question.composite.check([node.meta["layer"] for node in annotated])
@@ -34,7 +36,8 @@ def described(module: GraphModule, question: Question, digest: str) -> Metadata:
         outputs=question.outputs,
         explained=question.outputs[question.output],
         relevance=("relevance",) if single else tuple(f"relevance_{name}" for name in question.sources),
-        absorbed=question.absorbed,
+        absorbed=any(isinstance(ledger, AbsorbedRelevance) for ledger in question.ledgers),
+        roots=_roots_record(annotated, question),
         weights_sha256=digest,
         noise=tuple(_input_record(module, name) for name in question.noise.values()),
         reference_input=_input_record(module, REFERENCE_INPUT) if at_runtime else None,
@@ -57,6 +60,15 @@ def example_arguments(module: GraphModule, inputs: Mapping[str, torch.Tensor]) -
 def _layer_record(node: Node) -> LayerRecord:
     layer = node.meta["layer"]
     return LayerRecord(layer.name, layer.operator, layer.kind, str(node.meta["rule"]), layer.parameters)
+
+
+def _roots_record(annotated: Sequence[Node], question: Question) -> RootsRecord | None:
+    if not any(isinstance(ledger, RootReport) for ledger in question.ledgers):
+        return None
+    layers = tuple(node.meta["layer"].name for node in annotated if REPORTED in node.meta)
+    if not layers:
+        raise CompositeError(f"rule {question.composite.name} learns no roots to report")
+    return RootsRecord(layers, ROOT_QUANTITIES)
 
 
 def _target_record(module: GraphModule, question: Question) -> TargetRecord:

@@ -19,7 +19,8 @@ class Explainer(torch.nn.Module):
     tensor of the output's shape if it is "seed", and absent otherwise; methods that average over noisy copies take
     standard normal numbers (N, copies, ...) for every explained input after it. It returns the model's own outputs,
     then the relevance of every explained input, each in the shape of its input (of a layer: in that of its output);
-    then, if it was asked for, the relevance that biases and stabilisers absorb, (N, operators).
+    then, if it was asked for, the relevance that biases and stabilisers absorb, (N, operators), and the report on
+    learned roots, (N, roots, quantities).
 
     Attributes:
         graph_module: the fx graph of aten operators.

@@ -13,7 +13,8 @@ from torch.fx import GraphModule, Node
 from passes.add_contributions import AddContributions
 from passes.add_reference import AddReference
 from passes.assign_rules import AssignRules, explained_output, nodes_named
-from passes.emitter import Emitter, Value
+from passes.emitter import Emitter, Value, aten
+from passes.ledgers import Ledger
 from passes.messages import Message
 from passes.propagate_relevance import PropagateRelevance
 from passes.runner import Pass
@@ -36,7 +37,7 @@ class Question:
         outputs: names of the model's outputs.
         output: position of the explained one.
         place: name of the node whose relevance is wanted; None for that of the explained inputs.
-        absorbed: also what biases and stabilisers absorb.
+        ledgers: what else is written down about every operator.
         references: what differences are taken from, by name of an explained input: one sample, or None for a further
             input of the explainer; None for a method without differences.
     """
@@ -48,7 +49,7 @@ class Question:
     outputs: tuple[str, ...]
     output: int
     place: str | None = None
-    absorbed: bool = False
+    ledgers: tuple[Ledger, ...] = ()
     references: Mapping[str, torch.Tensor | None] | None = None
 
     @property
@@ -85,7 +86,7 @@ def relevance_passes(module: GraphModule, question: Question) -> tuple[Pass, ...
         *(() if references is None else (AddReference(references, question.output),)),
         AssignRules(question.composite.choose, sources, question.output),
         *(() if references is None else (AddContributions(sources, question.output),)),
-        PropagateRelevance(sources, question.output, seed, read, read_out_, question.absorbed),
+        PropagateRelevance(sources, question.output, seed, read, read_out_, question.ledgers),
         *after,
     )
 
@@ -94,8 +95,8 @@ def _check(question: Question, module: GraphModule, explained: Value) -> None:
     composite = question.composite
     if composite.result == "contrast" and (question.target.mode == "seed" or explained.ndim < 2):
         raise CompositeError(f"{composite.name} contrasts a class with all others: it takes no seed, and needs classes")
-    if composite.result == "contrast" and question.absorbed:
-        raise CompositeError(f"{composite.name} compares two walks: what is absorbed belongs to one")
+    if composite.result == "contrast" and question.ledgers:
+        raise CompositeError(f"{composite.name} compares two walks: a report belongs to one")
     if question.place is None:
         return
     if composite.sampling is not None and composite.sampling.at_input_only:
@@ -111,9 +112,12 @@ def _seed(question: Question, choose: Callable[[Value], Value], output: Value) -
     seeded = question.target.mode == "seed"
     is_relevance = start == "one" or (seeded and start == "score")
     form = Message.of_relevance if is_relevance else Message.of_multiplier
-    chosen = choose(rows.samples(output))
+    own = rows.samples(output)
+    chosen = choose(own)
     if start == "signal" and not seeded:
-        chosen = chosen * rows.samples(output)
+        chosen = chosen * own
+    if start == "magnitude" and not seeded:
+        chosen = chosen * own.emit.call(aten.sign.default, own)
     both = (chosen, chosen.ones() - chosen) if question.composite.result == "contrast" else (chosen,)
     return tuple(form(output, rows.repeated(part)) for part in both)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, TypeAlias
 
 from torch.fx import Node
 
 from passes.emitter import Emitter, Value
 from passes.graph import layer_name
-from passes.nodes import argument, map_nodes
+from passes.nodes import argument, arguments, map_nodes
 
 Adjoints: TypeAlias = tuple[Value | None, ...]
 
@@ -78,3 +78,8 @@ class UnaryCall(Call):
     def x(self) -> Value:
         """The operand."""
         return self.operand(0)
+
+    def at(self, x: Value) -> Self:
+        """The same operator on another operand: writes its node."""
+        moved = self.emit.call(self.node.target, x, *arguments(self.node)[1:], **self.node.kwargs)
+        return replace(self, node=moved.node, operands=(x.node,))
