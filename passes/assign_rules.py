@@ -31,6 +31,7 @@ class Layer:
         position: how far up the network: affine layers before it over affine layers before and after it, on the
             longest ways; 0 at the input, 1 at the output.
         parameters: number of elements in the stored tensors that the operator reads.
+        bottleneck: every way from the explained inputs to the explained output leads through it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Layer:
     last: bool
     position: float
     parameters: int
+    bottleneck: bool = False
 
 
 @final
@@ -103,6 +105,7 @@ def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node,
     """What a composite sees of each operator."""
     depth = _depths(described, forwards=True)
     height = _depths(described, forwards=False)
+    narrow = _bottlenecks(described)
     return {
         node: Layer(
             name=layer_name(node),
@@ -113,6 +116,7 @@ def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node,
             last=call.kind == "affine" and height[node] == 0,
             position=depth[node] / max(depth[node] + height[node], 1),
             parameters=sum(t.numel() for a in node.all_input_nodes if (t := tensor_of(module, a)) is not None),
+            bottleneck=node in narrow,
         )
         for node, call in described.items()
     }
@@ -125,3 +129,15 @@ def _depths(described: Mapping[Node, Call], *, forwards: bool) -> dict[Node, int
         before = described[node].operands if forwards else tuple(node.users)
         depths[node] = max((depths[n] + (described[n].kind == "affine") for n in before if n in depths), default=0)
     return depths
+
+
+def _bottlenecks(described: Mapping[Node, Call]) -> set[Node]:
+    """Operators that no edge leads past: in graph order, a value read behind them comes from them or from behind."""
+    order = {node: position for position, node in enumerate(described)}
+    earliest = len(order)  # the first value that is read behind the current operator; inputs come before all
+    narrow = set[Node]()
+    for node, call in reversed(list(described.items())):
+        if earliest >= order[node]:
+            narrow.add(node)
+        earliest = min([earliest, *(order.get(operand, -1) for operand in call.operands)])
+    return narrow

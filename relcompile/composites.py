@@ -29,6 +29,7 @@ class Entry:
         operator: aten name, for example "convolution".
         first: no affine layer lies between the input and this one.
         last: no affine layer lies between this one and the output.
+        bottleneck: every way from the input to the output leads through it.
         depth: (from, below): how far up the network the layer lies, 0 at the first affine layer, 1 at the last.
         required: it is an error if no operator fulfils the conditions.
     """
@@ -40,12 +41,14 @@ class Entry:
     operator: str | None = None
     first: bool | None = None
     last: bool | None = None
+    bottleneck: bool | None = None
     depth: tuple[float, float] | None = None
     required: bool = False
 
     def matches(self, layer: Layer) -> bool:
         """Whether the rule is for this kind of operator and every condition holds for `layer`."""
-        wanted = {key: getattr(self, key) for key in ("kind", "module_type", "operator", "first", "last")}
+        keys = ("kind", "module_type", "operator", "first", "last", "bottleneck")
+        wanted = {key: getattr(self, key) for key in keys}
         if any(value is not None and getattr(layer, key) != value for key, value in wanted.items()):
             return False
         if self.depth is not None and not self.depth[0] <= layer.position < self.depth[1]:
