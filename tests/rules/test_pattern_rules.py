@@ -23,7 +23,7 @@ from passes.stages import verify_captured
 from relcompile import Calibration
 from relcompile.capture import capture
 from relcompile.compiler import weights_digest
-from relcompile.errors import CalibrationError, CompositeError
+from relcompile.errors import CalibrationError, CompositeError, ExportError
 from relcompile.export import lowered, save
 from relcompile.names import Given, layer_entry, named
 from relcompile.presets import PRESETS, pattern_net
@@ -130,19 +130,21 @@ def test_what_reaches_a_normalising_layer_has_magnitude_one() -> None:
     assert_close(signal, output[:, :1].sign() * calibration.patterns["linear"][0], FLOAT64)
 
 
-def test_signals_do_not_overflow_in_a_deep_network() -> None:
+def test_signals_do_not_overflow_in_a_deep_network(tmp_path: Path) -> None:
     torch.manual_seed(0)
     layers = [layer for _ in range(40) for layer in (nn.Linear(200, 200), nn.ReLU())]
     model = nn.Sequential(*layers, nn.Linear(200, 3))
     patterns = {name.removesuffix(".weight"): torch.ones_like(w) for name, w in model.named_parameters() if w.ndim == 2}
     calibration, x = Calibration(patterns, weights_digest(model), "relu", 1), torch.randn(2, 200)
     plain, normalised = (
-        relcompile.compile(model, x, rule=pattern_net(calibration, normalise=normalise))(x, TARGET[:2])[1]
-        for normalise in (False, True)
+        relcompile.compile(model, x, rule=pattern_net(calibration, normalise=normalise)) for normalise in (False, True)
     )
-    assert not plain.isfinite().all()
-    assert normalised.isfinite().all()
-    assert normalised.abs().amax() > 0
+    assert not plain(x, TARGET[:2])[1].isfinite().all()
+    with pytest.raises(ExportError, match="NaN or infinity in relevance"):
+        plain.save(tmp_path / "plain.onnx")
+    assert normalised(x, TARGET[:2])[1].isfinite().all()
+    normalised.save(tmp_path / "normalised.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["normalised.onnx"]
 
 
 BOTTLENECKS = {
