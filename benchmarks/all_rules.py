@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -61,7 +62,11 @@ def measure(network: str, model: torch.nn.Module, x: torch.Tensor, rules: Sequen
         plain = Path(folder, "forward.onnx")
         export_forward(model, x, plain)
         forward, size = onnx_run(plain, x, threads=1), plain.stat().st_size
-        return [_row(network, model, x, rule, given, {"forward": forward}, rounds, size) for rule in rules]
+        rows = list[Row]()
+        for rule in rules:
+            rows.append(_row(network, model, x, rule, given, {"forward": forward}, rounds, size))
+            print(rows[-1], file=sys.stderr, flush=True)  # a whole table takes an hour
+        return rows
 
 
 def _calibration(model: torch.nn.Module, x: torch.Tensor) -> relcompile.Calibration | None:

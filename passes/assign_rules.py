@@ -33,6 +33,7 @@ class Layer:
             longest ways; 0 at the input, 1 at the output.
         parameters: number of elements in the stored tensors that the operator reads.
         residual: it belongs to a residual block: a branch, or the activation of the sum.
+        bottleneck: every way from the explained inputs to the explained output leads through it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Layer:
     position: float
     parameters: int
     residual: bool = False
+    bottleneck: bool = False
 
 
 @final
@@ -109,6 +111,7 @@ def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node,
     depth = _depths(described, forwards=True)
     height = _depths(described, forwards=False)
     in_blocks = residual_members(described)
+    narrow = _bottlenecks(described)
     return {
         node: Layer(
             name=layer_name(node),
@@ -120,6 +123,7 @@ def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node,
             position=depth[node] / max(depth[node] + height[node], 1),
             parameters=sum(t.numel() for a in node.all_input_nodes if (t := tensor_of(module, a)) is not None),
             residual=node in in_blocks,
+            bottleneck=node in narrow,
         )
         for node, call in described.items()
     }
@@ -132,3 +136,15 @@ def _depths(described: Mapping[Node, Call], *, forwards: bool) -> dict[Node, int
         before = described[node].operands if forwards else tuple(node.users)
         depths[node] = max((depths[n] + (described[n].kind == "affine") for n in before if n in depths), default=0)
     return depths
+
+
+def _bottlenecks(described: Mapping[Node, Call]) -> set[Node]:
+    """Operators that no edge leads past: in graph order, a value read behind them comes from them or from behind."""
+    order = {node: position for position, node in enumerate(described)}
+    earliest = len(order)  # the first value that is read behind the current operator; inputs come before all
+    narrow = set[Node]()
+    for node, call in reversed(list(described.items())):
+        if earliest >= order[node]:
+            narrow.add(node)
+        earliest = min([earliest, *(order.get(operand, -1) for operand in call.operands)])
+    return narrow

@@ -16,7 +16,7 @@ from relcompile.rules.sampling import Sampling
 
 Start: TypeAlias = Literal["score", "magnitude", "one", "cotangent", "signal"]
 Result: TypeAlias = Literal["relevance", "multiplier", "contrast", "activation-map"]
-_EQUAL = ("kind", "module_type", "operator", "first", "last", "residual")
+_EQUAL = ("kind", "module_type", "operator", "first", "last", "residual", "bottleneck")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Entry:
         operator: aten name, for example "convolution".
         first: no affine layer lies between the input and this one.
         last: no affine layer lies between this one and the output.
+        bottleneck: every way from the input to the output leads through it.
         depth: (from, below): how far up the network the layer lies, 0 at the first affine layer, 1 at the last.
         residual: it belongs to a residual block.
         required: it is an error if no operator fulfils the conditions.
@@ -43,6 +44,7 @@ class Entry:
     operator: str | None = None
     first: bool | None = None
     last: bool | None = None
+    bottleneck: bool | None = None
     depth: tuple[float, float] | None = None
     residual: bool | None = None
     required: bool = False

@@ -161,6 +161,11 @@ def check_parity(explainer: Explainer, path: Path) -> Parity:
             scale = wanted[explainer.metadata.explained if name == ABSORBED_OUTPUT else name]
             errors[name] = max(errors.get(name, 0.0), _error(actual[name], wanted[name], scale))
     parity = Parity(errors)
+    infinite = [name for name, error in errors.items() if not np.isfinite(error)]
+    if infinite:
+        raise ExportError(
+            f"the explainer computes NaN or infinity in {', '.join(infinite)}: the rule overflows float32"
+        )
     if not parity.worst <= PARITY and not parity.worst <= ILL_CONDITIONED * rounding_error(explainer):
         listing = ", ".join(f"{name} {error:.2e}" for name, error in errors.items())
         raise ExportError(f"ONNX Runtime and PyTorch disagree by more than {PARITY:g} of the maximum: {listing}")
@@ -180,7 +185,7 @@ def rounding_error(explainer: Explainer) -> float:
 
 def _error(actual: Array, expected: Array, scale: Array) -> float:
     """Largest difference, relative to the largest magnitude of `scale`."""
-    if actual.shape != expected.shape or not np.isfinite(actual).all():
+    if actual.shape != expected.shape or not (np.isfinite(actual).all() and np.isfinite(expected).all()):
         return float("inf")
     return float(np.abs(actual - expected).max(initial=0.0)) / (float(np.abs(scale).max(initial=0.0)) or 1.0)
 

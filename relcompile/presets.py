@@ -25,7 +25,7 @@ from relcompile.rules.differences import (
 from relcompile.rules.fixed_root import FixedRoot
 from relcompile.rules.guided import BetaSmooth, Deconvnet, Guided, RectGrad
 from relcompile.rules.input_layer import Bound, Flat, WSquared, ZBox
-from relcompile.rules.pattern import PatternAttribution, PatternNet, Patterns, RelevanceGradient
+from relcompile.rules.pattern import Normalised, PatternAttribution, PatternNet, Patterns, RelevanceGradient
 from relcompile.rules.pointwise import PassThrough, SignalTakesAll
 from relcompile.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense, Version
 from relcompile.rules.residual import SplitByShare
@@ -269,10 +269,19 @@ def montavon(bounds: Bounds | None = None) -> Composite:
     return Composite("montavon", (*entries, *_PASS))
 
 
-def pattern_net(calibration: Calibration | None = None, *, normalise: bool = False) -> Composite:
-    """PatternNet: the signal that the network saw, by a gradient with patterns in place of weights."""
-    rule = PatternNet(_patterns(calibration), normalise)
-    return Composite("patternnet", (Entry(rule, kind="affine"),), start="signal", result="multiplier")
+def pattern_net(calibration: Calibration | None = None, *, normalise: bool = True) -> Composite:
+    """PatternNet: the signal that the network saw, by a gradient with patterns in place of weights.
+
+    Signals are normalised at bottlenecks, as iNNvestigate does it: they grow with every layer, in deep networks beyond
+    what float32 can hold.
+
+    Equation: s_x = Aᵀ s_z, divided by max|s_z| at bottlenecks
+    Conserves: no.
+    Source: Kindermans et al. 2018.
+    """
+    rule = PatternNet(_patterns(calibration))
+    entries = (Entry(rule, kind="affine"), Entry(Adjoint(), kind="activation"))
+    return Composite("patternnet", _normalised(entries, normalise), start="signal", result="multiplier")
 
 
 def pattern_attribution(calibration: Calibration | None = None, *, normalise: bool = False) -> Composite:
@@ -281,12 +290,18 @@ def pattern_attribution(calibration: Calibration | None = None, *, normalise: bo
     Residual connections, which the paper does not have, share in equal parts.
     """
     entries = (
-        Entry(PatternAttribution(_patterns(calibration), normalise), kind="affine"),
+        Entry(PatternAttribution(_patterns(calibration)), kind="affine"),
         Entry(RelevanceGradient(), kind="activation"),
         Entry(RelevanceGradient(), kind="pool"),
         Entry(SplitByShare("uniform"), kind="sum"),
     )
-    return Composite("patternattribution", (*entries, *_PASS_WITHOUT_BIAS))
+    return Composite("patternattribution", (*_normalised(entries, normalise), *_PASS_WITHOUT_BIAS))
+
+
+def _normalised(entries: tuple[Entry, ...], normalise: bool) -> tuple[Entry, ...]:
+    """The same, and where they stand at a bottleneck, with what arrives divided by its largest magnitude."""
+    narrow = [replace(entry, rule=Normalised(entry.rule), bottleneck=True) for entry in entries] if normalise else []
+    return (*narrow, *entries)
 
 
 def pattern_rule(calibration: Calibration | None = None) -> PatternAttribution:

@@ -13,7 +13,7 @@ from typing import ClassVar, final
 import torch
 
 from passes.emitter import Value, aten
-from passes.messages import Message, Messages, without_zeros
+from passes.messages import AnyRule, Message, Messages, without_zeros
 from passes.operators.affine import AffineCall
 from passes.operators.call import Call
 from relcompile.errors import CompositeError
@@ -30,20 +30,17 @@ class PatternNet:
 
     Args:
         patterns: one per layer, by layer name, of the shape of W.
-        normalise: divide what arrives by its largest magnitude in the sample, for networks without branches: every
-            value is then a bottleneck, and only the scale of the map changes.
     Shapes: s_z like z, s_x like x.
-    Conserves: no.
-    Source: Kindermans et al. 2018 (PatternNet); the normalisation is iNNvestigate's.
+    Conserves: no: every neuron brings back all of its signal, so values grow with the number of neurons.
+    Source: Kindermans et al. 2018 (PatternNet).
     """
 
     patterns: Patterns = field(repr=False)
-    normalise: bool = False
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
 
     def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
-        signal = _normalised(arriving.multiplier) if self.normalise else arriving.multiplier
-        return (Message.of_multiplier(call.x, call.transposed(signal, _pattern(call, self.patterns))),)
+        signal = call.transposed(arriving.multiplier, _pattern(call, self.patterns))
+        return (Message.of_multiplier(call.x, signal),)
 
 
 @final
@@ -54,20 +51,18 @@ class PatternAttribution:
     Equation: R_x = (W ⊙ A)ᵀ R_z
 
     Args:
-        patterns, normalise: as in `PatternNet`.
+        patterns: as in `PatternNet`.
     Shapes: R_z like z, R_x like x.
     Conserves: exactly, apart from padding, units that were never active and units that this input leaves inactive.
     Source: Kindermans et al. 2018 (PatternAttribution): Deep Taylor with the root at the distractor.
     """
 
     patterns: Patterns = field(repr=False)
-    normalise: bool = False
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
 
     def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
-        relevance = _normalised(arriving.relevance) if self.normalise else arriving.relevance
         weight = call.weight * _pattern(call, self.patterns)
-        return (Message.of_relevance(call.x, call.transposed(relevance, weight)),)
+        return (Message.of_relevance(call.x, call.transposed(arriving.relevance, weight)),)
 
 
 @final
@@ -89,6 +84,30 @@ class RelevanceGradient:
             None if part is None else Message.of_relevance(call.operand(position), part)
             for position, part in enumerate(parts)
         )
+
+
+@final
+@dataclass(frozen=True)
+class Normalised:
+    """Another rule, after everything that arrives was divided by its largest magnitude in the sample.
+
+    Equation: R_x = rule(R_y / max|R_y|). At a bottleneck this changes the scale of a sample's map and nothing else.
+
+    Args:
+        rule: the other rule.
+    Conserves: no.
+    Source: iNNvestigate, which does so at every bottleneck for PatternNet and PatternAttribution.
+    """
+
+    rule: AnyRule
+    applies_to: ClassVar[tuple[type[Call], ...]] = (Call,)
+
+    def propagate(self, call: Call, arriving: Message, /) -> Messages:
+        if arriving.has_multiplier:
+            arriving = Message.of_multiplier(arriving.at, _normalised(arriving.multiplier))
+        else:
+            arriving = Message.of_relevance(arriving.at, _normalised(arriving.relevance))
+        return self.rule.propagate(call, arriving)
 
 
 def _pattern(call: AffineCall, patterns: Patterns) -> Value:

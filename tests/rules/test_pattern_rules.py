@@ -15,12 +15,19 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 import relcompile
-from relcompile import Calibration, Composite
+from passes.assign_rules import AssignRules, Layer
+from passes.messages import AnyRule
+from passes.pipelines import CANONICALIZE
+from passes.runner import run_passes
+from passes.stages import verify_captured
+from relcompile import Calibration
 from relcompile.canonical import weights_digest
-from relcompile.errors import CalibrationError, CompositeError
+from relcompile.capture import capture
+from relcompile.errors import CalibrationError, CompositeError, ExportError
 from relcompile.export import lowered, save
 from relcompile.names import Given, layer_entry, named
-from relcompile.presets import pattern_attribution, pattern_net
+from relcompile.presets import PRESETS, pattern_net
+from relcompile.rules.adjoint import Adjoint
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
 from tests.oracles import affine, local
 from tests.oracles.nets import Net, build
@@ -67,7 +74,7 @@ def test_rule_equals_its_oracle(rule: str, net_name: str) -> None:
     net = build(net_name, seed=1, bias=True)
     model, x = as_module(net.steps), net.batch(3, seed=2)
     calibration = random_patterns(model)
-    explainer = relcompile.compile(model, x, rule=rule, calibration=calibration)
+    explainer = relcompile.compile(model, x, rule=PRESETS[rule](calibration, normalise=False))
     expected = oracle(net, x, rule, calibration)
     assert_close(explainer(x, TARGET)[1], expected, FLOAT64)
     assert_close(lowered(explainer.graph_module)(x, TARGET)[1], expected, FLOAT64)
@@ -98,16 +105,18 @@ def test_attribution_conserves_where_every_unit_is_active() -> None:
     assert_conserved(relevance, output.gather(1, TARGET[:, None])[:, 0], 1e-9)
 
 
-@pytest.mark.parametrize("preset", [pattern_net, pattern_attribution])
-def test_normalising_changes_the_scale_of_each_sample_only(preset: Callable[..., Composite]) -> None:
-    net = build("cnn", seed=1, bias=True)
+@pytest.mark.parametrize("net_name", NETS)
+@pytest.mark.parametrize("rule", ["patternnet", "patternattribution"])
+def test_normalising_changes_the_scale_of_each_sample_only(rule: str, net_name: str) -> None:
+    """Through branches, too: only bottlenecks are normalised."""
+    net = build(net_name, seed=1, bias=True)
     model, x = as_module(net.steps), net.batch(3, seed=2)
     calibration = random_patterns(model)
     maps = [
-        relcompile.compile(model, x, rule=preset(calibration, normalise=normalise))(x, TARGET)[1]
+        relcompile.compile(model, x, rule=PRESETS[rule](calibration, normalise=normalise))(x, TARGET)[1].flatten(1)
         for normalise in (False, True)
     ]
-    plain, normalised = (m / m.abs().amax((1, 2, 3), keepdim=True) for m in maps)
+    plain, normalised = (m / m.abs().amax(1, keepdim=True) for m in maps)
     assert_close(normalised, plain, FLOAT64)
     with pytest.raises(AssertionError):
         assert_close(maps[1], maps[0], FLOAT64)
@@ -116,19 +125,55 @@ def test_normalising_changes_the_scale_of_each_sample_only(preset: Callable[...,
 def test_what_reaches_a_normalising_layer_has_magnitude_one() -> None:
     model = nn.Linear(3, 2, bias=False).double()
     calibration = relcompile.calibrate(model, [torch.randn(50, 3, dtype=torch.float64)])
-    name, pattern = next(iter(calibration.patterns.items()))
     x = torch.randn(2, 3, dtype=torch.float64)
-    output, signal = relcompile.compile(model, x, rule=pattern_net(calibration, normalise=True))(x, TARGET[:2] % 2)
-    signs = output[:, 0].sign()
-    assert name == "linear"
-    assert_close(signal, signs[:, None] * pattern[0], FLOAT64)
+    output, signal = relcompile.compile(model, x, rule="patternnet", calibration=calibration)(x, TARGET[:2] % 2)
+    assert_close(signal, output[:, :1].sign() * calibration.patterns["linear"][0], FLOAT64)
+
+
+def test_signals_do_not_overflow_in_a_deep_network(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = [layer for _ in range(40) for layer in (nn.Linear(200, 200), nn.ReLU())]
+    model = nn.Sequential(*layers, nn.Linear(200, 3))
+    patterns = {name.removesuffix(".weight"): torch.ones_like(w) for name, w in model.named_parameters() if w.ndim == 2}
+    calibration, x = Calibration(patterns, weights_digest(model), "relu", 1), torch.randn(2, 200)
+    plain, normalised = (
+        relcompile.compile(model, x, rule=pattern_net(calibration, normalise=normalise)) for normalise in (False, True)
+    )
+    assert not plain(x, TARGET[:2])[1].isfinite().all()
+    with pytest.raises(ExportError, match="NaN or infinity in relevance"):
+        plain.save(tmp_path / "plain.onnx")
+    assert normalised(x, TARGET[:2])[1].isfinite().all()
+    normalised.save(tmp_path / "normalised.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["normalised.onnx"]
+
+
+BOTTLENECKS = {
+    "mlp": ["fc1", "relu1", "fc2"],
+    "residual": ["stem", "stem_relu", "pool", "a_sum", "a_relu", "b_sum", "b_relu", "mean", "fc"],
+    "branches": ["cat", "avg", "up", "up_relu", "flat", "fc"],
+}
+
+
+@pytest.mark.parametrize("net_name", BOTTLENECKS)
+def test_bottlenecks(net_name: str) -> None:
+    seen = list[Layer]()
+
+    def choose(layer: Layer) -> AnyRule:
+        seen.append(layer)
+        return Adjoint()
+
+    net = build(net_name, seed=1, bias=True)
+    module = capture(as_module(net.steps), {"x": net.batch(2, seed=1)}).module
+    run_passes(module, CANONICALIZE, keeps=verify_captured)
+    AssignRules(choose, ("x",)).apply(module)
+    assert list(dict.fromkeys(layer.name for layer in seen if layer.bottleneck)) == BOTTLENECKS[net_name]
 
 
 @pytest.mark.parametrize("rule", ["patternnet", "patternattribution"])
 def test_a_seed_is_where_the_signal_starts(rule: str) -> None:
     net = build("cnn", seed=1, bias=True)
     model, x = as_module(net.steps), net.batch(3, seed=2)
-    given = {"rule": rule, "calibration": random_patterns(model)}
+    given = {"rule": PRESETS[rule](random_patterns(model), normalise=False)}
     output, expected = relcompile.compile(model, x, **given)(x, TARGET)
     seed = torch.zeros_like(output).scatter(1, TARGET[:, None], output.gather(1, TARGET[:, None]))
     assert_close(relcompile.compile(model, x, target="seed", **given)(x, seed)[1], expected, FLOAT64)
@@ -200,5 +245,5 @@ def test_the_rule_says_nothing_of_its_numbers() -> None:
     model, x = as_module(net.steps), net.batch(2, seed=2)
     calibration = random_patterns(model)
     layers = relcompile.compile(model, x, rule="patternnet", calibration=calibration).metadata.layers
-    assert {layer.rule for layer in layers if layer.kind == "affine"} == {"PatternNet(normalise=False)"}
+    assert {layer.rule for layer in layers if layer.kind == "affine"} == {"Normalised(rule=PatternNet())"}
     assert "tensor" not in repr(calibration)
