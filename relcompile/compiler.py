@@ -107,6 +107,7 @@ def compile(
         class_names=None if class_names is None else tuple(class_names),
         preprocessing=preprocessing,
         at=at,
+        sampling=None if composite.sampling is None else str(composite.sampling),
         noise=noise,
     )
     return Explainer(module, metadata, _examples(inputs, target, explained.fake, noise), reports)

@@ -135,6 +135,7 @@ class Metadata:
         class_names: One name a class, or None.
         preprocessing: How a photograph becomes the input, or None.
         at: The layer at whose output relevance is read (for Grad-CAM: whose map is weighted); None: at the inputs.
+        sampling: Which copies of the input were averaged over, "GaussianNoise(count=25, level=0.15)", or None.
         noise: Further inputs of the graph that want standard normal numbers.
         format: Version of this contract.
 
@@ -156,6 +157,7 @@ class Metadata:
     class_names: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
     at: str | None = None
+    sampling: str | None = None
     noise: tuple[InputRecord, ...] = ()
     format: int = FORMAT
 
