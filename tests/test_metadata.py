@@ -26,6 +26,9 @@ FULL = Metadata(
     weights_sha256="ab" * 32,
     class_names=("Katze", "雨"),
     preprocessing=PREPROCESSING,
+    at="layer1.0",
+    sampling="GaussianNoise(count=5, level=0.1)",
+    noise=(InputRecord("noise", ("batch", 5, 3, 224, "width"), "float32"),),
 )
 BARE = Metadata(
     relcompile="0.1.0",
@@ -84,7 +87,7 @@ def test_the_names_of_the_contract() -> None:
     }
     assert set(raw) == {
         *("format", "relcompile", "torch", "rule", "layers", "target", "inputs", "outputs", "explained"),
-        *("relevance", "absorbed", "weights_sha256", "class_names", "preprocessing"),
+        *("relevance", "at", "sampling", "noise", "absorbed", "weights_sha256", "class_names", "preprocessing"),
     }
 
 
