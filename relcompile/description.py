@@ -39,6 +39,7 @@ def described(module: GraphModule, question: Question, digest: str) -> Metadata:
         absorbed=any(isinstance(ledger, AbsorbedRelevance) for ledger in question.ledgers),
         roots=_roots_record(annotated, question),
         weights_sha256=digest,
+        sampling=None if question.composite.sampling is None else str(question.composite.sampling),
         noise=tuple(_input_record(module, name) for name in question.noise.values()),
         reference_input=_input_record(module, REFERENCE_INPUT) if at_runtime else None,
     )

@@ -150,6 +150,7 @@ class Metadata:
         class_names: One name a class, or None.
         preprocessing: How a photograph becomes the input, or None.
         at: The layer at whose output relevance is read (for Grad-CAM: whose map is weighted); None: at the inputs.
+        sampling: Which copies of the input were averaged over, "GaussianNoise(count=25, level=0.15)", or None.
         noise: Further inputs of the graph that want standard normal numbers.
         reference: What differences are taken from: "0", "0.1,0.2,0.3", "tensor", "input" (it is a further input of
             the graph), or None.
@@ -175,6 +176,7 @@ class Metadata:
     class_names: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
     at: str | None = None
+    sampling: str | None = None
     noise: tuple[InputRecord, ...] = ()
     reference: str | None = None
     reference_input: InputRecord | None = None

@@ -117,6 +117,8 @@ def metadata(data: Metadata) -> None:
     }
     if data.at is not None:
         rows["read at layer"] = data.at
+    if data.sampling is not None:
+        rows["mean over"] = data.sampling
     if data.noise:
         rows["noise"] = ", ".join(f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.noise)
     if data.reference is not None:

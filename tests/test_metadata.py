@@ -27,6 +27,9 @@ FULL = Metadata(
     roots=RootsRecord(("relu",), ("|root| / |x|", "loss")),
     class_names=("Katze", "雨"),
     preprocessing=PREPROCESSING,
+    at="layer1.0",
+    sampling="GaussianNoise(count=5, level=0.1)",
+    noise=(InputRecord("noise", ("batch", 5, 3, 224, "width"), "float32"),),
 )
 BARE = Metadata(
     relcompile="0.1.0",
@@ -85,8 +88,8 @@ def test_the_names_of_the_contract() -> None:
     }
     assert set(raw) == {
         *("format", "relcompile", "torch", "rule", "layers", "target", "inputs", "outputs", "explained"),
-        *("relevance", "absorbed", "weights_sha256", "roots", "class_names", "preprocessing"),
-        *("at", "noise", "reference", "reference_input"),
+        *("relevance", "at", "sampling", "noise", "absorbed", "weights_sha256", "roots", "class_names"),
+        *("preprocessing", "reference", "reference_input"),
     }
 
 

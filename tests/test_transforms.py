@@ -133,6 +133,7 @@ def test_method_survives_the_onnx_file(name: str, tmp_path: Path) -> None:
     explainer.save(tmp_path / "explainer.onnx")
     production = relcompile.load(tmp_path / "explainer.onnx", device="cpu")
     assert production.metadata == explainer.metadata
+    assert (production.metadata.sampling is None) == (name != "SmoothGrad")
     for batch in (1, 2, 5):
         x, target = p.net.batch(batch, seed=batch).float(), torch.arange(batch) % 3
         noise = torch.randn(batch, COPIES, *p.net.input_shape) if explainer.metadata.noise else None

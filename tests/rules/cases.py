@@ -126,6 +126,11 @@ CASES: dict[str, RuleCase] = {
         conserves=False,
     ),
     "w2": RuleCase("w2", W_SQUARED),
+    "w2 squared bias": RuleCase(
+        Composite("w2", (Entry(WSquared(1e-6, "squared"), kind="affine"), *lrp_0().entries)),
+        partial(affine.w_squared, bias="squared", eps=1e-6),
+        nets=("mlp",),
+    ),
     "flat": RuleCase("flat", partial(affine.flat, support=None, eps=1e-9), nets=("mlp",)),
     "zb": RuleCase("zb", {"affine": Z_PLUS, FIRST_OF_CNN: Z_BOX}, nets=("cnn",)),
     "dtd": RuleCase("dtd", {"affine": Z_PLUS, FIRST_OF_CNN: Z_BOX}, nets=("cnn",)),
