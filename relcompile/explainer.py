@@ -16,7 +16,8 @@ class Explainer(torch.nn.Module):
     """Prediction and relevance in one static graph, without autograd.
 
     Call it as `explainer(*inputs, target)`, where `target` is int64 (N,) if the target mode is "index", a float
-    tensor of the output's shape if it is "seed", and absent otherwise. It returns the model's own outputs, then
+    tensor of the output's shape if it is "seed", and absent otherwise; a `reference` like the input follows if the
+    explainer was compiled with reference="input". It returns the model's own outputs, then
     the relevance of every explained input, each in the shape of its input; then, if it was asked for, the relevance
     that biases and stabilisers absorb, (N, operators).
 

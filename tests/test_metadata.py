@@ -26,6 +26,7 @@ FULL = Metadata(
     weights_sha256="ab" * 32,
     class_names=("Katze", "雨"),
     preprocessing=PREPROCESSING,
+    reference="0,0.5,0",
 )
 BARE = Metadata(
     relcompile="0.1.0",
@@ -84,7 +85,7 @@ def test_the_names_of_the_contract() -> None:
     }
     assert set(raw) == {
         *("format", "relcompile", "torch", "rule", "layers", "target", "inputs", "outputs", "explained"),
-        *("relevance", "absorbed", "weights_sha256", "class_names", "preprocessing"),
+        *("relevance", "absorbed", "weights_sha256", "class_names", "preprocessing", "reference"),
     }
 
 
