@@ -16,11 +16,12 @@ class Explainer(torch.nn.Module):
     """Prediction and relevance in one static graph, without autograd.
 
     Call it as `explainer(*inputs, target)`, where `target` is int64 (N,) if the target mode is "index", a float
-    tensor of the output's shape if it is "seed", and absent otherwise; methods that average over noisy copies take
-    standard normal numbers (N, copies, ...) for every explained input after it. It returns the model's own outputs,
-    then the relevance of every explained input, each in the shape of its input (of a layer: in that of its output);
-    then, if it was asked for, the relevance that biases and stabilisers absorb, (N, operators), and the report on
-    learned roots, (N, roots, quantities).
+    tensor of the output's shape if it is "seed", and absent otherwise. Methods that average over noisy copies then take
+    standard normal numbers (N, copies, ...) for every explained input, and an explainer that was compiled with
+    reference="input" a `reference` like the input. It returns the model's own outputs, then the relevance of every
+    explained input, each in the shape of its input (of a layer: in that of its output); then, if it was asked for, the
+    relevance that biases and stabilisers absorb, (N, operators), and the report on learned roots, (N, roots,
+    quantities).
 
     Attributes:
         graph_module: the fx graph of aten operators.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -41,6 +42,8 @@ def parse_reference(text: str) -> Reference:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InputSpecError(f"reference {text!r} must be a number, A,B,C, input, or an .npy file") from None
+    if not all(map(math.isfinite, numbers)):
+        raise InputSpecError(f"reference {text!r} must be finite")
     first, *others = numbers
     return numbers if others else first
 

@@ -121,6 +121,15 @@ def test_rule_of_one_layer(model: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "Flat(" in out
 
 
+def test_reference(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [model, "--rule", "deeplift-rescale", "--input", "1x3x16x16", "-o", tmp_path / "x.onnx"]
+    np.save(tmp_path / "blurred.npy", np.full((3, 16, 16), 0.25, np.float32))
+    for reference, kept in {"0.1,0.2,0.3": "0.1,0.2,0.3", "input": "input", tmp_path / "blurred.npy": "tensor"}.items():
+        code, _, err = run(*arguments, "--reference", reference, capsys=capsys)
+        assert code == 0, err
+        assert kept in run("inspect", tmp_path / "x.onnx", capsys=capsys)[1]
+
+
 BAD: dict[str, tuple[list[str], str]] = {
     "missing file": (["{missing}"], "cannot be read"),
     "text file": (["{text}"], "text.pt"),
@@ -132,6 +141,8 @@ BAD: dict[str, tuple[list[str], str]] = {
     "wrong input shape": (["{model}", "--input", "1x4x16x16"], "--input"),
     "unreadable input shape": (["{model}", "--input", "3by16"], "[name=]"),
     "no such class": (["{model}", "--input", "1x3x16x16", "--target", "7"], "5 classes"),
+    "no such reference": (["{model}", "--rule", "deeplift-rescale", "--reference", "blur"], "an .npy file"),
+    "reference without differences": (["{model}", "--input", "1x3x16x16", "--reference", "0"], "deeplift"),
     "no such layer": (["{model}", "--input", "1x3x16x16", "--layer", "head=flat"], "affine layers are"),
     "no such layer to read": (["{model}", "--input", "1x3x16x16", "--at", "head"], "there are: 0, 1, 2"),
     "no way to that layer": (["{model}", "--input", "1x3x16x16", "--rule", "grad-cam", "--at", "5"], "spatial"),

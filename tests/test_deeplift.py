@@ -277,7 +277,7 @@ def test_references_are_read(text: str, expected: Any) -> None:
     assert parse_reference(text) == expected
 
 
-@pytest.mark.parametrize("text", ["zero", "0.1,b", "missing.npy", ""])
+@pytest.mark.parametrize("text", ["zero", "0.1,b", "missing.npy", "", "nan", "0,inf"])
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(InputSpecError, match="reference"):
         parse_reference(text)

@@ -30,6 +30,7 @@ FULL = Metadata(
     at="layer1.0",
     sampling="GaussianNoise(count=5, level=0.1)",
     noise=(InputRecord("noise", ("batch", 5, 3, 224, "width"), "float32"),),
+    reference="0,0.5,0",
 )
 BARE = Metadata(
     relcompile="0.1.0",
