@@ -31,6 +31,7 @@ class Layer:
         position: how far up the network: affine layers before it over affine layers before and after it, on the
             longest ways; 0 at the input, 1 at the output.
         parameters: number of elements in the stored tensors that the operator reads.
+        after: aten name of the affine layer before it, for example "linear"; "" if there is none.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Layer:
     last: bool
     position: float
     parameters: int
+    after: str = ""
 
 
 @final
@@ -103,6 +105,7 @@ def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node,
     """What a composite sees of each operator."""
     depth = _depths(described, forwards=True)
     height = _depths(described, forwards=False)
+    before = _affine_before(described)
     return {
         node: Layer(
             name=layer_name(node),
@@ -113,9 +116,20 @@ def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node,
             last=call.kind == "affine" and height[node] == 0,
             position=depth[node] / max(depth[node] + height[node], 1),
             parameters=sum(t.numel() for a in node.all_input_nodes if (t := tensor_of(module, a)) is not None),
+            after=before[node],
         )
         for node, call in described.items()
     }
+
+
+def _affine_before(described: Mapping[Node, Call]) -> dict[Node, str]:
+    """Name of the affine operator that each node's first operands come from."""
+    before: dict[Node, str] = {}
+    for node, call in described.items():
+        known = [operand for operand in call.operands if operand in before]
+        nearest = [operator_name(n) if described[n].kind == "affine" else before[n] for n in known]
+        before[node] = next(filter(None, nearest), "")
+    return before
 
 
 def _depths(described: Mapping[Node, Call], *, forwards: bool) -> dict[Node, int]:

@@ -30,6 +30,7 @@ class Entry:
         first: no affine layer lies between the input and this one.
         last: no affine layer lies between this one and the output.
         depth: (from, below): how far up the network the layer lies, 0 at the first affine layer, 1 at the last.
+        after: aten name of the affine layer before it, for example "linear".
         required: it is an error if no operator fulfils the conditions.
     """
 
@@ -41,11 +42,12 @@ class Entry:
     first: bool | None = None
     last: bool | None = None
     depth: tuple[float, float] | None = None
+    after: str | None = None
     required: bool = False
 
     def matches(self, layer: Layer) -> bool:
         """Whether the rule is for this kind of operator and every condition holds for `layer`."""
-        wanted = {key: getattr(self, key) for key in ("kind", "module_type", "operator", "first", "last")}
+        wanted = {key: getattr(self, key) for key in ("kind", "module_type", "operator", "first", "last", "after")}
         if any(value is not None and getattr(layer, key) != value for key, value in wanted.items()):
             return False
         if self.depth is not None and not self.depth[0] <= layer.position < self.depth[1]:
