@@ -34,6 +34,7 @@ class Layer:
         parameters: number of elements in the stored tensors that the operator reads.
         residual: it belongs to a residual block: a branch, or the activation of the sum.
         bottleneck: every way from the explained inputs to the explained output leads through it.
+        after: aten name of the affine layer before it, for example "linear"; "" if there is none.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Layer:
     parameters: int
     residual: bool = False
     bottleneck: bool = False
+    after: str = ""
 
 
 @final
@@ -112,6 +114,7 @@ def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node,
     height = _depths(described, forwards=False)
     in_blocks = residual_members(described)
     narrow = _bottlenecks(described)
+    before = _affine_before(described)
     return {
         node: Layer(
             name=layer_name(node),
@@ -124,9 +127,20 @@ def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node,
             parameters=sum(t.numel() for a in node.all_input_nodes if (t := tensor_of(module, a)) is not None),
             residual=node in in_blocks,
             bottleneck=node in narrow,
+            after=before[node],
         )
         for node, call in described.items()
     }
+
+
+def _affine_before(described: Mapping[Node, Call]) -> dict[Node, str]:
+    """Name of the affine operator that each node's first operands come from."""
+    before: dict[Node, str] = {}
+    for node, call in described.items():
+        known = [operand for operand in call.operands if operand in before]
+        nearest = [operator_name(n) if described[n].kind == "affine" else before[n] for n in known]
+        before[node] = next(filter(None, nearest), "")
+    return before
 
 
 def _depths(described: Mapping[Node, Call], *, forwards: bool) -> dict[Node, int]:

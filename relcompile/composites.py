@@ -16,7 +16,7 @@ from relcompile.rules.sampling import Sampling
 
 Start: TypeAlias = Literal["score", "magnitude", "one", "cotangent", "signal"]
 Result: TypeAlias = Literal["relevance", "multiplier", "contrast", "activation-map"]
-_EQUAL = ("kind", "module_type", "operator", "first", "last", "residual", "bottleneck")
+_EQUAL = ("kind", "module_type", "operator", "first", "last", "residual", "bottleneck", "after")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Entry:
         bottleneck: every way from the input to the output leads through it.
         depth: (from, below): how far up the network the layer lies, 0 at the first affine layer, 1 at the last.
         residual: it belongs to a residual block.
+        after: aten name of the affine layer before it, for example "linear".
         required: it is an error if no operator fulfils the conditions.
     """
 
@@ -47,6 +48,7 @@ class Entry:
     bottleneck: bool | None = None
     depth: tuple[float, float] | None = None
     residual: bool | None = None
+    after: str | None = None
     required: bool = False
 
     def matches(self, layer: Layer) -> bool:

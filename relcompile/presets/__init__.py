@@ -8,7 +8,13 @@ from functools import partial
 from passes.messages import AnyRule
 from relcompile.composites import Composite, Entry
 from relcompile.presets.composites import epsilon_and, epsilon_gamma_box, lrp_cmp, montavon
-from relcompile.presets.deeplift import deeplift, deeplift_ablation, deeplift_rescale, deeplift_revealcancel
+from relcompile.presets.deeplift import (
+    deeplift,
+    deeplift_ablation,
+    deeplift_genomics,
+    deeplift_rescale,
+    deeplift_revealcancel,
+)
 from relcompile.presets.gradients import (
     beta_smooth,
     deconvnet,
@@ -116,6 +122,7 @@ PRESETS: Mapping[str, Callable[..., Composite]] = {
     "epsilon-gamma-box": epsilon_gamma_box,
     "deeplift-rescale": deeplift_rescale,
     "deeplift-revealcancel": deeplift_revealcancel,
+    "deeplift-genomics": deeplift_genomics,
     "deeplift-ablation": partial(deeplift_ablation, "cut", "deeplift-ablation"),
     "deeplift-ablation-text": partial(deeplift_ablation, "cut-by-chain", "deeplift-ablation-text"),
     "root-v1": partial(released_roots, 1),

@@ -28,6 +28,12 @@ def deeplift_revealcancel(reference: float = 0.0) -> Composite:
     return deeplift("deeplift-revealcancel", RevealCancel(), reference=reference)
 
 
+def deeplift_genomics(reference: float = 0.0) -> Composite:
+    """DeepLIFT as its library does by default: RevealCancel after dense layers, Rescale after convolutions."""
+    dense = Entry(RevealCancel(), kind="activation", after="linear")
+    return deeplift("deeplift-genomics", Rescale(), reference=reference).with_entries(dense)
+
+
 def deeplift_ablation(cross_terms: CrossTerms, name: str, reference: float = 0.0) -> Composite:
     """DeepLIFT Rescale without the cross terms between positive and negative contributions.
 

@@ -20,6 +20,7 @@ NEAR_ZERO = 1e-7
 Variant = Literal["full", "ablation_code", "ablation_text"]
 Maxima = Literal["gradient", "crossed"]
 Nonlinearity = Literal["rescale", "reveal_cancel"]
+Rule = Nonlinearity | Mapping[str, Nonlinearity]  # of all activations, or of each step
 
 
 class Pair(NamedTuple):
@@ -107,8 +108,8 @@ def crossed_max_pool(x: Tensor, reference: Tensor, pool: local.Pool, m: Pair) ->
 class _Pass:
     """Values at the input and at the reference, contributions, and the backward step of every op."""
 
-    def __init__(self, x: Tensor, reference: Tensor, rule: Nonlinearity, variant: Variant, maxima: Maxima) -> None:
-        self.rule: Nonlinearity = rule
+    def __init__(self, x: Tensor, reference: Tensor, rule: Rule, variant: Variant, maxima: Maxima) -> None:
+        self.rule: Rule = rule
         self.variant: Variant = variant
         self.maxima: Maxima = maxima
         delta = x - reference
@@ -117,7 +118,8 @@ class _Pass:
 
     def activation(self, step: network.Step, op: network.Activation, z: Tensor, r: Tensor) -> Pair:
         D = self.D[step.inputs[0]]
-        if self.rule == "reveal_cancel":
+        rule = self.rule if isinstance(self.rule, str) else self.rule[step.name]
+        if rule == "reveal_cancel":
             contributions, self.factors[step.name] = reveal_cancel(op.function, r, D)
             return contributions
         s = rescale(op.function, op.slope(r), r, z)
@@ -187,7 +189,7 @@ def attribute(
     reference: Tensor,
     target: Tensor,
     *,
-    rule: Nonlinearity,
+    rule: Rule,
     variant: Variant,
     maxima: Maxima = "gradient",
 ) -> Mapping[str, Tensor]:

@@ -21,8 +21,9 @@ from relcompile.rules.deeplift import Rescale, RevealCancel
 from relcompile.rules.differences import AffineDifference, MaxDifference
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
 from tests.oracles import deeplift as oracle
+from tests.oracles import nets
 from tests.oracles.nets import NETS, Net
-from tests.oracles.network import as_module, forward
+from tests.oracles.network import Flatten, as_module, forward
 from tests.rules.cases import network
 
 TARGET = torch.tensor([0, 2, 1])
@@ -93,6 +94,32 @@ def test_equals_its_oracle(name: str, net_name: str) -> None:
     assert_close(output, forward(net.steps, x)[net.steps[-1].name], FLOAT64)
     assert_close(relevance, expected, FLOAT64)
     assert_close(lowered(explainer.graph_module)(x, TARGET, reference)[1], expected, FLOAT64)
+
+
+def dense_after_convolutions(w: nets.Weights) -> Net:
+    """Activations behind a pool and a flatten, and two dense layers with one in between."""
+    return Net(
+        nets.chain(
+            ("conv", w.conv(2, 4, 3)),
+            ("conv_relu", nets.relu()),
+            ("average", nets.average(2)),
+            ("late_relu", nets.Activation(torch.tanh)),
+            ("flat", Flatten()),
+            ("fc1", w.linear(16, 6)),
+            ("fc_relu", nets.relu()),
+            ("fc2", w.linear(6, 3)),
+        ),
+        (2, 6, 6),
+    )
+
+
+def test_genomics_default_equals_its_oracle() -> None:
+    net = dense_after_convolutions(nets.Weights(3, bias=True))
+    x, reference = samples(net)
+    explainer = relcompile.compile(as_module(net.steps), x, rule="deeplift-genomics", reference="input")
+    rules = {"conv_relu": "rescale", "late_relu": "rescale", "fc_relu": "reveal_cancel"}
+    expected = oracle.attribute(net.steps, x, reference, TARGET, rule=rules, variant="full")["input"]
+    assert_close(explainer(x, TARGET, reference)[1], expected, FLOAT64)
 
 
 @pytest.mark.parametrize("name", CASES)
