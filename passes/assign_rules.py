@@ -15,6 +15,7 @@ from passes.messages import AnyRule
 from passes.nodes import arguments
 from passes.operators.call import Call
 from passes.operators.table import describe
+from passes.residual_blocks import residual_members
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Layer:
         position: how far up the network: affine layers before it over affine layers before and after it, on the
             longest ways; 0 at the input, 1 at the output.
         parameters: number of elements in the stored tensors that the operator reads.
+        residual: it belongs to a residual block: a branch, or the activation of the sum.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Layer:
     last: bool
     position: float
     parameters: int
+    residual: bool = False
 
 
 @final
@@ -103,6 +106,7 @@ def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node,
     """What a composite sees of each operator."""
     depth = _depths(described, forwards=True)
     height = _depths(described, forwards=False)
+    in_blocks = residual_members(described)
     return {
         node: Layer(
             name=layer_name(node),
@@ -113,6 +117,7 @@ def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node,
             last=call.kind == "affine" and height[node] == 0,
             position=depth[node] / max(depth[node] + height[node], 1),
             parameters=sum(t.numel() for a in node.all_input_nodes if (t := tensor_of(module, a)) is not None),
+            residual=node in in_blocks,
         )
         for node, call in described.items()
     }

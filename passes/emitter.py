@@ -68,8 +68,8 @@ class Emitter:
         return Value(node, self)
 
     def constant(self, name: str, tensor: torch.Tensor) -> Value:
-        """Write a reference to a new buffer of the module that holds `tensor`."""
-        name = _free_name(self.module, name)
+        """Write a reference to a buffer of the module that holds `tensor`; one of that name is used again if equal."""
+        name = _free_name(self.module, name, tensor)
         self.module.register_buffer(name, tensor)
         with self.module.graph.inserting_before(self._point):
             node = self.module.graph.get_attr(name)
@@ -154,6 +154,10 @@ class Value:
         """Sum over `dims`."""
         return self.emit.call(aten.sum.dim_IntList, self, list(dims), keepdim)
 
+    def sum_per_sample(self) -> Value:
+        """One sum for each sample, (N, 1)."""
+        return (self.sum(range(1, self.ndim)) if self.ndim > 1 else self).reshape([-1, 1])
+
     def permute(self, dims: Sequence[int]) -> Value:
         """Axes in the order `dims`."""
         return self.emit.call(aten.permute.default, self, list(dims))
@@ -234,7 +238,12 @@ def _fake_mode(module: GraphModule) -> Any:
     return _fake_mode_of_values([n.meta["val"] for n in module.graph.nodes if n.op == "placeholder"])
 
 
-def _free_name(module: GraphModule, name: str) -> str:
-    name = name.replace(".", "_")
-    numbered = (f"{name}_{k}" for k in count())
-    return next(candidate for candidate in chain([name], numbered) if not hasattr(module, candidate))
+def _free_name(module: GraphModule, name: str, tensor: torch.Tensor) -> str:
+    """A name that is not taken, or taken by an equal tensor."""
+    name, buffers = name.replace(".", "_"), dict(module.named_buffers())
+    candidates = chain([name], (f"{name}_{k}" for k in count()))
+    return next(c for c in candidates if not hasattr(module, c) or _equal(buffers.get(c), tensor))
+
+
+def _equal(a: torch.Tensor | None, b: torch.Tensor) -> bool:
+    return a is not None and a.dtype == b.dtype and torch.equal(a, b)

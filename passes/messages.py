@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
-from passes.emitter import Value
+from passes.emitter import Value, aten
+from passes.learn_roots import Root
 from passes.operators.call import Call
 
 
@@ -22,6 +23,7 @@ class Message:
         at: the forward value v.
         multiplier: writes m with R = v ⊙ m; None if there is no such m.
         relevance: writes R; None if it is to be computed as v ⊙ m.
+        root: what a rule that searches for the root of its operator found, for the report of roots.
     """
 
     def __init__(
@@ -29,22 +31,24 @@ class Message:
         at: Value,
         multiplier: Callable[[], Value] | None = None,
         relevance: Callable[[], Value] | None = None,
+        root: Root | None = None,
     ) -> None:
         if multiplier is None and relevance is None:
             raise ValueError("a message needs a multiplier or a relevance")
         self.at = at
         self._multiplier = multiplier
         self._relevance = relevance
+        self.root = root
 
     @classmethod
-    def of_multiplier(cls, at: Value, multiplier: Value) -> Message:
+    def of_multiplier(cls, at: Value, multiplier: Value, root: Root | None = None) -> Message:
         """R = at ⊙ multiplier."""
-        return cls(at, multiplier=lambda: multiplier)
+        return cls(at, multiplier=lambda: multiplier, root=root)
 
     @classmethod
-    def of_relevance(cls, at: Value, relevance: Value) -> Message:
+    def of_relevance(cls, at: Value, relevance: Value, root: Root | None = None) -> Message:
         """R, where no multiplier holds it."""
-        return cls(at, relevance=lambda: relevance)
+        return cls(at, relevance=lambda: relevance, root=root)
 
     @property
     def has_multiplier(self) -> bool:
@@ -101,6 +105,11 @@ def stabilise(value: Value, epsilon: float) -> Value:
 def without_zeros(value: Value) -> Value:
     """The value, with 1 in place of 0: a divisor for numerators that do not matter there."""
     return value.ones().where(value.equals(0.0), value)
+
+
+def safe_divide(a: Value, b: Value, floor: float) -> Value:
+    """A / (b + floor), and 0 where b = 0."""
+    return (a / (b + floor)).where(b.emit.call(aten.ne.Scalar, b, 0), 0.0)
 
 
 def _total(values: Sequence[Value]) -> Value:

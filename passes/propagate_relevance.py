@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 from torch.fx import GraphModule, Node
 
 from passes.assign_rules import describe_active, explained_output, sources_of
-from passes.emitter import Emitter, Value, aten
+from passes.emitter import Emitter, Value
+from passes.ledgers import Ledger
 from passes.messages import Message, accumulate
 from passes.nodes import arguments
 from passes.operators.call import Call
@@ -28,17 +29,17 @@ class PropagateRelevance:
         output: position of the explained output.
         seed: writes the message at the explained output.
         read_out: turns the message that arrives at an input into what the user gets.
-        absorbed: also return, per sample and operator, the relevance that biases and stabilisers keep.
+        ledgers: what else is written down about every operator.
 
-    Guarantees: the forward half is untouched; the new outputs are `read_out` of every source, in order, then (if
-    asked for) one tensor (N, operators), in graph order.
+    Guarantees: the forward half is untouched; the new outputs are `read_out` of every source, in order, then one
+    tensor for each ledger that has an entry.
     """
 
     sources: tuple[str, ...]
     output: int
     seed: Callable[[Value], Message]
     read_out: Callable[[Message], Value]
-    absorbed: bool = False
+    ledgers: tuple[Ledger, ...] = ()
     name: ClassVar[str] = "propagate-relevance"
 
     def apply(self, module: GraphModule, /) -> int:
@@ -49,20 +50,19 @@ class PropagateRelevance:
         with emit.on_behalf_of(sink):
             inbox[sink].append(self.seed(emit.value(sink)))
         sources = sources_of(module, self.sources)
-        kept = _walk(described, sources, inbox, emit, ledger=self.absorbed)
+        books = _walk(described, sources, inbox, emit, self.ledgers)
         results = [_read(source, inbox, emit, self.read_out) for source in sources]
-        if self.absorbed:
-            results.append(_ledger(described, kept, emit))
+        results += [ledger.output(described, book) for ledger, book in zip(self.ledgers, books, strict=True) if book]
         output = module.graph.output_node()
         output.args = ((*arguments(output)[0], *(value.node for value in results)),)
         return len(described)
 
 
 def _walk(
-    described: Mapping[Node, Call], sources: list[Node], inbox: Inbox, emit: Emitter, *, ledger: bool
-) -> dict[Node, Value]:
+    described: Mapping[Node, Call], sources: list[Node], inbox: Inbox, emit: Emitter, ledgers: Sequence[Ledger]
+) -> list[dict[Node, Value]]:
     """From the output to the input: every operator's rule turns its message into messages for its operands."""
-    kept: dict[Node, Value] = {}
+    books = [dict[Node, Value]() for _ in ledgers]
     for node, call in reversed(list(described.items())):
         if node not in inbox:
             continue
@@ -72,9 +72,14 @@ def _walk(
             for operand, message in zip(call.operands, leaving, strict=True):
                 if message is not None and (operand in described or operand in sources):
                     inbox[operand].append(message)
-            if ledger:
-                kept[node] = _absorbed(arriving, [message for message in leaving if message is not None])
-    return kept
+            for ledger, book in zip(ledgers, books, strict=True):
+                _note(ledger.entry(call, arriving, leaving), node, book)
+    return books
+
+
+def _note(entry: Value | None, node: Node, book: dict[Node, Value]) -> None:
+    if entry is not None:
+        book[node] = entry
 
 
 def _read(source: Node, inbox: Inbox, emit: Emitter, read_out: Callable[[Message], Value]) -> Value:
@@ -83,22 +88,3 @@ def _read(source: Node, inbox: Inbox, emit: Emitter, read_out: Callable[[Message
         if source not in inbox:
             return value.zeros()
         return read_out(accumulate(inbox[source]))
-
-
-def _absorbed(arriving: Message, leaving: list[Message]) -> Value:
-    """Relevance that arrives at an operator and does not leave it, (N, 1)."""
-    total = _per_sample(arriving.relevance)
-    for message in leaving:
-        total = total - _per_sample(message.relevance)
-    return total
-
-
-def _per_sample(relevance: Value) -> Value:
-    return (
-        relevance.sum(range(1, relevance.ndim)).reshape([-1, 1]) if relevance.ndim > 1 else relevance.reshape([-1, 1])
-    )
-
-
-def _ledger(described: Mapping[Node, Call], kept: Mapping[Node, Value], emit: Emitter) -> Value:
-    zero = next(iter(kept.values())).zeros()
-    return emit.call(aten.cat.default, [kept.get(node, zero) for node in described], 1)

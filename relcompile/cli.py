@@ -90,6 +90,7 @@ def compile_(
     explain: Annotated[list[str] | None, typer.Option(help="Explain only these inputs.")] = None,
     explained_output: Annotated[int, typer.Option(help="Position of the output that is explained.")] = 0,
     absorbed: Annotated[bool, typer.Option(help="Also output what biases and stabilisers absorb.")] = False,
+    roots: Annotated[bool, typer.Option(help="Also output the report on learned roots.")] = False,
     class_names: Annotated[Path | None, typer.Option(help="A text file, one class name a line.")] = None,
     resize: Annotated[int | None, typer.Option(help="Preprocessing: shorter side in pixels.")] = None,
     crop: Annotated[int | None, typer.Option(help="Preprocessing: side of the centre crop.")] = None,
@@ -118,6 +119,7 @@ def compile_(
             explain=tuple(explain) if explain else None,
             explained_output=explained_output,
             absorbed=absorbed,
+            roots=roots,
             class_names=class_names,
             preprocessing=preprocessing,
         )
@@ -142,13 +144,22 @@ def explain_(
 
 
 @app.command()
-def inspect(explainer: Annotated[Path, typer.Argument(help="A compiled .onnx file.")]) -> None:
+def inspect(
+    explainer: Annotated[Path, typer.Argument(help="A compiled .onnx file.")],
+    roots: Annotated[
+        Path | None, typer.Option(help="A photograph, or an .npz of the inputs: report on its learned roots.")
+    ] = None,
+    target: Annotated[int | None, typer.Option("--target", "-t", help="A class; default: the best one.")] = None,
+) -> None:
     """What an explainer file holds: inputs, outputs, target, and the rule of every layer."""
+    from relcompile.inspect_roots import report_roots
     from relcompile.runtime import load
 
     production = load(explainer, device="cpu")
+    if roots is not None:
+        return report_roots(production, roots, target)
     views.metadata(production.metadata)
-    views.layers(production.metadata.layers)
+    return views.layers(production.metadata.layers)
 
 
 @app.command()

@@ -45,6 +45,7 @@ class CompileRequest:
     explain: tuple[str, ...] | None
     explained_output: int
     absorbed: bool
+    roots: bool
     class_names: Path | None
     preprocessing: Preprocessing | None
 
@@ -75,6 +76,7 @@ def compile_file(request: CompileRequest) -> None:
             explain=request.explain,
             output=request.explained_output,
             absorbed=request.absorbed,
+            roots=request.roots,
             class_names=_class_names(request.class_names),
             preprocessing=request.preprocessing,
             progress=tell,

@@ -12,6 +12,7 @@ from torch.fx import GraphModule
 
 from passes.assign_rules import AssignRules, explained_output
 from passes.emitter import Emitter
+from passes.ledgers import REPORTED, ROOT_QUANTITIES, AbsorbedRelevance, Ledger, RootReport
 from passes.messages import Message
 from passes.pipelines import CANONICALIZE, OPTIMISE
 from passes.propagate_relevance import PropagateRelevance
@@ -19,9 +20,9 @@ from passes.runner import PassReport, run_passes
 from passes.stages import verify_canonical, verify_captured
 from relcompile.capture import Captured, capture, forward_parameters
 from relcompile.composites import Composite
-from relcompile.errors import InputSpecError
+from relcompile.errors import CompositeError, InputSpecError
 from relcompile.explainer import Explainer
-from relcompile.metadata import InputRecord, LayerRecord, Metadata, Preprocessing, TargetRecord
+from relcompile.metadata import InputRecord, LayerRecord, Metadata, Preprocessing, RootsRecord, TargetRecord
 from relcompile.names import Given, named
 from relcompile.presets import Bounds
 from relcompile.targets import Target, add_target
@@ -40,6 +41,7 @@ def compile(
     explain: Sequence[str] | None = None,
     output: int = 0,
     absorbed: bool = False,
+    roots: bool = False,
     class_names: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     progress: Progress | None = None,
@@ -56,6 +58,7 @@ def compile(
         explain: names of the inputs that get relevance; all floating point inputs by default.
         output: position of the output that is explained.
         absorbed: also compute what biases and stabilisers absorb, (N, operators).
+        roots: also report on the roots that the rules learn, (N, roots, quantities); names are in the metadata.
         class_names: stored with the explainer, one per class.
         preprocessing: stored with the explainer: how a photograph becomes the input.
         progress: told the name of every step.
@@ -65,7 +68,8 @@ def compile(
 
     Raises:
         CaptureError: the model is not one static graph.
-        CompositeError, TargetError, InputSpecError: a rule, a target or an input does not exist.
+        CompositeError, TargetError, InputSpecError: a rule, a target or an input does not exist; or no rule learns
+            the roots that were asked for.
         passes.errors.UnsupportedOperatorError: lists every operator that has no rule.
     """
     composite = named(rule, Given(bounds or bounds_of(preprocessing))) if isinstance(rule, str) else rule
@@ -76,9 +80,11 @@ def compile(
     sources = _explained(captured, explain)
     module = captured.module
     reports = run_passes(module, CANONICALIZE, keeps=verify_captured, ensures=verify_canonical, on_pass=progress)
-    reports += _propagate(module, composite, target, sources, output, absorbed=absorbed, progress=progress)
+    ledgers = ((AbsorbedRelevance(),) if absorbed else ()) + ((RootReport(),) if roots else ())
+    reports += _propagate(module, composite, target, sources, output, ledgers=ledgers, progress=progress)
     composite.check([node.meta["layer"] for node in module.graph.nodes if "layer" in node.meta])
     layers = _layers(module)
+    learned = _learned_roots(module, composite.name) if roots else None
     reports += run_passes(module, OPTIMISE, keeps=verify_canonical, on_pass=progress)
     explained = Emitter(module).value(explained_output(module, output))
     metadata = Metadata(
@@ -92,6 +98,7 @@ def compile(
         explained=captured.outputs[output],
         relevance=_relevance_names(sources),
         absorbed=absorbed,
+        roots=learned,
         weights_sha256=_digest(model),
         class_names=None if class_names is None else tuple(class_names),
         preprocessing=preprocessing,
@@ -119,7 +126,7 @@ def _propagate(
     sources: tuple[str, ...],
     output: int,
     *,
-    absorbed: bool,
+    ledgers: tuple[Ledger, ...],
     progress: Progress | None,
 ) -> list[PassReport]:
     """Write the relevance half."""
@@ -131,7 +138,7 @@ def _propagate(
 
     passes = (
         AssignRules(composite.choose, sources, output),
-        PropagateRelevance(sources, output, seed, read_out, absorbed),
+        PropagateRelevance(sources, output, seed, read_out, ledgers),
     )
     return run_passes(module, passes, keeps=verify_canonical, on_pass=progress)
 
@@ -173,6 +180,13 @@ def _layers(module: GraphModule) -> tuple[LayerRecord, ...]:
     return tuple(
         LayerRecord(layer.name, layer.operator, layer.kind, str(rule), layer.parameters) for layer, rule in records
     )
+
+
+def _learned_roots(module: GraphModule, rule: str) -> RootsRecord:
+    layers = tuple(node.meta["layer"].name for node in module.graph.nodes if REPORTED in node.meta)
+    if not layers:
+        raise CompositeError(f"rule {rule} learns no roots to report; root-v1, root-v2 and root-v3 do")
+    return RootsRecord(layers, ROOT_QUANTITIES)
 
 
 def _class_count(shape: tuple[Any, ...]) -> int | None:

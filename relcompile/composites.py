@@ -13,8 +13,9 @@ from passes.messages import AnyRule
 from relcompile.errors import CompositeError
 from relcompile.rules.adjoint import Adjoint
 
-Start: TypeAlias = Literal["score", "one", "cotangent"]
+Start: TypeAlias = Literal["score", "magnitude", "one", "cotangent"]
 Result: TypeAlias = Literal["relevance", "multiplier"]
+_EQUAL = ("kind", "module_type", "operator", "first", "last", "residual")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Entry:
         first: no affine layer lies between the input and this one.
         last: no affine layer lies between this one and the output.
         depth: (from, below): how far up the network the layer lies, 0 at the first affine layer, 1 at the last.
+        residual: it belongs to a residual block.
         required: it is an error if no operator fulfils the conditions.
     """
 
@@ -41,11 +43,12 @@ class Entry:
     first: bool | None = None
     last: bool | None = None
     depth: tuple[float, float] | None = None
+    residual: bool | None = None
     required: bool = False
 
     def matches(self, layer: Layer) -> bool:
         """Whether the rule is for this kind of operator and every condition holds for `layer`."""
-        wanted = {key: getattr(self, key) for key in ("kind", "module_type", "operator", "first", "last")}
+        wanted = {key: getattr(self, key) for key in _EQUAL}
         if any(value is not None and getattr(layer, key) != value for key, value in wanted.items()):
             return False
         if self.depth is not None and not self.depth[0] <= layer.position < self.depth[1]:
@@ -60,8 +63,9 @@ class Composite:
     Args:
         name: as printed and as stored in the explainer.
         entries: first match wins; an operator without a match gets the exact adjoint.
-        start: "score": the target's score is distributed; "one": relevance 1 at the target; "cotangent": multiplier 1
-            at the target, and the target mode "seed" is read as a multiplier, not as relevance.
+        start: "score": the target's score is distributed; "magnitude": the magnitude of it; "one": relevance 1 at
+            the target; "cotangent": multiplier 1 at the target, and the target mode "seed" is read as a multiplier,
+            not as relevance.
         result: "relevance" returns x ⊙ m, "multiplier" returns m (a gradient).
     """
 

@@ -30,11 +30,7 @@ def explain_images(
         RelcompileError: a file cannot be read or written, or the explainer does not take photographs.
     """
     explainer = load(path, device=device)
-    size = _image_size(explainer.metadata)
-    preprocessing = explainer.metadata.preprocessing
-    if preprocessing is None:
-        preprocessing = Preprocessing(None, "bilinear", None, IMAGENET.mean, IMAGENET.std)
-        views.note("the explainer names no preprocessing: assuming ImageNet's mean and standard deviation")
+    size, preprocessing = photograph_input(explainer.metadata)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -43,8 +39,21 @@ def explain_images(
         for image in images:
             tell(image.name)
             array, view = preprocess(load_image(image), preprocessing, size)
-            explanation = _explain(explainer, array, target)
+            explanation = explain_best(explainer, array, target)
             _write(folder / image.stem, explanation, view, explainer.metadata, top, image.name)
+
+
+def photograph_input(metadata: Metadata) -> tuple[tuple[int, int], Preprocessing]:
+    """The size of the photographs that the explainer takes, and how they become its input.
+
+    Raises:
+        InputSpecError: it does not take photographs.
+    """
+    size, preprocessing = _image_size(metadata), metadata.preprocessing
+    if preprocessing is None:
+        preprocessing = Preprocessing(None, "bilinear", None, IMAGENET.mean, IMAGENET.std)
+        views.note("the explainer names no preprocessing: assuming ImageNet's mean and standard deviation")
+    return size, preprocessing
 
 
 def _image_size(metadata: Metadata) -> tuple[int, int]:
@@ -55,8 +64,8 @@ def _image_size(metadata: Metadata) -> tuple[int, int]:
     return int(shape[2]), int(shape[3])
 
 
-def _explain(explainer: ProductionExplainer, array: np.ndarray[Any, Any], target: int | None) -> Explanation:
-    """Of the best class if none is given; the first run then only finds out which that is."""
+def explain_best(explainer: ProductionExplainer, array: np.ndarray[Any, Any], target: int | None) -> Explanation:
+    """Explain `target`, or the best class if none is given; the first run then only finds out which that is."""
     mode = explainer.metadata.target.mode
     if mode == "seed":
         raise InputSpecError("this explainer takes a relevance seed; use relcompile.load in Python")

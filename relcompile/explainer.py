@@ -18,7 +18,7 @@ class Explainer(torch.nn.Module):
     Call it as `explainer(*inputs, target)`, where `target` is int64 (N,) if the target mode is "index", a float
     tensor of the output's shape if it is "seed", and absent otherwise. It returns the model's own outputs, then
     the relevance of every explained input, each in the shape of its input; then, if it was asked for, the relevance
-    that biases and stabilisers absorb, (N, operators).
+    that biases and stabilisers absorb, (N, operators), and the report on learned roots, (N, roots, quantities).
 
     Attributes:
         graph_module: the fx graph of aten operators.

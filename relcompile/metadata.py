@@ -15,6 +15,7 @@ from relcompile.errors import ExplainerFileError
 METADATA_KEY = "relcompile"  # of the JSON text in the ONNX file's metadata_props
 FORMAT = 1  # the format version that this relcompile writes, and the only one it reads
 ABSORBED_OUTPUT = "absorbed"  # the output with the relevance that each layer absorbed, if the file has one
+ROOTS_OUTPUT = "roots"  # the output with the report on learned roots, if the file has one
 
 TargetMode = Literal["index", "argmax", "fixed", "seed"]
 _WIDTHS = {"bool": "", "float": "16 32 64", "int": "8 16 32 64", "uint": "8 16 32 64"}
@@ -65,6 +66,19 @@ class TargetRecord:
         )
         limit = math.inf if self.classes is None else self.classes
         _require(self.index is None or 0 <= self.index < limit, f"index {self.index} is not one of {limit} classes")
+
+
+@dataclass(frozen=True)
+class RootsRecord:
+    """The report on learned roots: an output "roots", (batch, layers, quantities).
+
+    Args:
+        layers: Names of the layers whose roots were learned, in the order of the graph.
+        quantities: What is reported about each.
+    """
+
+    layers: tuple[str, ...]
+    quantities: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -131,6 +145,7 @@ class Metadata:
         relevance: Names of the relevance outputs, one for each explained input, in the order of `inputs`.
         absorbed: Whether the output "absorbed", shape (batch, number of layers), exists.
         weights_sha256: Checksum of the weights, in hexadecimal.
+        roots: The rows and columns of the output "roots", None if there is none.
         class_names: One name a class, or None.
         preprocessing: How a photograph becomes the input, or None.
         format: Version of this contract.
@@ -150,6 +165,7 @@ class Metadata:
     relevance: tuple[str, ...]
     absorbed: bool
     weights_sha256: str
+    roots: RootsRecord | None = None
     class_names: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
     format: int = FORMAT
@@ -171,8 +187,9 @@ class Metadata:
 
     @property
     def output_names(self) -> list[str]:
-        """All outputs of the graph: the model's own, the relevance and, if there is one, "absorbed"."""
-        return [*self.outputs, *self.relevance, *([ABSORBED_OUTPUT] if self.absorbed else [])]
+        """All outputs of the graph: the model's own, the relevance and, if there are any, "absorbed" and "roots"."""
+        reports = {ABSORBED_OUTPUT: self.absorbed, ROOTS_OUTPUT: self.roots is not None}
+        return [*self.outputs, *self.relevance, *(name for name, present in reports.items() if present)]
 
     def to_json(self) -> str:
         """The JSON text that `from_json` reads back."""

@@ -11,9 +11,12 @@ from relcompile.composites import Composite, Entry
 from relcompile.errors import CompositeError
 from relcompile.rules.adjoint import Adjoint
 from relcompile.rules.affine import AlphaBeta, Epsilon, Gamma
+from relcompile.rules.fixed_root import FixedRoot
 from relcompile.rules.guided import BetaSmooth, Deconvnet, Guided, RectGrad
 from relcompile.rules.input_layer import Bound, Flat, WSquared, ZBox
 from relcompile.rules.pointwise import PassThrough, SignalTakesAll
+from relcompile.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense, Version
+from relcompile.rules.residual import SplitByShare
 
 Bounds: TypeAlias = tuple[Bound, Bound]
 
@@ -162,6 +165,25 @@ def montavon(bounds: Bounds | None = None) -> Composite:
     return Composite("montavon", (*entries, *_PASS))
 
 
+def released_roots(version: Version, *, unrolled: bool = False) -> Composite:
+    """Root learning as released, in closed form: the search hardly moves, and is written out only if `-unrolled`.
+
+    Conserves: as its parts.
+    Source: Zhang et al. 2024, released code (versions 1 and 2: April 2024; 3: June 2024).
+    """
+    closed = not unrolled
+    entries = (
+        Entry(ReleasedConvolution(version, closed, ones=True), operator="convolution", first=True),
+        Entry(ReleasedConvolution(version, closed), operator="convolution"),
+        Entry(ReleasedDense(version, closed), kind="affine"),
+        Entry(SplitByShare("absolute"), kind="sum"),
+        *([Entry(ReleasedActivation(closed), kind="activation", residual=False)] if version > 1 else []),
+        *_PASS_WITHOUT_BIAS,
+    )
+    name = f"root-v{version}-unrolled" if unrolled else f"root-v{version}"
+    return Composite(name, entries, start="magnitude")
+
+
 def z_plus_rule(epsilon: float = 1e-9) -> AlphaBeta:
     """z⁺ without a bias."""
     return AlphaBeta(1, 0, epsilon=epsilon)
@@ -220,6 +242,12 @@ PRESETS: Mapping[str, Callable[..., Composite]] = {
         epsilon_and, AlphaBeta(2, 1, "split", 1e-6), "epsilon-alpha2-beta1-flat", _FLAT_FIRST
     ),
     "epsilon-gamma-box": epsilon_gamma_box,
+    "root-v1": partial(released_roots, 1),
+    "root-v2": partial(released_roots, 2),
+    "root-v3": partial(released_roots, 3),
+    "root-v1-unrolled": partial(released_roots, 1, unrolled=True),
+    "root-v2-unrolled": partial(released_roots, 2, unrolled=True),
+    "root-v3-unrolled": partial(released_roots, 3, unrolled=True),
 }
 
 RULES: Mapping[str, Callable[..., AnyRule]] = {
@@ -231,6 +259,7 @@ RULES: Mapping[str, Callable[..., AnyRule]] = {
     "w2": WSquared,
     "flat": Flat,
     "zb": box_rule,
+    "fixed-root": FixedRoot,
     "pass": PassThrough,
     "guided": Guided,
     "deconvnet": Deconvnet,

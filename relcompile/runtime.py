@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relcompile.errors import ExplainerFileError, InputSpecError, RuntimeUnavailableError, TargetError
-from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY, InputRecord, Metadata, TargetRecord
+from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY, ROOTS_OUTPUT, InputRecord, Metadata, TargetRecord
 
 Array = NDArray[Any]
 Device = Literal["auto", "cpu", "cuda"]
@@ -39,6 +39,8 @@ class Explanation:
         relevances: All relevance, by the name of its output ("relevance", or "relevance_<input>").
         absorbed: Relevance that each layer absorbed, (batch, layers), in the order of `metadata.layers`; None
             if the file does not compute it.
+        roots: Report on the learned roots, (batch, layers, quantities), named in `metadata.roots`; None if the file
+            does not compute it.
         target: The classes that were explained, int64 (batch,), or the seed. None if the file explains the
             best class and its output is not (batch, classes).
     """
@@ -48,6 +50,7 @@ class Explanation:
     relevance: Array
     relevances: dict[str, Array]
     absorbed: Array | None
+    roots: Array | None
     target: Array | None
 
 
@@ -99,6 +102,7 @@ class ProductionExplainer:
             relevance=found[metadata.relevance[0]],
             relevances={name: found[name] for name in metadata.relevance},
             absorbed=found.get(ABSORBED_OUTPUT) if metadata.absorbed else None,
+            roots=found.get(ROOTS_OUTPUT) if metadata.roots is not None else None,
             target=checked,
         )
 

@@ -67,7 +67,7 @@ def add_target(module: GraphModule, target: Target, output: Value, start: Start)
 
     def seed(value: Value) -> Message:
         if classes is None:
-            return form(value, value.ones())
+            return form(value, _unit(value, start))
         shape = [1, classes] + [1] * (value.ndim - 2)
         positions = value.emit.constant("classes", torch.arange(classes).reshape(shape))
         if target.mode == "fixed":
@@ -79,9 +79,14 @@ def add_target(module: GraphModule, target: Target, output: Value, start: Start)
             else:
                 index = value.emit.call(aten.unsqueeze.default, index, 1)
             chosen = value.emit.call(aten.eq.Tensor, index, positions)
-        return form(value, value.ones().where(chosen, 0.0))
+        return form(value, _unit(value, start).where(chosen, 0.0))
 
     return seed
+
+
+def _unit(value: Value, start: Start) -> Value:
+    """What every class would start with: 1, or the sign of its score."""
+    return value.emit.call(aten.sign.default, value) if start == "magnitude" else value.ones()
 
 
 def _classes(output: Value, target: Target) -> int | None:

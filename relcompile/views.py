@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from relcompile.metadata import LayerRecord, Metadata
+from relcompile.metadata import LayerRecord, Metadata, RootsRecord
 
 if TYPE_CHECKING:
     from relcompile.catalogue import Description
@@ -72,6 +72,16 @@ def summary(records: Sequence[LayerRecord]) -> None:
         names = members[0].name if len(members) == 1 else f"{members[0].name}, ..., {members[-1].name}"
         total = sum(member.parameters for member in members)
         table.add_row(kind, operator, escape(rule), escape(names), str(len(members)), f"{total:,}")
+    _out.print(table)
+
+
+def roots(record: RootsRecord, rows: Sequence[Sequence[float]], title: str) -> None:
+    """One row per layer whose root was learned."""
+    table = Table("layer", title=escape(title), title_justify="left")
+    for quantity in record.quantities:
+        table.add_column(quantity, justify="right")
+    for layer, values in zip(record.layers, rows, strict=True):
+        table.add_row(escape(layer), *(f"{value:.3g}" for value in values))
     _out.print(table)
 
 

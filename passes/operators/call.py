@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, TypeAlias
 
 from torch.fx import Node
 
 from passes.emitter import Emitter, Value
-from passes.nodes import argument
+from passes.nodes import argument, arguments
 
 Adjoints: TypeAlias = tuple[Value | None, ...]
 
@@ -66,3 +66,8 @@ class UnaryCall(Call):
     def x(self) -> Value:
         """The operand."""
         return self.operand(0)
+
+    def at(self, x: Value) -> Self:
+        """The same operator on another operand: writes its node."""
+        moved = self.emit.call(self.node.target, x, *arguments(self.node)[1:], **self.node.kwargs)
+        return replace(self, node=moved.node, operands=(x.node,))

@@ -132,6 +132,10 @@ def _div(node: Node) -> Sign:
     return None if divisor == "zero" else _product(sign_of(node.args[0]), divisor)
 
 
+def _magnitude(node: Node) -> Sign:
+    return "zero" if sign_of(node.args[0]) == "zero" else "positive"
+
+
 def _zero(_node: Node) -> Sign:
     return "zero"
 
@@ -163,7 +167,8 @@ _KEEP_SIGN: tuple[Any, ...] = (
 _RULES: dict[Any, Callable[[Node], Sign]] = {
     **dict.fromkeys(_KEEP_SIGN, _same),
     aten.relu.default: _relu,
-    aten.abs.default: _positive,
+    aten.abs.default: _magnitude,
+    aten.sign.default: _same,
     aten.exp.default: _positive,
     aten.sigmoid.default: _positive,
     aten.hardsigmoid.default: _positive,
