@@ -17,6 +17,7 @@ from relcompile.rules.input_layer import Bound, Flat, WSquared, ZBox
 from relcompile.rules.pointwise import PassThrough, SignalTakesAll
 from relcompile.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense, Version
 from relcompile.rules.residual import SplitByShare
+from relcompile.rules.root import LearnedRoot
 
 Bounds: TypeAlias = tuple[Bound, Bound]
 
@@ -184,6 +185,22 @@ def released_roots(version: Version, *, unrolled: bool = False) -> Composite:
     return Composite(name, entries, start="magnitude")
 
 
+def learned_root(steps: float = 1) -> Composite:
+    """A root learned in every affine layer, in so many steps, and relevance along the input and its signal."""
+    return Composite("root", (Entry(root_rule(steps), kind="affine"), *_PASS))
+
+
+def root_rule(steps: float = 1) -> LearnedRoot:
+    """The rule of the preset `root`.
+
+    Raises:
+        CompositeError: `steps` is not a whole number of at least 0.
+    """
+    if steps != int(steps):
+        raise CompositeError(f"root={steps:g}: the number of steps must be whole")
+    return LearnedRoot(int(steps))
+
+
 def z_plus_rule(epsilon: float = 1e-9) -> AlphaBeta:
     """z⁺ without a bias."""
     return AlphaBeta(1, 0, epsilon=epsilon)
@@ -242,6 +259,7 @@ PRESETS: Mapping[str, Callable[..., Composite]] = {
         epsilon_and, AlphaBeta(2, 1, "split", 1e-6), "epsilon-alpha2-beta1-flat", _FLAT_FIRST
     ),
     "epsilon-gamma-box": epsilon_gamma_box,
+    "root": learned_root,
     "root-v1": partial(released_roots, 1),
     "root-v2": partial(released_roots, 2),
     "root-v3": partial(released_roots, 3),
@@ -259,6 +277,7 @@ RULES: Mapping[str, Callable[..., AnyRule]] = {
     "w2": WSquared,
     "flat": Flat,
     "zb": box_rule,
+    "root": root_rule,
     "fixed-root": FixedRoot,
     "pass": PassThrough,
     "guided": Guided,
