@@ -26,7 +26,14 @@ from relcompile.presets.gradients import (
     rectgrad,
     smoothgrad,
 )
-from relcompile.presets.learned import pattern_attribution, pattern_net, pattern_rule, released_roots
+from relcompile.presets.learned import (
+    learned_root,
+    pattern_attribution,
+    pattern_net,
+    pattern_rule,
+    released_roots,
+    root_rule,
+)
 from relcompile.presets.lrp import (
     Bounds,
     alpha_beta,
@@ -125,6 +132,7 @@ PRESETS: Mapping[str, Callable[..., Composite]] = {
     "deeplift-genomics": deeplift_genomics,
     "deeplift-ablation": partial(deeplift_ablation, "cut", "deeplift-ablation"),
     "deeplift-ablation-text": partial(deeplift_ablation, "cut-by-chain", "deeplift-ablation-text"),
+    "root": learned_root,
     "root-v1": partial(released_roots, 1),
     "root-v2": partial(released_roots, 2),
     "root-v3": partial(released_roots, 3),
@@ -142,6 +150,7 @@ RULES: Mapping[str, Callable[..., AnyRule]] = {
     "w2": WSquared,
     "flat": Flat,
     "zb": box_rule,
+    "root": root_rule,
     "fixed-root": FixedRoot,
     "pass": PassThrough,
     "patternattribution": pattern_rule,

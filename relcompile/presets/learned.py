@@ -14,6 +14,7 @@ from relcompile.rules.adjoint import Adjoint
 from relcompile.rules.pattern import Normalised, PatternAttribution, PatternNet, Patterns, RelevanceGradient
 from relcompile.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense, Version
 from relcompile.rules.residual import SplitByShare
+from relcompile.rules.root import LearnedRoot
 
 
 def pattern_net(calibration: Calibration | None = None, *, normalise: bool = True) -> Composite:
@@ -82,3 +83,19 @@ def released_roots(version: Version, *, unrolled: bool = False) -> Composite:
     )
     name = f"root-v{version}-unrolled" if unrolled else f"root-v{version}"
     return Composite(name, entries, start="magnitude")
+
+
+def learned_root(steps: float = 1) -> Composite:
+    """A root learned in every affine layer, in so many steps, and relevance along the input and its signal."""
+    return Composite("root", (Entry(root_rule(steps), kind="affine"), *PASS))
+
+
+def root_rule(steps: float = 1) -> LearnedRoot:
+    """The rule of the preset `root`.
+
+    Raises:
+        CompositeError: `steps` is not a whole number of at least 0.
+    """
+    if steps != int(steps):
+        raise CompositeError(f"root={steps:g}: the number of steps must be whole")
+    return LearnedRoot(int(steps))

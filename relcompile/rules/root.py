@@ -1,0 +1,140 @@
+"""A root that is searched for: per layer and per input, inside the relevance half, by descent of the layer's response.
+
+Notation as in `affine`. The signal s = u ⊙ x is the part of the input that explains the relevant units, u in [0, 1];
+the root is what is left, x - s, and lies between 0 and x. Its response is f(x - s) = z - W s. Of a unit's contributions,
+those of its own sign are (w_ki v_i)^z: the positive ones where z_k > 0, the negative ones where z_k < 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final
+
+from passes.emitter import Value, aten
+from passes.learn_roots import Root
+from passes.messages import Message, Messages, stabilise, without_zeros
+from passes.operators.affine import AffineCall
+from passes.operators.call import Call
+from relcompile.errors import CompositeError
+from relcompile.rules.affine import require_choice, require_positive
+
+
+@final
+@dataclass(frozen=True)
+class LearnedRoot:
+    """Relevance along the input and a signal that was learned: the layer is expanded around x - s, and s shares more.
+
+    Equation: R_i = Σ_k (x_i w_ki + γ (s_i w_ki)^z) / ⟨z_k + γ (Σ_j (s_j w_kj)^z + b_k^z)⟩ε R_k, direction v = x + γ s
+        on the weights of the unit's own sign. u descends L(u) = 1/2 Σ_k |R_k / z_k| f(x - s)_k² from u = 0 (root x):
+        u ← min(max(u + Wᵀ(|R / z| ⊙ f(x - s)) / |W|ᵀ(|R / z| ⊙ |W||x|) sign(x), 0), 1).
+        The step is the largest for which L cannot increase whatever the signs of W (a diagonal bound of the curvature).
+
+    Args:
+        steps: of the descent, >= 0. With none s = x, and the rule is LRP-γ that conserves.
+        gamma: > 0; how much more the signal counts than the input.
+        bias: "shared" hands back what biases and stabilisers absorb: inputs that have relevance of its sign share it
+            in proportion; "full" lets it go.
+        epsilon: > 0, in units of the pre-activation.
+    Shapes: as in `affine`; u and s like x.
+    Conserves: exactly, wherever some input has relevance of the sign of what is handed back.
+    Source: Zhang et al. 2024 (a root learned from the arriving relevance); Montavon et al. 2019 (γ); the step size is
+        that of simultaneous algebraic reconstruction, Gregor and Benson 2008.
+    """
+
+    steps: int = 1
+    gamma: float = 0.25
+    bias: Literal["shared", "full"] = "shared"
+    epsilon: float = 1e-6
+    applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+
+    def __post_init__(self) -> None:
+        require_positive("gamma", self.gamma)
+        require_positive("epsilon", self.epsilon)
+        require_choice("bias", self.bias, ("shared", "full"))
+        if self.steps < 0:
+            raise CompositeError(f"steps={self.steps} must be a whole number of at least 0")
+
+    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+        search = _Search(call, _magnitude(arriving.multiplier))
+        u = search.descend(self.steps)
+        multiplier = self._expand(call, u, arriving.relevance)
+        if self.bias == "shared":
+            multiplier = hand_back(call.x, multiplier, arriving.relevance)
+        root = Root(call.x, call.x * u, search.loss(), search.loss(u))
+        return (Message.of_multiplier(call.x, multiplier, root),)
+
+    def _expand(self, call: AffineCall, u: Value, R: Value) -> Value:
+        """M with R_x = x ⊙ m, before anything is handed back."""
+        x, z = call.x, call.output
+        share = R / stabilise(z + own_response(call, x * u, with_bias=True) * self.gamma, self.epsilon)
+        return call.transposed(share, call.weight) + u * own_transposed(call, share * self.gamma)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The descent of L(u) = 1/2 Σ_k ρ_k (z - W(u ⊙ x))_k², ρ >= 0, over 0 <= u <= 1."""
+
+    call: AffineCall
+    rho: Value
+
+    def descend(self, steps: int) -> Value:
+        """U after so many steps from 0; ones if there are none."""
+        x, W = self.call.x, self.call.weight
+        if steps == 0:
+            return x.ones()
+        strengths = _magnitude(W)
+        bound = self.call.transposed(self.rho * self.call.apply(_magnitude(x), strengths), strengths)
+        rate = x.ones().where(x >= 0, -1.0) / without_zeros(bound)
+        u = self._improved(None, rate)
+        for _ in range(steps - 1):
+            u = self._improved(u, rate)
+        return u
+
+    def loss(self, u: Value | None = None) -> Value:
+        """L of every sample, (N, 1)."""
+        response = self._response(u)
+        return (self.rho * response * response).sum_per_sample() * 0.5
+
+    def _improved(self, u: Value | None, rate: Value) -> Value:
+        move = self.call.transposed(self.rho * self._response(u), self.call.weight) * rate
+        return self.call.emit.call(aten.clamp.default, move if u is None else u + move, 0, 1)
+
+    def _response(self, u: Value | None) -> Value:
+        """f(x - u ⊙ x); u = None is 0."""
+        z = self.call.output
+        return z if u is None else z - self.call.apply(self.call.x * u, self.call.weight)
+
+
+def own_response(call: AffineCall, v: Value, *, with_bias: bool) -> Value:
+    """Σ_i (w_ki v_i)^z, and b_k^z if it is wanted: contributions of the sign of z_k only."""
+    W, b = call.weight, call.bias if with_bias else None
+    up = call.apply(v.positive, W.positive, b and b.positive) + call.apply(v.negative, W.negative)
+    down = call.apply(v.positive, W.negative, b and b.negative) + call.apply(v.negative, W.positive)
+    return up.where(call.output > 0, down)
+
+
+def own_transposed(call: AffineCall, s: Value) -> Value:
+    """Σ_k w_ki s_k over the units to which x_i contributes with the sign of z_k."""
+    W, z = call.weight, call.output
+    s_up, s_down = s.where(z > 0, 0.0), s.where(z < 0, 0.0)
+    of_positive = call.transposed(s_up, W.positive) + call.transposed(s_down, W.negative)
+    of_negative = call.transposed(s_up, W.negative) + call.transposed(s_down, W.positive)
+    return of_positive.where(call.x >= 0, of_negative)
+
+
+def hand_back(x: Value, multiplier: Value, R: Value) -> Value:
+    """The multiplier, scaled so that its relevance has the sum of R in every sample.
+
+    Too little: the positive relevances grow by one factor; too much: the negative ones do. Their order stays.
+    """
+    relevance = x * multiplier
+    positive, negative = relevance.positive.sum_per_sample(), relevance.negative.sum_per_sample()
+    missing = R.sum_per_sample() - positive - negative
+    grow = missing.positive / without_zeros(positive) + 1.0
+    shrink = missing.negative / without_zeros(negative) + 1.0
+    factors = [factor.reshape([-1, *[1] * (x.ndim - 1)]).expand_like(x) for factor in (grow, shrink)]
+    return multiplier * factors[0].where(relevance > 0, factors[1])
+
+
+def _magnitude(value: Value) -> Value:
+    return value.emit.call(aten.abs.default, value)
