@@ -8,6 +8,7 @@ from relcompile.calibration.store import HOW_TO, Calibration
 from relcompile.composites import Composite, Entry
 from relcompile.errors import CompositeError
 from relcompile.presets.lrp import (
+    PASS,
     PASS_WITHOUT_BIAS,
 )
 from relcompile.rules.adjoint import Adjoint
