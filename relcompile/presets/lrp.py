@@ -8,8 +8,9 @@ from typing import Any, Final, TypeAlias
 from relcompile.composites import Composite, Entry
 from relcompile.errors import CompositeError
 from relcompile.rules.affine import AlphaBeta, Contrastive, Epsilon, Gamma
-from relcompile.rules.input_layer import Bound, Flat, WSquared, ZBox
+from relcompile.rules.input_layer import Bound, ByWeights, Flat, WSquared, ZBox
 from relcompile.rules.pointwise import PassThrough, SignalTakesAll
+from relcompile.rules.residual import SplitByShare
 
 Bounds: TypeAlias = tuple[Bound, Bound]
 
@@ -19,6 +20,14 @@ PASS: Final[tuple[Entry, ...]] = (
 )
 # A rule that leaves biases out of its denominators leaves added constants out, too.
 PASS_WITHOUT_BIAS: Final[tuple[Entry, ...]] = (*PASS, Entry(PassThrough(), kind="shift"))
+
+_AVERAGES = ("mean", "sum", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d")
+# Where the input does not matter to affine layers, relevance reaches sums that are 0: they cannot share by value.
+_BY_WEIGHTS: tuple[Entry, ...] = (
+    Entry(SplitByShare("uniform"), kind="sum"),
+    *(Entry(ByWeights(), operator=operator) for operator in _AVERAGES),
+    *PASS_WITHOUT_BIAS,
+)
 
 
 def lrp_0() -> Composite:
@@ -56,13 +65,13 @@ def alpha_beta(
 
 
 def w_squared() -> Composite:
-    """w² on every affine layer: the input does not matter."""
-    return Composite("w2", (Entry(WSquared(), kind="affine"), *PASS_WITHOUT_BIAS))
+    """w² on every affine layer, sum and average: the input does not matter."""
+    return Composite("w2", (Entry(WSquared(), kind="affine"), *_BY_WEIGHTS))
 
 
 def flat() -> Composite:
-    """Flat on every affine layer: neither the input nor the weights matter."""
-    return Composite("flat", (Entry(Flat(), kind="affine"), *PASS_WITHOUT_BIAS))
+    """Flat on every affine layer, sum and average: neither the input nor the weights matter."""
+    return Composite("flat", (Entry(Flat(), kind="affine"), *_BY_WEIGHTS))
 
 
 def z_box(bounds: Bounds | None = None) -> Composite:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from passes.messages import Message, Messages
+from passes.operators.arithmetic import NegateCall, ScaleCall
 from passes.operators.call import Call
 
 
@@ -25,6 +26,9 @@ class Adjoint:
     applies_to: ClassVar[tuple[type[Call], ...]] = (Call,)
 
     def propagate(self, call: Call, arriving: Message, /) -> Messages:
+        if isinstance(call, ScaleCall | NegateCall) and not arriving.has_multiplier:
+            relevance = arriving.relevance.sum_to(call.operand(0))  # y = c x: the multiplier would be divided by x
+            return (Message.of_relevance(call.operand(0), relevance),)
         if call.moves_values and not arriving.has_multiplier:
             parts = call.adjoint(arriving.relevance)
             form = Message.of_relevance

@@ -13,7 +13,9 @@ import torch
 from passes.emitter import Value, aten
 from passes.messages import Message, Messages, stabilise
 from passes.operators.affine import AffineCall
-from passes.operators.call import Call
+from passes.operators.arithmetic import ReduceCall
+from passes.operators.call import Call, UnaryCall
+from passes.operators.pooling import AveragePoolCall, ResampleCall
 from relcompile.errors import CompositeError
 from relcompile.rules.affine import require_choice, require_positive
 
@@ -111,7 +113,25 @@ def _by_weights(
     return (Message.of_relevance(call.x, call.transposed(arriving.relevance / total, weight)),)
 
 
-def _like_input(call: AffineCall, name: str, value: Bound) -> Value:
+@final
+@dataclass(frozen=True)
+class ByWeights:
+    """Averages, sums and interpolations share by their weights; the input does not matter.
+
+    Equation: R_j = Σ_k w_kj / Σ_i w_ki R_k, over the inputs that are not padding.
+    Conserves: exactly.
+    Source: Montavon et al. 2017, equation 12: w², for weights that are all equal.
+    """
+
+    applies_to: ClassVar[tuple[type[Call], ...]] = (ReduceCall, AveragePoolCall, ResampleCall)
+
+    def propagate(self, call: UnaryCall, arriving: Message, /) -> Messages:
+        total = call.run(_like_input(call, "ones", 1.0))
+        (relevance,) = call.adjoint(arriving.relevance / total)
+        return (None if relevance is None else Message.of_relevance(call.x, relevance),)
+
+
+def _like_input(call: UnaryCall, name: str, value: Bound) -> Value:
     """A constant of the shape of one input sample, (1, J...), from a number or one number per channel."""
     return call.emit.call(aten.expand.default, per_channel(call.x, name, value), [1, *call.x.shape[1:]])
 

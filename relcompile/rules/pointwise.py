@@ -55,8 +55,11 @@ class SignalTakesAll:
     def propagate(self, call: ProductCall | MatmulCall | QuotientCall, arriving: Message, /) -> Messages:
         if len(call.operands) == 1:
             return (Message.of_relevance(call.operand(0), arriving.relevance.sum_to(call.operand(0))),)
-        parts = call.adjoint(arriving.multiplier)
         signal = call.signal
+        if signal is not None and not arriving.has_multiplier and call.operand(signal).shape == call.output.shape:
+            passed = Message.of_relevance(call.operand(signal), arriving.relevance)  # as a multiplier it has a pole
+            return tuple(passed if position == signal else None for position in range(2))
+        parts = call.adjoint(arriving.multiplier)
         if signal is None:
             return tuple(
                 None if part is None else Message.of_multiplier(call.operand(position), part * 0.5)

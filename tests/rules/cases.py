@@ -29,6 +29,11 @@ GRADIENT: dict[str, Any] = {
     "add": local.copied,
     "activation": local.by_gradient,
 }
+BY_WEIGHTS: dict[str, Any] = {
+    **EXACT,
+    "average": partial(affine.w_squared, bias="none", eps=0.0),
+    "add": local.uniform,
+}
 PLAIN_NETS = ("mlp", "cnn", "residual", "branches", "shared")
 BOUNDS = (-5.0, 4.0)
 
@@ -125,13 +130,14 @@ CASES: dict[str, RuleCase] = {
         partial(affine.alpha_beta, alpha=2, beta=1, bias="full", eps=1e-6),
         conserves=False,
     ),
-    "w2": RuleCase("w2", W_SQUARED),
+    # Not "shared": its sum of three is two sums of two, which do not share in thirds.
+    "w2": RuleCase("w2", W_SQUARED, BY_WEIGHTS, nets=("mlp", "cnn", "residual", "branches")),
     "w2 squared bias": RuleCase(
         Composite("w2", (Entry(WSquared(1e-6, "squared"), kind="affine"), *lrp_0().entries)),
         partial(affine.w_squared, bias="squared", eps=1e-6),
         nets=("mlp",),
     ),
-    "flat": RuleCase("flat", partial(affine.flat, support=None, eps=1e-9), nets=("mlp",)),
+    "flat": RuleCase("flat", partial(affine.flat, support=None, eps=1e-9), BY_WEIGHTS, nets=("mlp",)),
     "zb": RuleCase("zb", {"affine": Z_PLUS, FIRST_OF_CNN: Z_BOX}, nets=("cnn",)),
     "dtd": RuleCase("dtd", {"affine": Z_PLUS, FIRST_OF_CNN: Z_BOX}, nets=("cnn",)),
     "excitation-backprop": RuleCase("excitation-backprop", Z_PLUS, start="one"),
