@@ -137,7 +137,7 @@ def report(explainer: relcompile.Explainer, x: Tensor) -> dict[str, Tensor]:
     return dict(zip(record.layers, explainer(x)[-1].unbind(1), strict=True))
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", ["root-v2", "root-v3-unrolled"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_batch_does_not_matter(name: str, rule: str) -> None:
     network, x = built(name, torch.float64)
