@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common
@@ -25,25 +22,10 @@ from passes.stages import verify_canonical, verify_lowered
 from relcompile.errors import ExportError
 from relcompile.explainer import Explainer
 from relcompile.files import atomic_path
-from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY
+from relcompile.metadata import METADATA_KEY
+from relcompile.parity import Parity, check_parity
 
-PARITY = 2e-3  # of max|R|: a stabiliser of 1e-6 amplifies float32 rounding to about 1e-3
-ILL_CONDITIONED = 4  # or so many times the error of PyTorch itself against float64, if that is larger
-_CHECK_BATCHES = (1, 3)
 _LARGEST_FOLDED = 4096  # elements; what is larger, ONNX Runtime folds when it loads the file
-Array: TypeAlias = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Parity:
-    """Largest difference between ONNX Runtime and PyTorch, relative to the largest magnitude of each output."""
-
-    errors: dict[str, float]
-
-    @property
-    def worst(self) -> float:
-        """The largest of them."""
-        return max(self.errors.values())
 
 
 def save(explainer: Explainer, path: Path, progress: Callable[[str], None] | None = None) -> Parity | None:
@@ -132,62 +114,6 @@ def to_onnx(module: GraphModule, explainer: Explainer) -> onnx.ModelProto:
     model.producer_name, model.producer_version = "relcompile", metadata.relcompile
     _check_contract(model, explainer)
     return model
-
-
-def check_parity(explainer: Explainer, path: Path) -> Parity:
-    """Run the file in ONNX Runtime on several batch sizes and compare with the explainer in PyTorch.
-
-    Rules that divide by small numbers, and gradients of functions with kinks, are ill-conditioned in some networks:
-    float32 on its own is then far from float64, wherever it runs. What PyTorch itself loses is allowed for.
-
-    Raises:
-        ExportError: an output differs by more than `PARITY` relative to its largest magnitude, and by more than
-            `ILL_CONDITIONED` times what PyTorch in the same precision differs from PyTorch in float64.
-        RuntimeUnavailableError: ONNX Runtime is not installed.
-    """
-    from relcompile.runtime import load
-
-    production = load(path, device="cpu")
-    names, errors = explainer.metadata.output_names, dict[str, float]()
-    for batch in _CHECK_BATCHES:
-        arguments = explainer.example_arguments(batch)
-        with torch.no_grad():
-            expected = explainer(*arguments)
-        feeds = dict(zip(explainer.examples, (a.numpy() for a in arguments), strict=True))
-        actual = production.run(feeds)
-        wanted = dict(zip(names, (tensor.numpy() for tensor in expected), strict=True))
-        for name in names:
-            # What is absorbed may be rounding alone: it is measured in units of what is explained.
-            scale = wanted[explainer.metadata.explained if name == ABSORBED_OUTPUT else name]
-            errors[name] = max(errors.get(name, 0.0), _error(actual[name], wanted[name], scale))
-    parity = Parity(errors)
-    infinite = [name for name, error in errors.items() if not np.isfinite(error)]
-    if infinite:
-        raise ExportError(
-            f"the explainer computes NaN or infinity in {', '.join(infinite)}: the rule overflows float32"
-        )
-    if not parity.worst <= PARITY and not parity.worst <= ILL_CONDITIONED * rounding_error(explainer):
-        listing = ", ".join(f"{name} {error:.2e}" for name, error in errors.items())
-        raise ExportError(f"ONNX Runtime and PyTorch disagree by more than {PARITY:g} of the maximum: {listing}")
-    return parity
-
-
-def rounding_error(explainer: Explainer) -> float:
-    """How far the explainer's own precision is from float64, relative to the largest magnitude of each output."""
-    arguments = explainer.example_arguments(max(_CHECK_BATCHES))
-    exact = copy.deepcopy(explainer.graph_module).double()
-    with torch.no_grad():
-        found = explainer(*arguments)
-        wanted = exact(*(a.double() if a.is_floating_point() else a for a in arguments))
-    pairs = [(f.double().numpy(), w.numpy()) for f, w in zip(found, wanted, strict=True)]
-    return max(_error(f, w, w) for f, w in pairs)
-
-
-def _error(actual: Array, expected: Array, scale: Array) -> float:
-    """Largest difference, relative to the largest magnitude of `scale`."""
-    if actual.shape != expected.shape or not (np.isfinite(actual).all() and np.isfinite(expected).all()):
-        return float("inf")
-    return float(np.abs(actual - expected).max(initial=0.0)) / (float(np.abs(scale).max(initial=0.0)) or 1.0)
 
 
 def _exported(module: GraphModule, explainer: Explainer) -> torch.export.ExportedProgram:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import relcompile
-from relcompile import export
+from relcompile import export, parity, runtime
 from relcompile.errors import ExportError
 from tests.compare import ONNX, assert_close
 
@@ -81,3 +81,24 @@ def test_absorbed_relevance_adds_up() -> None:
     assert absorbed.shape == (2, len(explainer.metadata.layers))
     assert_close(relevance.sum((1, 2, 3)) + absorbed.sum(1), score, 1e-10)
     assert absorbed.abs().max() > 1e-3  # the biases do absorb something here
+
+
+def test_one_sample_at_a_kink_is_no_reason_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relevance of one sample in five is another; of three in five it is a defect."""
+    explainer = relcompile.compile(network(), X, rule="gradient")
+    names = explainer.metadata.output_names
+
+    def parity_with(wrong: int) -> parity.Parity:
+        class Runtime:
+            def run(self, feeds: dict) -> dict:
+                values = [v.clone() for v in explainer(*map(torch.from_numpy, feeds.values()))]
+                if len(values[1]) > 1:
+                    values[1][:wrong] *= 1.5
+                return dict(zip(names, (v.numpy() for v in values), strict=True))
+
+        monkeypatch.setattr(runtime, "load", lambda path, device: Runtime())
+        return parity.check_parity(explainer, Path("unused"))
+
+    assert parity_with(1).worst == 0
+    with pytest.raises(ExportError, match="disagree"):
+        parity_with(3)

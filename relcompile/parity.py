@@ -1,0 +1,117 @@
+"""Does ONNX Runtime compute what PyTorch computes? Asked after every export."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import torch
+
+from relcompile.errors import ExportError
+from relcompile.explainer import Explainer
+from relcompile.metadata import ABSORBED_OUTPUT
+
+PARITY: Final = 2e-3  # of max|R|: a stabiliser of 1e-6 amplifies float32 rounding to about 1e-3
+ILL_CONDITIONED: Final = 4  # or so many times the error of PyTorch itself against float64, if that is larger
+_BATCHES: Final = (1, 4)
+Array: TypeAlias = np.ndarray[Any, Any]
+Errors: TypeAlias = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Difference between ONNX Runtime and PyTorch, relative to the largest magnitude of each sample.
+
+    Attributes:
+        errors: by name of an output; of the model's own the largest of several samples, of relevance the median.
+    """
+
+    errors: dict[str, float]
+
+    @property
+    def worst(self) -> float:
+        """The largest of them."""
+        return max(self.errors.values())
+
+
+def check_parity(explainer: Explainer, path: Path) -> Parity:
+    """Run the file in ONNX Runtime on several batch sizes and compare with the explainer in PyTorch.
+
+    Relevance is a function with jumps: a sample whose activation lies within rounding of a kink has other relevance on
+    its other side, and deep networks have millions of activations. Therefore the median of several samples counts.
+    Rules that divide by small numbers are ill-conditioned in some networks: float32 on its own is then far from
+    float64, wherever it runs. What PyTorch itself loses is allowed for.
+
+    Raises:
+        ExportError: a value is not finite; or an output differs by more than `PARITY`, and by more than
+            `ILL_CONDITIONED` times what PyTorch in the same precision differs from PyTorch in float64.
+        RuntimeUnavailableError: ONNX Runtime is not installed.
+    """
+    from relcompile.runtime import load
+
+    production = load(path, device="cpu")
+    errors: Errors = defaultdict(list)
+    for batch in _BATCHES:
+        arguments = _samples(explainer, batch)
+        with torch.no_grad():
+            expected = explainer(*arguments)
+        found = production.run(dict(zip(explainer.examples, (a.numpy() for a in arguments), strict=True)))
+        names = explainer.metadata.output_names
+        _compare(explainer, found, dict(zip(names, (value.numpy() for value in expected), strict=True)), errors)
+    parity = _summary(explainer, errors)
+    infinite = [name for name, error in parity.errors.items() if not np.isfinite(error)]
+    if infinite:
+        raise ExportError(
+            f"the explainer computes NaN or infinity in {', '.join(infinite)}: the rule overflows float32"
+        )
+    if not parity.worst <= PARITY and not parity.worst <= ILL_CONDITIONED * rounding_error(explainer):
+        listing = ", ".join(f"{name} {error:.2e}" for name, error in parity.errors.items())
+        raise ExportError(f"ONNX Runtime and PyTorch disagree by more than {PARITY:g} of the maximum: {listing}")
+    return parity
+
+
+def rounding_error(explainer: Explainer) -> float:
+    """How far the explainer's own precision is from float64, in the same measure."""
+    arguments, names = _samples(explainer, max(_BATCHES)), explainer.metadata.output_names
+    exact = copy.deepcopy(explainer.graph_module).double()
+    with torch.no_grad():
+        found = [value.double().numpy() for value in explainer(*arguments)]
+        wanted = [value.numpy() for value in exact(*(a.double() if a.is_floating_point() else a for a in arguments))]
+    errors: Errors = defaultdict(list)
+    _compare(explainer, dict(zip(names, found, strict=True)), dict(zip(names, wanted, strict=True)), errors)
+    return _summary(explainer, errors).worst
+
+
+def _samples(explainer: Explainer, batch: int) -> tuple[torch.Tensor, ...]:
+    """The examples, the k-th sample scaled by 0.9^k: no two of them lie at the same kinks."""
+    scales = 0.9 ** torch.arange(batch)
+    return tuple(
+        a * scales.to(a.dtype).reshape([-1, *[1] * (a.dim() - 1)]) if a.is_floating_point() else a
+        for a in explainer.example_arguments(batch)
+    )
+
+
+def _compare(explainer: Explainer, found: dict[str, Array], wanted: dict[str, Array], errors: Errors) -> None:
+    for name, expected in wanted.items():
+        # What is absorbed may be rounding alone: it is measured in units of what is explained.
+        scale = wanted[explainer.metadata.explained if name == ABSORBED_OUTPUT else name]
+        if found[name].shape != expected.shape:
+            errors[name].append(np.inf)
+        else:
+            errors[name] += map(_error, found[name], expected, scale)
+
+
+def _error(found: Array, wanted: Array, scale: Array) -> float:
+    """Largest difference in one sample, relative to the largest magnitude of `scale`."""
+    if not (np.isfinite(found).all() and np.isfinite(wanted).all()):
+        return np.inf
+    return float(np.abs(found - wanted).max(initial=0.0)) / (float(np.abs(scale).max(initial=0.0)) or 1.0)
+
+
+def _summary(explainer: Explainer, errors: Errors) -> Parity:
+    own = explainer.metadata.outputs
+    return Parity({name: float(max(e) if name in own or np.inf in e else np.median(e)) for name, e in errors.items()})
