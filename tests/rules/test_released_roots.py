@@ -183,7 +183,7 @@ def single(layer: nn.Module, x: Tensor, R: Tensor, rule: Any) -> tuple[Tensor, T
 @pytest.mark.parametrize("total", [1e-3, 1e4], ids=["little relevance", "much relevance"])
 @pytest.mark.parametrize(("channels", "size"), [(64, 56), (256, 14)])
 def test_search_of_a_convolution_hardly_moves(channels: int, size: int, total: float) -> None:
-    """papers.md B3: the root is 1e-12 to 1e-6 of x, in powers of ten; the maps differ by root ⊙ W⁺ᵀR, as little as that."""
+    """papers.md B3: the root is 1e-12 to 1e-6 of x, in powers of ten; the maps differ by root ⊙ W⁺ᵀR, as little."""
     torch.manual_seed(0)
     layer = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
