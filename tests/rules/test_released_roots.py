@@ -183,7 +183,7 @@ def single(layer: nn.Module, x: Tensor, R: Tensor, rule: Any) -> tuple[Tensor, T
 @pytest.mark.parametrize("total", [1e-3, 1e4], ids=["little relevance", "much relevance"])
 @pytest.mark.parametrize(("channels", "size"), [(64, 56), (256, 14)])
 def test_search_of_a_convolution_hardly_moves(channels: int, size: int, total: float) -> None:
-    """papers.md B3: the root is 1e-12 to 1e-6 of x, in powers of ten; the maps differ by root ⊙ W⁺ᵀR, as little."""
+    """The root is 1e-12 to 1e-6 of x, in powers of ten; the maps differ by root ⊙ W⁺ᵀR, as little."""
     torch.manual_seed(0)
     layer = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -197,7 +197,7 @@ def test_search_of_a_convolution_hardly_moves(channels: int, size: int, total: f
 
 @pytest.mark.parametrize(("he", "drift"), [(False, 0.0156), (True, 0.0354)], ids=["default weights", "He weights"])
 def test_search_of_a_dense_layer_moves_by_some_percent(he: bool, drift: float) -> None:
-    """papers.md B3: about 2 %. All units of these layers answer more than 1, so the root is the mean of W⁺ over units.
+    """About 2 %. All units of these layers answer more than 1, so the root is the mean of W⁺ over units.
 
     Its size over that of x = max(N(0, 1), 0), whose root mean square is 0.707: 1 / (4 sqrt(512)) / 0.707 = 0.0156 for
     torch's uniform weights, sqrt(2 / 512) / sqrt(2 pi) / 0.707 = 0.0353 for He's normal ones (and their spread).
@@ -236,7 +236,7 @@ def test_search_of_an_activation_stands_still(layer: nn.Module) -> None:
 
 
 def test_released_vgg_is_backpropagation_through_positive_weights() -> None:
-    """papers.md B3: version 3 below the dense layers is [x > 0] ⊙ W⁺ᵀ R, since ReLU's rule divides by x."""
+    """Version 3 below the dense layers is [x > 0] ⊙ W⁺ᵀ R, since ReLU's rule divides by x."""
     torch.manual_seed(0)
     first, second = nn.Conv2d(2, 4, 3, padding=1).double(), nn.Conv2d(4, 3, 3, padding=1).double()
     network = nn.Sequential(first, nn.ReLU(), second)
