@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from relcompile import views
+from relcompile import options, views
 from relcompile.calibration.options import calibrate
 from relcompile.errors import InputSpecError, RelcompileError
 
@@ -68,45 +68,31 @@ def _version(
 
 @app.command(_COMPILE)
 def compile_(
-    model: Annotated[Path, typer.Argument(help="A pickled module, a state dict or safetensors (with --arch).")],
-    rule: Annotated[
-        str, typer.Option("--rule", "-r", help="A name (see `relcompile rules`) or a composite in a .toml file.")
-    ] = "z+",
-    layer: Annotated[
-        list[str] | None, typer.Option("--layer", help="NAME-GLOB=RULE, as in 'features.0=flat'; may be repeated.")
-    ] = None,
-    bounds: Annotated[str | None, typer.Option(help="LOW,HIGH of the input, for rules that need them.")] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="What `relcompile calibrate` wrote, for rules that need it.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--output", "-o", help="An .onnx or .pt2 file. Default: MODEL.RULE.onnx")
-    ] = None,
-    inputs: Annotated[
-        list[str] | None, typer.Option("--input", "-i", help="[name=]1x3x224x224[:dtype], once per input.")
-    ] = None,
-    target: Annotated[
-        str, typer.Option("--target", "-t", help="index (a runtime input), argmax, seed, or a class number.")
-    ] = "index",
-    reference: Annotated[
-        str | None, typer.Option(help="For deeplift: a number, A,B,C, a .npy file, or input (a runtime input).")
-    ] = None,
-    arch: Annotated[str | None, typer.Option(help="module:callable that builds the model of a state dict.")] = None,
-    allow: Annotated[list[str] | None, typer.Option(help="Trust the module classes of this package.")] = None,
-    trust_model_file: Annotated[bool, typer.Option(help="Load the file even if that can run code.")] = False,
-    explain: Annotated[list[str] | None, typer.Option(help="Explain only these inputs.")] = None,
-    explained_output: Annotated[int, typer.Option(help="Position of the output that is explained.")] = 0,
-    at: Annotated[str | None, typer.Option(help="Relevance of the output of this layer, not of the input.")] = None,
-    absorbed: Annotated[bool, typer.Option(help="Also output what biases and stabilisers absorb.")] = False,
-    roots: Annotated[bool, typer.Option(help="Also output the report on learned roots.")] = False,
-    class_names: Annotated[Path | None, typer.Option(help="A text file, one class name a line.")] = None,
-    resize: Annotated[int | None, typer.Option(help="Preprocessing: shorter side in pixels.")] = None,
-    crop: Annotated[int | None, typer.Option(help="Preprocessing: side of the centre crop.")] = None,
-    mean: Annotated[str | None, typer.Option(help="Preprocessing: three numbers, after division by 255.")] = None,
-    std: Annotated[str | None, typer.Option(help="Preprocessing: three numbers.")] = None,
-    interpolation: Annotated[str, typer.Option(help="Preprocessing: bilinear or bicubic.")] = "bilinear",
-    channels: Annotated[str, typer.Option(help="Preprocessing: RGB or BGR.")] = "RGB",
-    scale: Annotated[float, typer.Option(help="Preprocessing: pixel values are divided by this.")] = 255.0,
+    model: options.Model,
+    rule: options.Rule = "z+",
+    layer: options.Layers = None,
+    bounds: options.Bounds = None,
+    calibration: options.CalibrationFile = None,
+    out: options.Output = None,
+    inputs: options.Inputs = None,
+    target: options.Target = "index",
+    reference: options.Reference = None,
+    arch: options.Arch = None,
+    allow: options.Allow = None,
+    trust_model_file: options.Trust = False,
+    explain: options.Explained = None,
+    explained_output: options.ExplainedOutput = 0,
+    at: options.At = None,
+    absorbed: options.Absorbed = False,
+    roots: options.Roots = False,
+    class_names: options.ClassNames = None,
+    resize: options.Resize = None,
+    crop: options.Crop = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    interpolation: options.Interpolation = "bilinear",
+    channels: options.Channels = "RGB",
+    scale: options.Scale = 255.0,
 ) -> None:
     """Compile a trained model and a rule into one explainer file."""
     from relcompile import commands

@@ -1,0 +1,48 @@
+"""The options of the command line that several commands, or one with many of them, take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+Model: TypeAlias = Annotated[Path, typer.Argument(help="A pickled module, a state dict or safetensors (with --arch).")]
+Rule: TypeAlias = Annotated[
+    str, typer.Option("--rule", "-r", help="A name (see `relcompile rules`) or a composite in a .toml file.")
+]
+Layers: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--layer", help="NAME-GLOB=RULE, as in 'features.0=flat'; may be repeated.")
+]
+Bounds: TypeAlias = Annotated[str | None, typer.Option(help="LOW,HIGH of the input, for rules that need them.")]
+CalibrationFile: TypeAlias = Annotated[
+    Path | None, typer.Option(help="What `relcompile calibrate` wrote, for rules that need it.")
+]
+Output: TypeAlias = Annotated[
+    Path | None, typer.Option("--output", "-o", help="An .onnx or .pt2 file. Default: MODEL.RULE.onnx")
+]
+Inputs: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--input", "-i", help="[name=]1x3x224x224[:dtype], once per input.")
+]
+Target: TypeAlias = Annotated[
+    str, typer.Option("--target", "-t", help="index (a runtime input), argmax, seed, or a class number.")
+]
+Reference: TypeAlias = Annotated[
+    str | None, typer.Option(help="For deeplift: a number, A,B,C, a .npy file, or input (a runtime input).")
+]
+Arch: TypeAlias = Annotated[str | None, typer.Option(help="module:callable that builds the model of a state dict.")]
+Allow: TypeAlias = Annotated[list[str] | None, typer.Option(help="Trust the module classes of this package.")]
+Trust: TypeAlias = Annotated[bool, typer.Option(help="Load the file even if that can run code.")]
+Explained: TypeAlias = Annotated[list[str] | None, typer.Option(help="Explain only these inputs.")]
+ExplainedOutput: TypeAlias = Annotated[int, typer.Option(help="Position of the output that is explained.")]
+At: TypeAlias = Annotated[str | None, typer.Option(help="Relevance of the output of this layer, not of the input.")]
+Absorbed: TypeAlias = Annotated[bool, typer.Option(help="Also output what biases and stabilisers absorb.")]
+Roots: TypeAlias = Annotated[bool, typer.Option(help="Also output the report on learned roots.")]
+ClassNames: TypeAlias = Annotated[Path | None, typer.Option(help="A text file, one class name a line.")]
+Resize: TypeAlias = Annotated[int | None, typer.Option(help="Preprocessing: shorter side in pixels.")]
+Crop: TypeAlias = Annotated[int | None, typer.Option(help="Preprocessing: side of the centre crop.")]
+Mean: TypeAlias = Annotated[str | None, typer.Option(help="Preprocessing: three numbers, after division by 255.")]
+Std: TypeAlias = Annotated[str | None, typer.Option(help="Preprocessing: three numbers.")]
+Interpolation: TypeAlias = Annotated[str, typer.Option(help="Preprocessing: bilinear or bicubic.")]
+Channels: TypeAlias = Annotated[str, typer.Option(help="Preprocessing: RGB or BGR.")]
+Scale: TypeAlias = Annotated[float, typer.Option(help="Preprocessing: pixel values are divided by this.")]
