@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 import torch
@@ -75,14 +76,20 @@ def _median(times: dict[str, list[float]], name: str) -> tuple[float, float]:
 
 
 def onnx_run(path: Path, x: torch.Tensor, threads: int) -> Run:
-    """A function that runs the file once; a `target` input, if there is one, is class 0."""
+    """A function that runs the file once, on class 0 if it takes a target, on normal numbers if it takes noise."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    values = (x, torch.zeros(len(x), dtype=torch.int64))
-    feeds = {entry.name: v.numpy() for entry, v in zip(session.get_inputs(), values, strict=False)}
+    first, *others = session.get_inputs()
+    feeds = {first.name: x.numpy()} | {entry.name: _argument(entry, len(x)) for entry in others}
     return lambda: session.run(None, feeds)
+
+
+def _argument(entry: Any, batch: int) -> np.ndarray:
+    shape = [size if isinstance(size, int) else batch for size in entry.shape]
+    is_class = entry.type == "tensor(int64)"
+    return np.zeros(shape, np.int64) if is_class else np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
 def export_forward(model: torch.nn.Module, x: torch.Tensor, path: Path) -> float:
