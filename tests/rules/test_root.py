@@ -1,0 +1,117 @@
+"""The learned root: equal to autograd in matrices, conserving, independent of the batch, and it moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import relcompile
+from relcompile.composites import Composite, Entry
+from relcompile.errors import CompositeError
+from relcompile.presets import gamma, learned_root
+from relcompile.rules.root import LearnedRoot
+from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
+from tests.oracles import learned_root as oracle
+from tests.oracles.affine import matrix_of
+from tests.rules.test_released_roots import NETWORKS, built
+
+LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "dense": (lambda: nn.Linear(20, 9), (20,)),
+    "convolution": (lambda: nn.Conv2d(3, 5, 3, stride=2, padding=1), (3, 6, 5)),
+    "groups, no bias": (lambda: nn.Conv2d(4, 6, 3, padding=1, groups=2, bias=False), (4, 5, 5)),
+    "depthwise": (lambda: nn.Conv2d(4, 4, 3, groups=4), (4, 5, 5)),
+    "transposed": (lambda: nn.ConvTranspose2d(3, 4, 3, stride=2), (3, 3, 3)),
+}
+RULES = {
+    "gamma": LearnedRoot(steps=0),
+    "one step": LearnedRoot(steps=1, gamma=0.5),
+    "four steps": LearnedRoot(steps=4, gamma=2.0),
+    "absorbing": LearnedRoot(steps=2, bias="full"),
+}
+
+
+def sample(name: str, *, signed: bool) -> tuple[nn.Module, Tensor, Tensor]:
+    """A layer, two inputs, and relevance of both signs at its output."""
+    torch.manual_seed(1)
+    layer, shape = LAYERS[name]
+    module, x = layer().double(), torch.randn(2, *shape, dtype=torch.float64) * 2
+    x = x if signed else x.clamp(min=0)
+    return module, x, torch.randn_like(module(x)).detach()
+
+
+@pytest.mark.parametrize("signed", [True, False], ids=["signed", "positive"])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer_equals_autograd(name: str, rule: str, signed: bool) -> None:
+    layer, x, R = sample(name, signed=signed)
+    W, b = matrix_of(layer, tuple(x.shape[1:]))
+    own = RULES[rule]
+    settings = {"steps": own.steps, "gamma": own.gamma, "shared": own.bias == "shared", "eps": own.epsilon}
+    expected = oracle.learned_root(x.flatten(1), W, b, R.flatten(1), **settings).reshape(x.shape)
+    explainer = relcompile.compile(layer, x, rule=Composite("root", fallback=own), target="seed")
+    assert_close(explainer(x, R)[1], expected, FLOAT64)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_without_steps_it_is_lrp_gamma(name: str) -> None:
+    network, x = built(name, torch.float64)
+    absorbing = learned_root().with_entries(Entry(LearnedRoot(0, bias="full"), kind="affine"))
+    found, expected = (relcompile.compile(network, x, rule=rule, target=1)(x)[1] for rule in (absorbing, gamma(0.25)))
+    assert_close(found, expected.detach(), FLOAT64)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_conserves_and_batch_does_not_matter(name: str, steps: int) -> None:
+    network, x = built(name)
+    explainer = relcompile.compile(network, x, rule=f"root={steps}", target="argmax")
+    output, relevance = explainer(x)
+    assert_conserved(relevance, output.amax(1).detach(), 1e-3)
+    alone = torch.cat([explainer(x[n : n + 1])[1] for n in range(3)])
+    assert_close(relevance[:3].detach(), alone.detach(), 1e-4)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_roots_move_and_the_response_falls(name: str) -> None:
+    network, x = built(name, torch.float64)
+    losses = list[Tensor]()
+    for steps in (1, 3, 20):
+        distance, before, after = relcompile.compile(network, x, rule=f"root={steps}", target=1, roots=True)(x)[2][
+            ..., :3
+        ].unbind(2)
+        assert (distance < 0.99).all(), "a root is still where it started"
+        assert (distance > 0.01).all(), "a root is 0"
+        losses.append((after / before).detach())
+    assert (losses[0] < 1).all()
+
+
+def test_more_steps_never_raise_the_loss() -> None:
+    layer, x, R = sample("convolution", signed=True)
+    after = list[Tensor]()
+    for steps in range(1, 7):
+        rule = Composite("root", fallback=LearnedRoot(steps))
+        after.append(relcompile.compile(layer, x, rule=rule, target="seed", roots=True)(x, R)[2][:, 0, 2])
+    falls = torch.stack(after).diff(dim=0)
+    assert (falls < 0).all()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_survives_the_onnx_file(name: str, tmp_path: Path) -> None:
+    network, x = built(name)
+    explainer = relcompile.compile(network, x[:2], rule="root=2", target=1)
+    explainer.save(tmp_path / "root.onnx")
+    production = relcompile.load(tmp_path / "root.onnx", device="cpu")
+    for batch in (1, 5):
+        found = production.explain(x[:batch].numpy()).relevance
+        assert_close(found, explainer(x[:batch])[1].detach().numpy(), ONNX)
+
+
+@pytest.mark.parametrize(("rule", "message"), [("root=1.5", "whole"), ("root=-1", "steps=-1"), ("root=inf", "whole")])
+def test_bad_steps_are_refused(rule: str, message: str) -> None:
+    network, x = built("vgg")
+    with pytest.raises(CompositeError, match=message):
+        relcompile.compile(network, x, rule=rule)
