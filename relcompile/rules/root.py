@@ -25,9 +25,9 @@ class LearnedRoot:
     """Relevance along the input and a signal that was learned: the layer is expanded around x - s, and s shares more.
 
     Equation: R_i = Σ_k (x_i w_ki + γ (s_i w_ki)^z) / ⟨z_k + γ (Σ_j (s_j w_kj)^z + b_k^z)⟩ε R_k, direction v = x + γ s
-        on the weights of the unit's own sign. u descends L(u) = 1/2 Σ_k |R_k / z_k| f(x - s)_k² from u = 0 (root x):
-        u ← min(max(u + Wᵀ(|R / z| ⊙ f(x - s)) / |W|ᵀ(|R / z| ⊙ |W||x|) sign(x), 0), 1).
-        The step is the largest for which L cannot increase whatever the signs of W (a diagonal bound of the curvature).
+        on the weights of the unit's own sign. u descends L(u) = 1/2 Σ_k ρ_k f(x - s)_k², ρ = |R / z|, from u = 0, which
+        is the root x: u' = [u + sign(x) Wᵀ(ρ ⊙ f(x - s)) / |W|ᵀ(ρ ⊙ |W||x|)], u ← [u + t (u' - u)], where [·] cuts to
+        0..1. The step to u' cannot raise L, whatever the signs of W; t is where L is least on the line through u'.
 
     Args:
         steps: of the descent, >= 0. With none s = x, and the rule is LRP-γ that conserves.
@@ -37,12 +37,12 @@ class LearnedRoot:
         epsilon: > 0, in units of the pre-activation.
     Shapes: as in `affine`; u and s like x.
     Conserves: exactly, wherever some input has relevance of the sign of what is handed back.
-    Source: Zhang et al. 2024 (a root learned from the arriving relevance); Montavon et al. 2019 (γ); the step size is
-        that of simultaneous algebraic reconstruction, Gregor and Benson 2008.
+    Source: Zhang et al. 2024 (a root learned from the arriving relevance); Montavon et al. 2019 (γ); the scaling of
+        the gradient is that of simultaneous algebraic reconstruction, Gregor and Benson 2008.
     """
 
     steps: int = 1
-    gamma: float = 0.25
+    gamma: float = 0.1
     bias: Literal["shared", "full"] = "shared"
     epsilon: float = 1e-6
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
@@ -96,8 +96,23 @@ class _Search:
         return (self.rho * response * response).sum_per_sample() * 0.5
 
     def _improved(self, u: Value | None, rate: Value) -> Value:
-        move = self.call.transposed(self.rho * self._response(u), self.call.weight) * rate
-        return self.call.emit.call(aten.clamp.default, move if u is None else u + move, 0, 1)
+        response = self._response(u)
+        move = self.call.transposed(self.rho * response, self.call.weight) * rate
+        moved = self._within(move if u is None else u + move)
+        direction = moved if u is None else moved - u
+        far = direction * self._length(direction, response).expand_like(direction)
+        return self._within(far if u is None else u + far)
+
+    def _length(self, direction: Value, response: Value) -> Value:
+        """How far along `direction` L is least."""
+        answer = self.call.apply(self.call.x * direction, self.call.weight)
+        weighted = self.rho * answer
+        length = (weighted * response).sum_per_sample() / without_zeros((weighted * answer).sum_per_sample())
+        return length.reshape([-1, *[1] * (direction.ndim - 1)])
+
+    def _within(self, u: Value) -> Value:
+        """[u]."""
+        return self.call.emit.call(aten.clamp.default, u, 0, 1)
 
     def _response(self, u: Value | None) -> Value:
         """f(x - u ⊙ x); u = None is 0."""

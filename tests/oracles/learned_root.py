@@ -19,11 +19,16 @@ def learned_root(
     own_bias = torch.where((b > 0) == (z > 0), b, 0.0)
     numerator = contributions(x, W) + gamma * own
     relevance = share(numerator, numerator.sum(2) + b + gamma * own_bias, R, eps)
-    return torch.stack([handed_back(r, total) for r, total in zip(relevance, R.sum(1), strict=True)]) if shared else relevance
+    if not shared:
+        return relevance
+    return torch.stack([handed_back(r, total) for r, total in zip(relevance, R.sum(1), strict=True)])
 
 
 def signal(x: Tensor, W: Tensor, b: Tensor, m: Tensor, steps: int) -> Tensor:
-    """s = u x (1, J) after projected descent of 1/2 sum |m| (z - W(u x))^2 over u, step 1 / (|W|T |m| |W| |x|) / |x|."""
+    """s = u x (1, J) after descent of 1/2 sum |m| (z - W(u x))^2 over u in the unit box.
+
+    Each step projects a gradient step, scaled by 1 / (|x| |W|T |m| |W| |x|), then goes on to the least loss on its line.
+    """
     z, rho = W @ x + b, m.abs()
     u = torch.ones_like(x) if steps == 0 else torch.zeros_like(x)
     curvature = x.abs() * (W.abs().T @ (rho * (W.abs() @ x.abs())))
@@ -32,7 +37,11 @@ def signal(x: Tensor, W: Tensor, b: Tensor, m: Tensor, steps: int) -> Tensor:
         loss = (rho * (z - W @ (point * x)) ** 2).sum() / 2
         (slope,) = torch.autograd.grad(loss, point)
         moved = torch.where(curvature > 0, slope / torch.where(curvature > 0, curvature, 1.0), 0.0)
-        u = (u - moved).clamp(0, 1)
+        d = (u - moved).clamp(0, 1) - u
+        answer = W @ (d * x)
+        most = (rho * answer**2).sum()
+        length = (rho * answer * (z - W @ (u * x))).sum() / most if most > 0 else 0.0
+        u = (u + length * d).clamp(0, 1)
     return (u * x)[None]
 
 

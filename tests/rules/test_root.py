@@ -78,15 +78,11 @@ def test_conserves_and_batch_does_not_matter(name: str, steps: int) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_roots_move_and_the_response_falls(name: str) -> None:
     network, x = built(name, torch.float64)
-    losses = list[Tensor]()
-    for steps in (1, 3, 20):
-        distance, before, after = relcompile.compile(network, x, rule=f"root={steps}", target=1, roots=True)(x)[2][
-            ..., :3
-        ].unbind(2)
-        assert (distance < 0.99).all(), "a root is still where it started"
-        assert (distance > 0.01).all(), "a root is 0"
-        losses.append((after / before).detach())
-    assert (losses[0] < 1).all()
+    explainer = relcompile.compile(network, x, rule="root", target=1, roots=True)
+    distance, before, after = explainer(x)[2][..., :3].median(0).values.detach().unbind(1)
+    assert (distance < 0.9).all(), "a root is still near its start"
+    assert (distance > 0.1).all(), "a root is nearly 0"
+    assert (after < before / 2).all()
 
 
 def test_more_steps_never_raise_the_loss() -> None:
