@@ -110,7 +110,7 @@ def _seed(question: Question, choose: Callable[[Value], Value], output: Value) -
     """The messages that start at the output, one a walk."""
     start, rows = question.composite.start, question.rows
     seeded = question.target.mode == "seed"
-    is_relevance = start == "one" or (seeded and start == "score")
+    is_relevance = start == "one" or (seeded and start not in ("cotangent", "signal"))
     form = Message.of_relevance if is_relevance else Message.of_multiplier
     own = rows.samples(output)
     chosen = choose(own)

@@ -14,6 +14,7 @@ import relcompile
 from tests.compare import FLOAT64, assert_close
 
 INPUTS, OUTPUTS = 6, 4
+EPSILON = 1e-9  # of alpha-beta
 
 
 def network(*, bias: bool, positive: bool = False) -> nn.Sequential:
@@ -78,8 +79,9 @@ def test_columns_of_alpha_beta_sum_to_their_difference(rule: str, alpha: int, be
     layer, found = one_layer(rule)
     total = found(x.expand(OUTPUTS, -1, -1), torch.eye(OUTPUTS, dtype=torch.float64))[1].flatten(1).sum(1)
     contributions = x.reshape(-1) * layer[1].weight.detach()
-    expected = alpha * (contributions > 0).any(1).double() - beta * (contributions < 0).any(1).double()
-    assert_close(total, expected, 1e-6)
+    excitation, inhibition = contributions.clamp(min=0).sum(1), contributions.clamp(max=0).sum(1)
+    expected = alpha * excitation / (excitation + EPSILON) - beta * inhibition / (inhibition - EPSILON)
+    assert_close(total, expected, FLOAT64)
 
 
 @pytest.mark.parametrize("rule", ["w2", "flat"])
