@@ -64,13 +64,14 @@ def crops(image: Image.Image, count: int, seed: int) -> torch.Tensor:
     return torch.from_numpy(np.concatenate(arrays))
 
 
-def explain_all(model: torch.nn.Module, x: torch.Tensor, target: torch.Tensor, rules: Sequence[str]) -> dict[str, Any]:
+def explain_all(model: torch.nn.Module, x: torch.Tensor, target: int, rules: Sequence[str]) -> dict[str, Any]:
     """Relevance (C, H, W) by rule."""
     calibration = relcompile.calibrate(model, (crops(photo(name), CROPS, k) for k, name in enumerate(OTHERS)))
     given, maps = Given(bounds_of(PREPROCESSING), calibration), dict[str, Any]()
     for rule in rules:
         print(rule, flush=True)
-        _, relevance = relcompile.compile(model, x, rule=named(rule, given))(x, target)
+        explainer = relcompile.compile(model, x, rule=named(rule, given), target=target)
+        _, relevance = explainer(*explainer.example_arguments(1))  # x, and noise for the rules that want some
         maps[rule] = relevance[0].numpy()
     return maps
 
@@ -103,9 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     array, view = preprocess(photo(options.photo), PREPROCESSING, (SIZE, SIZE))
     x = torch.from_numpy(array)
     with torch.no_grad():
-        best = model(x).argmax(1)
+        best = int(model(x).argmax())
     maps = explain_all(model, x, best, options.rules)
-    draw(options.output, view, maps, f"EfficientNet-Lite0 says {class_names()[int(best)]}: why, rule by rule")
+    draw(options.output, view, maps, f"EfficientNet-Lite0 says {class_names()[best]}: why, rule by rule")
     print(f"wrote {options.output}")
 
 
