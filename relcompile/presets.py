@@ -196,7 +196,7 @@ def root_rule(steps: float = 1) -> LearnedRoot:
     Raises:
         CompositeError: `steps` is not a whole number of at least 0.
     """
-    if steps != int(steps):
+    if not float(steps).is_integer():
         raise CompositeError(f"root={steps:g}: the number of steps must be whole")
     return LearnedRoot(int(steps))
 

@@ -64,7 +64,7 @@ class LearnedRoot:
         return (Message.of_multiplier(call.x, multiplier, root),)
 
     def _expand(self, call: AffineCall, u: Value, R: Value) -> Value:
-        """m with R_x = x ⊙ m, before anything is handed back."""
+        """The m of R_x = x ⊙ m, before anything is handed back."""
         x, z = call.x, call.output
         share = R / stabilise(z + own_response(call, x * u, with_bias=True) * self.gamma, self.epsilon)
         return call.transposed(share, call.weight) + u * own_transposed(call, share * self.gamma)
