@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
+from torch.nn import functional
 
 from benchmarks.parts.networks import Subject
 
@@ -34,13 +34,15 @@ def _blurred(images: torch.Tensor) -> torch.Tensor:
     line = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
     line = (line / line.sum()).reshape(1, 1, 1, -1)
     flat = images.reshape(-1, 1, *images.shape[2:])
-    flat = F.conv2d(F.pad(flat, (reach, reach, 0, 0), "replicate"), line)
-    return F.conv2d(F.pad(flat, (0, 0, reach, reach), "replicate"), line.transpose(2, 3)).reshape(images.shape)
+    flat = functional.conv2d(functional.pad(flat, (reach, reach, 0, 0), "replicate"), line)
+    return functional.conv2d(functional.pad(flat, (0, 0, reach, reach), "replicate"), line.transpose(2, 3)).reshape(
+        images.shape
+    )
 
 
 def ranks(maps: torch.Tensor, patch: int) -> torch.Tensor:
     """Rank of every piece, (N, rows, columns), 0 for the least relevant one."""
-    pieces = F.avg_pool2d(maps.double().sum(1, keepdim=True), patch).squeeze(1)
+    pieces = functional.avg_pool2d(maps.double().sum(1, keepdim=True), patch).squeeze(1)
     flat = pieces.flatten(1)
     shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(0))
     order = shuffled[flat[:, shuffled].argsort(dim=1, stable=True)]
