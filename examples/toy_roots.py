@@ -123,7 +123,7 @@ def draw(path: Path) -> None:
     _plane(plane, axis)
     for label, values in curves(axis).items():
         graph.plot(axis, values, label=label, linewidth=3 if label.startswith("wanted") else 1.5)
-    graph.set(xlabel="x", ylabel="relevance of x", title="which root adds up?", ylim=(0, 0.6))
+    graph.set(xlabel="x", ylabel="relevance of x", title="which root adds up?", ylim=(0, 0.85))
     graph.legend(fontsize=8, loc="upper left")
     figure.savefig(path, dpi=110)
     plt.close(figure)

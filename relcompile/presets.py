@@ -169,7 +169,7 @@ def montavon(bounds: Bounds | None = None) -> Composite:
 def released_roots(version: Version, *, unrolled: bool = False) -> Composite:
     """Root learning as released, in closed form: the search hardly moves, and is written out only if `-unrolled`.
 
-    Conserves: as its parts.
+    Conserves: no; version 2 does in convolutions.
     Source: Zhang et al. 2024, released code (versions 1 and 2: April 2024; 3: June 2024).
     """
     closed = not unrolled

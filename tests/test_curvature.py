@@ -33,7 +33,6 @@ SMOOTH: dict[str, Function] = {
     "tanh": torch.tanh,
     "elu": lambda x: functional.elu(x, 1.5),
     "selu": functional.selu,
-    "celu": lambda x: functional.celu(x, 0.7),
     "hardswish": functional.hardswish,
     "exp": torch.exp,
     "expm1": torch.expm1,

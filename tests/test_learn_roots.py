@@ -66,6 +66,14 @@ def softmax_of_maps(call: Any) -> Response:
     return SoftmaxResponse(weights_of(call), axes=2)
 
 
+def softmax_alone(_call: Any) -> Response:
+    return SoftmaxResponse()
+
+
+def softmax_of(_layer: Any) -> Callable[[Tensor], Tensor]:
+    return lambda s: s.softmax(-1)
+
+
 def without_bias(layer: Any) -> Callable[[Tensor], Tensor]:
     return lambda s: layer(s) - layer(torch.zeros_like(s))
 
@@ -193,6 +201,17 @@ CASES: dict[str, SearchCase] = {
     "tanh gelu, moving": activation(lambda: nn.GELU(approximate="tanh"), MOVING_ACTIVATION),
     "softplus, moving": activation(nn.Softplus, MOVING_ACTIVATION),
     "silu, moving": activation(nn.SiLU, MOVING_ACTIVATION),
+    # The layer only shapes R; the search goes through the softmax of the signal itself.
+    "softmax": SearchCase(nn.ReLU, softmax_alone, *RELEASED_ACTIVATION, softmax_of, (4, 6)),
+    "softmax, squares": SearchCase(
+        nn.ReLU,
+        softmax_alone,
+        Descent(SQUARES, 20, 5.0, region=LinearRegion()),
+        Search(root_search.squared_error, 20, 5.0, decays=True),
+        softmax_of,
+        (4, 6),
+        1.0,
+    ),
 }
 
 
@@ -259,7 +278,7 @@ def test_search_moves_or_is_inert(name: str) -> None:
     signal = searched(case, layer, x, R)(x, R)[0]
     start = {"input": x, "ones": torch.ones_like(x), "zeros": torch.zeros_like(x)}[case.descent.start]
     moved = float((signal - start).abs().max())
-    assert (moved == 0.0) == (name in ("relu", "gelu")), moved
+    assert (moved == 0.0) == (name in ("relu", "gelu", "softmax")), moved
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from relcompile.errors import ExplainerFileError
-from relcompile.metadata import InputRecord, LayerRecord, Metadata, Preprocessing, TargetRecord
+from relcompile.metadata import InputRecord, LayerRecord, Metadata, Preprocessing, RootsRecord, TargetRecord
 
 PREPROCESSING = Preprocessing(256, "bicubic", 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "BGR", scale=1.0)
 FULL = Metadata(
@@ -24,6 +24,7 @@ FULL = Metadata(
     relevance=("relevance_image", "relevance_ids"),
     absorbed=True,
     weights_sha256="ab" * 32,
+    roots=RootsRecord(("relu",), ("|root| / |x|", "loss")),
     class_names=("Katze", "雨"),
     preprocessing=PREPROCESSING,
 )
@@ -84,7 +85,7 @@ def test_the_names_of_the_contract() -> None:
     }
     assert set(raw) == {
         *("format", "relcompile", "torch", "rule", "layers", "target", "inputs", "outputs", "explained"),
-        *("relevance", "absorbed", "weights_sha256", "class_names", "preprocessing"),
+        *("relevance", "absorbed", "weights_sha256", "roots", "class_names", "preprocessing"),
     }
 
 
@@ -123,6 +124,8 @@ def test_a_whole_number_is_a_float_and_an_unknown_field_does_no_harm() -> None:
         ("relevance", [], "there are no relevance outputs"),
         ("relevance", ["output"], "an output name occurs twice"),
         ("relevance", ["absorbed"], "an output name occurs twice"),
+        ("relevance", ["roots"], "an output name occurs twice"),
+        ("roots.layers", "relu", 'metadata.roots.layers is "relu"'),
         ("class_names", ["one"], "there are 1 class names for 2 classes"),
         ("class_names", "cat", 'metadata.class_names is "cat"'),
         ("preprocessing.mean", [0.5], "mean and std must have three values"),

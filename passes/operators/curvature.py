@@ -47,7 +47,7 @@ def _of_softplus(call: ActivationCall) -> Value:
     beta, threshold = float(call.argument(1)), float(call.argument(2))
     scaled = call.x * beta
     bend = _bump(_logistic(scaled)) * beta
-    return bend.zeros().where(scaled > threshold, bend)
+    return bend.where(scaled < threshold, 0.0)
 
 
 def _of_silu(call: ActivationCall) -> Value:
