@@ -67,3 +67,43 @@ def test_rival_computes_the_same_relevance() -> None:
     assert (theirs.dynamic_batch, ours.dynamic_batch) == (False, True)
     assert theirs.difference < 1e-4
     assert ours.difference < 1e-3
+
+
+def test_faithfulness_compares_with_the_first_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks import faithfulness
+    from benchmarks.parts import networks
+
+    images = torch.randn(6, 3, 12, 12)
+    subject = networks.Subject("tiny", tiny(), images, torch.zeros(6, dtype=torch.int64), 2, (-2.0, 2.0))
+    monkeypatch.setattr(networks, "trained", lambda _name, _cache: subject)
+    arguments = ["--networks", "vgg", "--start", "0", "--images", "6", "--json", str(tmp_path / "rows.json")]
+    rows = faithfulness.main([*arguments, "--rules", "root", "epsilon", "z+@flat"])
+    assert [row.rule for row in rows] == ["root", "epsilon", "z+@flat"]
+    assert rows[0].gain == (0.0, 0.0, 0.0)
+    assert rows[1].gain[0] == pytest.approx(rows[0].area - rows[1].area)
+    assert all(row.low <= row.area <= row.high for row in rows)
+    assert "gain of root" in capsys.readouterr().out
+
+
+def test_perturbation_prefers_the_true_map() -> None:
+    from benchmarks.parts import networks, perturbation
+
+    layers = (torch.nn.AvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(9, 2))
+    network = torch.nn.Sequential(*layers)
+    torch.nn.init.zeros_(network[2].weight)
+    torch.nn.init.zeros_(network[2].bias)
+    network[2].weight.data[0] = torch.linspace(-1, 1, 9)
+    images = torch.ones(4, 1, 12, 12)
+    subject = networks.Subject("linear", network, images, torch.zeros(4, dtype=torch.int64), 4, (0.0, 1.0))
+    true = (
+        torch.linspace(-1, 1, 9).reshape(1, 1, 3, 3).repeat_interleave(4, 2).repeat_interleave(4, 3).repeat(4, 1, 1, 1)
+    )
+    classes = torch.zeros(4, dtype=torch.int64)
+    area = {
+        sign: perturbation.areas(perturbation.curves(subject, classes, sign * true, (0.3, 0.6)), (0.3, 0.6)).mean()
+        for sign in (1, -1)
+    }
+    assert area[1] > 0.05
+    assert area[-1] == pytest.approx(-area[1], rel=1e-5)

@@ -87,7 +87,7 @@ TRAINED: dict[str, Callable[[], nn.Module]] = {"vgg": vgg, "resnet14": resnet}
 
 
 def fashion(split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Fashion-MNIST from the Debian package `dataset-fashion-mnist`: images (N, 1, 28, 28), labels; train or t10k."""
+    """Images (N, 1, 28, 28) and labels of Fashion-MNIST (Debian package `dataset-fashion-mnist`); train or t10k."""
     with gzip.open(FASHION / f"{split}-images-idx3-ubyte.gz") as file:
         pixels = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 1, 28, 28)
     with gzip.open(FASHION / f"{split}-labels-idx1-ubyte.gz") as file:

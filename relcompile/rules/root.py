@@ -1,8 +1,8 @@
 """A root that is searched for: per layer and per input, inside the relevance half, by descent of the layer's response.
 
 Notation as in `affine`. The signal s = u ⊙ x is the part of the input that explains the relevant units, u in [0, 1];
-the root is what is left, x - s, and lies between 0 and x. Its response is f(x - s) = z - W s. Of a unit's
-contributions, those of its own sign are (w_ki v_i)^z: the positive ones where z_k > 0, the negative ones where z_k < 0.
+the root is what is left, x - s, and lies between 0 and x. Its response is f(x - s) = z - W s. (w_ki v_i)^z are a unit's
+contributions of its own sign: the positive ones where z_k > 0, the negative ones where z_k < 0.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class LearnedRoot:
         return (Message.of_multiplier(call.x, multiplier, root),)
 
     def _expand(self, call: AffineCall, u: Value, R: Value) -> Value:
-        """M with R_x = x ⊙ m, before anything is handed back."""
+        """The m of R_x = x ⊙ m, before anything is handed back."""
         x, z = call.x, call.output
         share = R / stabilise(z + own_response(call, x * u, with_bias=True) * self.gamma, self.epsilon)
         return call.transposed(share, call.weight) + u * own_transposed(call, share * self.gamma)

@@ -27,7 +27,7 @@ def learned_root(
 def signal(x: Tensor, W: Tensor, b: Tensor, m: Tensor, steps: int) -> Tensor:
     """s = u x (1, J) after descent of 1/2 sum |m| (z - W(u x))^2 over u in the unit box.
 
-    Each step projects a gradient step, scaled by 1 / (|x| |W|T |m| |W| |x|), and goes on to the least loss on its line.
+    Each step projects a gradient step, scaled by 1 / (|x| |W|T |m| |W| |x|), then goes to the least loss on its line.
     """
     z, rho = W @ x + b, m.abs()
     u = torch.ones_like(x) if steps == 0 else torch.zeros_like(x)
