@@ -72,7 +72,10 @@ def explain_all(model: torch.nn.Module, x: torch.Tensor, target: int, rules: Seq
         print(rule, flush=True)
         explainer = relcompile.compile(model, x, rule=named(rule, given), target=target)
         _, relevance = explainer(*explainer.example_arguments(1))  # x, and noise for the rules that want some
-        maps[rule] = relevance[0].numpy()
+        if relevance.isfinite().all():
+            maps[rule] = relevance[0].numpy()
+        else:
+            print(f"{rule} overflows on this network and is left out")
     return maps
 
 
