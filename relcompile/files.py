@@ -7,11 +7,15 @@ import stat
 import zipfile
 from collections.abc import Generator
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from relcompile.errors import ExportError
+
+# What `numpy.load` raises for an array file that is missing, foreign, empty or cut off.
+UNREADABLE_ARRAY: Final = (OSError, ValueError, EOFError, zipfile.BadZipFile)
 
 
 @contextlib.contextmanager

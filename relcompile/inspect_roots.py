@@ -10,6 +10,7 @@ import numpy as np
 from relcompile import views
 from relcompile.errors import InputSpecError
 from relcompile.explain_images import explain_best, photograph_input
+from relcompile.files import UNREADABLE_ARRAY
 from relcompile.images import load_image, preprocess
 from relcompile.runtime import Explanation, ProductionExplainer
 
@@ -45,12 +46,12 @@ def _arrays(explainer: ProductionExplainer, path: Path) -> list[Array]:
     """The inputs by name."""
     wanted = [record.name for record in explainer.metadata.inputs]
     try:
-        with np.load(path) as stored:
+        with path.open("rb") as file, np.load(file) as stored:
             missing = [name for name in wanted if name not in stored]
             if missing:
                 raise InputSpecError(f"{path} lacks the inputs {', '.join(missing)}; it holds {', '.join(stored)}")
             return [stored[name] for name in wanted]
-    except (OSError, ValueError) as error:
+    except UNREADABLE_ARRAY as error:
         raise InputSpecError(f"{path} cannot be read: {error}") from error
 
 

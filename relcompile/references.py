@@ -13,6 +13,7 @@ import torch
 from passes.add_reference import REFERENCE_INPUT
 from relcompile.composites import Composite
 from relcompile.errors import CompositeError, InputSpecError
+from relcompile.files import UNREADABLE_ARRAY
 
 Reference: TypeAlias = float | tuple[float, ...] | torch.Tensor | Literal["input"]
 
@@ -94,6 +95,7 @@ def _like_sample(reference: tuple[float, ...] | torch.Tensor, example: torch.Ten
 
 def _read(path: Path) -> torch.Tensor:
     try:
-        return torch.from_numpy(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, TypeError) as error:
+        with path.open("rb") as file:
+            return torch.from_numpy(np.load(file, allow_pickle=False))
+    except (*UNREADABLE_ARRAY, TypeError) as error:
         raise InputSpecError(f"reference {path} cannot be read: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -281,3 +282,10 @@ def test_references_are_read(text: str, expected: Any) -> None:
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(InputSpecError, match="reference"):
         parse_reference(text)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"PK\x03\x04"], ids=["empty", "cut off", "another format"])
+def test_damaged_references_are_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "reference.npy").write_bytes(content)
+    with pytest.raises(InputSpecError, match="cannot be read"):
+        parse_reference(str(tmp_path / "reference.npy"))

@@ -25,6 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(path / "batch.npz", input=np.random.default_rng(1).normal(size=(3, 3, 16, 16)).astype(np.float32))
     np.savez(path / "other.npz", image=np.zeros(3, np.float32))
     (path / "broken.npz").write_bytes(b"not an archive")
+    (path / "cut.npz").write_bytes((path / "batch.npz").read_bytes()[:60])
     return path
 
 
@@ -58,6 +59,7 @@ BAD = {
     "no target": (("batch.npz",), "say which class to explain with --target"),
     "no such input": (("other.npz", "--target", "0"), "lacks the inputs input; it holds image"),
     "no archive": (("broken.npz", "--target", "0"), "broken.npz cannot be read"),
+    "cut off": (("cut.npz", "--target", "0"), "cut.npz cannot be read"),
     "no file": (("missing.npz", "--target", "0"), "missing.npz cannot be read"),
     "wrong class": (("batch.npz", "--target", "9"), "target 9 does not exist"),
 }

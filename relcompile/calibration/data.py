@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from PIL import Image
 
 from relcompile.errors import CalibrationError
+from relcompile.files import UNREADABLE_ARRAY
 from relcompile.images import load_image, preprocess
 from relcompile.metadata import Preprocessing
 
@@ -142,9 +142,9 @@ def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, Array]:
     try:
         if path.suffix.lower() == ".npy":
             return {names[0]: np.load(path, mmap_mode="r", allow_pickle=False)}
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+    except UNREADABLE_ARRAY as error:
         raise CalibrationError(f"calibration data: {path} cannot be read: {error}") from error
     return {names[0]: next(iter(arrays.values()))} if len(arrays) == 1 else arrays
 
