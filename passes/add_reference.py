@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from passes.assign_rules import explained_output, nodes_named
 from passes.emitter import Emitter, Value, aten
+from passes.graph import needed_by
 from passes.nodes import map_nodes, run_node
 
 REFERENCE_INPUT = "reference"
@@ -54,7 +55,7 @@ class AddReference:
     def _start(self, source: Node, emit: Emitter, *, whole_batch: bool) -> Node:
         tensor = self.references[str(source.target)]
         if tensor is None:
-            return _placeholder(source, emit.module)
+            return emit.placeholder(REFERENCE_INPUT, source.meta["val"]).node
         x = emit.value(source)
         with emit.on_behalf_of(source):
             constant = emit.constant(REFERENCE_INPUT, tensor.to(x.fake.dtype))
@@ -67,23 +68,9 @@ def _expanded(value: Value, shape: list[Any]) -> Value:
     return value if list(value.shape) == shape else value.emit.call(aten.expand.default, value, shape)
 
 
-def _placeholder(source: Node, module: GraphModule) -> Node:
-    last = module.graph.find_nodes(op="placeholder")[-1]
-    with module.graph.inserting_after(last):
-        node = module.graph.placeholder(REFERENCE_INPUT)
-    fake: Any = source.meta["val"]
-    with fake.fake_mode:
-        node.meta["val"] = torch.empty_like(fake)
-    return node
-
-
 def _dependent(module: GraphModule, sources: list[Node], sink: Node) -> list[Node]:
     """What the sink needs and what depends on the sources, in graph order; shapes, masks and indices too."""
-    reached, needed, queue = set(sources), {sink}, [sink]
-    for current in queue:
-        fresh = [node for node in current.all_input_nodes if node not in needed]
-        needed.update(fresh)
-        queue.extend(fresh)
+    reached, needed = set(sources), needed_by(sink)
     for node in module.graph.nodes:
         if node in needed and any(operand in reached for operand in node.all_input_nodes):
             reached.add(node)

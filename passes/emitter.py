@@ -67,6 +67,17 @@ class Emitter:
         node.meta["val"] = evaluate_shape(node)
         return Value(node, self)
 
+    def placeholder(
+        self, name: str, like: torch.Tensor, shape: Sequence[Any] | None = None, dtype: torch.dtype | None = None
+    ) -> Value:
+        """Add an input to the graph, after all others: as the fake tensor `like`, but for what else is given."""
+        last = self.module.graph.find_nodes(op="placeholder")[-1]
+        with self.module.graph.inserting_after(last):
+            node = self.module.graph.placeholder(name)
+        with _fake_mode(self.module.graph):
+            node.meta["val"] = like.new_empty(tuple(like.shape if shape is None else shape), dtype=dtype or like.dtype)
+        return Value(node, self)
+
     def constant(self, name: str, tensor: torch.Tensor) -> Value:
         """Write a reference to a buffer of the module that holds `tensor`; one of that name is used again if equal."""
         name = _free_name(self.module, name, tensor)
@@ -140,6 +151,11 @@ class Value:
     def negative(self) -> Value:
         """min(self, 0)."""
         return self.emit.call(aten.clamp_max.default, self, 0)
+
+    @property
+    def magnitude(self) -> Value:
+        """|self|."""
+        return self.emit.call(aten.abs.default, self)
 
     def zeros(self) -> Value:
         """Zeros of the same shape."""
@@ -233,7 +249,7 @@ def _node(argument: Any) -> Any:
 
 
 def _fake_mode(graph: Graph) -> Any:
-    mode = detect_fake_mode([n.meta["val"] for n in graph.find_nodes(op="placeholder")])
+    mode = detect_fake_mode([n.meta["val"] for n in graph.find_nodes(op="placeholder") if "val" in n.meta])
     if mode is None:
         raise ValueError("the graph has no inputs with shapes")
     return mode

@@ -81,16 +81,18 @@ def _carries_floats(node: Node) -> bool:
 
 def is_constant(node: Any) -> bool:
     """The value depends on stored tensors only."""
-    if not isinstance(node, Node):
-        return False
-    seen, queue = {node}, [node]
-    for current in queue:
-        if current.op == "placeholder":
-            return False
-        fresh = [ancestor for ancestor in current.all_input_nodes if ancestor not in seen]
-        seen.update(fresh)
-        queue.extend(fresh)
-    return True
+    return isinstance(node, Node) and all(ancestor.op != "placeholder" for ancestor in needed_by(node))
+
+
+def needed_by(node: Node) -> set[Node]:
+    """The node, and everything that it is computed from."""
+    needed, queue = {node}, [node]
+    while queue:
+        for operand in queue.pop().all_input_nodes:
+            if operand not in needed:
+                needed.add(operand)
+                queue.append(operand)
+    return needed
 
 
 def active_nodes(module: GraphModule, sources: Iterable[Node], sink: Node) -> set[Node]:
@@ -99,13 +101,7 @@ def active_nodes(module: GraphModule, sources: Iterable[Node], sink: Node) -> se
     for node in module.graph.nodes:
         if _carries_floats(node) and any(argument in reached for argument in node.all_input_nodes):
             reached.add(node)
-    needed, queue = {sink}, [sink]
-    while queue:
-        for argument in queue.pop().all_input_nodes:
-            if argument not in needed:
-                needed.add(argument)
-                queue.append(argument)
-    return reached & needed
+    return reached & needed_by(sink)
 
 
 def layer_name(node: Node) -> str:

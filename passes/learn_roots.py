@@ -129,7 +129,7 @@ class LinearRegion:
     def decay(self, slope_at_x: Value, slope_at_root: Value) -> Value:
         """The factor of every coordinate's step size."""
         emit = slope_at_x.emit
-        excess = emit.call(aten.abs.default, slope_at_x - slope_at_root) - self.tolerance
+        excess = (slope_at_x - slope_at_root).magnitude - self.tolerance
         return emit.call(aten.exp.default, excess.positive * (-self.rate * math.log(10.0)))
 
 

@@ -131,7 +131,7 @@ def _over_stabilised(node: Node, emit: Emitter) -> Value | None:
         if isinstance(y, Node) and y.target is aten.relu.default and arguments(y)[0] is z:
             return emit.value(numerator) / (emit.value(y) + epsilon)
         if y is z and isinstance(m, Node):
-            magnitude = emit.call(aten.abs.default, z)
+            magnitude = emit.value(z).magnitude
             return emit.value(m) * (magnitude / (magnitude + epsilon))
     return None
 

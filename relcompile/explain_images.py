@@ -16,8 +16,9 @@ from relcompile.images import load_image, preprocess
 from relcompile.metadata import Metadata, Preprocessing
 from relcompile.runtime import Device, Explanation, ProductionExplainer, load
 
-IMAGENET: Final = Preprocessing(
-    resize=256, interpolation="bilinear", crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+# Where nobody says how a photograph becomes the input: ImageNet's statistics, and the size that the model takes.
+ASSUMED: Final = Preprocessing(
+    resize=None, interpolation="bilinear", crop=None, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
 )
 
 
@@ -51,7 +52,7 @@ def photograph_input(metadata: Metadata) -> tuple[tuple[int, int], Preprocessing
     """
     size, preprocessing = _image_size(metadata), metadata.preprocessing
     if preprocessing is None:
-        preprocessing = Preprocessing(None, "bilinear", None, IMAGENET.mean, IMAGENET.std)
+        preprocessing = ASSUMED
         views.note("the explainer names no preprocessing: assuming ImageNet's mean and standard deviation")
     return size, preprocessing
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from passes.add_contributions import AddContributions
 from passes.add_reference import AddReference
@@ -139,23 +138,19 @@ def _sampling(module: GraphModule, question: Question) -> tuple[tuple[Pass, ...]
     sampling, rows, names = question.composite.sampling, question.rows, question.sources
     if sampling is None:
         return (), names, ()
-    noise = {source: _noise(module, source, name, rows.copies) for source, name in question.noise.items()}
+    emit = Emitter(module)
+    noise = {source: _noise(emit, source, name, rows.copies) for source, name in question.noise.items()}
 
     def draw(x: Value) -> Value:
         own = noise.get(x.node.name)
-        return sampling.copies(x, None if own is None else x.emit.value(own))
+        return sampling.copies(x, None if own is None else x.emit.value(own.node))
 
     unroll = UnrollSamples(rows, question.inputs, dict.fromkeys(names, draw))
     average = AverageSamples(rows, len(question.outputs), names, sampling.finish)
     return (unroll,), tuple(map(unrolled_name, names)), (average,)
 
 
-def _noise(module: GraphModule, source: str, name: str, copies: int) -> Node:
+def _noise(emit: Emitter, source: str, name: str, copies: int) -> Value:
     """A new input `name` (N, copies, ...) for the noise on `source`."""
-    last = module.graph.find_nodes(op="placeholder")[-1]
-    with module.graph.inserting_after(last):
-        node = module.graph.placeholder(name)
-    fake: Any = nodes_named(module, (source,))[0].meta["val"]
-    with fake.fake_mode:
-        node.meta["val"] = fake.new_empty((fake.shape[0], copies, *fake.shape[1:]))
-    return node
+    fake: torch.Tensor = nodes_named(emit.module, (source,))[0].meta["val"]
+    return emit.placeholder(name, fake, shape=(fake.shape[0], copies, *fake.shape[1:]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch.fx import GraphModule
@@ -58,9 +58,9 @@ def add_target(module: GraphModule, target: Target, output: Value) -> Callable[[
     """
     classes = _classes(output, target)
     emit = Emitter(module)
-    given = _placeholder(module, target, output) if target.is_input else None
+    given = _input(emit, target, output) if target.is_input else None
     if target.mode == "seed" and given is not None:
-        return lambda _: emit.value(given)
+        return lambda value: value.emit.value(given.node)
 
     def choose(value: Value) -> Value:
         if classes is None:
@@ -70,7 +70,7 @@ def add_target(module: GraphModule, target: Target, output: Value) -> Callable[[
         if target.mode == "fixed":
             chosen = positions.equals(target.index or 0)
         else:
-            index = value.emit.value(given) if given else value.emit.call(aten.argmax.default, value, 1)
+            index = value.emit.value(given.node) if given else value.emit.call(aten.argmax.default, value, 1)
             if given or value.ndim == 2:
                 index = index.reshape([-1] + [1] * (value.ndim - 1))
             else:
@@ -91,14 +91,8 @@ def _classes(output: Value, target: Target) -> int | None:
     return shape[1]
 
 
-def _placeholder(module: GraphModule, target: Target, output: Value) -> torch.fx.Node:
-    last = module.graph.find_nodes(op="placeholder")[-1]
-    with module.graph.inserting_after(last):
-        node = module.graph.placeholder("target")
-    fake: Any = output.fake
-    with fake.fake_mode:
-        if target.mode == "seed":
-            node.meta["val"] = torch.empty_like(fake)
-        else:
-            node.meta["val"] = fake.new_empty((fake.shape[0],), dtype=torch.int64)
-    return node
+def _input(emit: Emitter, target: Target, output: Value) -> Value:
+    fake = output.fake
+    if target.mode == "seed":
+        return emit.placeholder("target", fake)
+    return emit.placeholder("target", fake, shape=fake.shape[:1], dtype=torch.int64)

@@ -17,7 +17,7 @@ from relcompile.calibration.store import Calibration, read_tensors, write_tensor
 from relcompile.capture import forward_parameters
 from relcompile.commands import try_forward
 from relcompile.errors import CalibrationError
-from relcompile.explain_images import IMAGENET
+from relcompile.explain_images import ASSUMED
 from relcompile.files import atomic_path
 from relcompile.inputs import default_spec, example_inputs
 from relcompile.metadata import Preprocessing
@@ -130,7 +130,7 @@ def _open(request: CalibrateRequest, model: torch.nn.Module) -> Data:
     preprocessing = request.preprocessing
     if preprocessing is None:
         views.note("no preprocessing given: assuming ImageNet's mean and standard deviation")
-        preprocessing = Preprocessing(None, "bilinear", None, IMAGENET.mean, IMAGENET.std)
+        preprocessing = ASSUMED
     examples = example_inputs(model, request.inputs or (default_spec(model),))
     return open_folder(request.data, examples, preprocessing, request.samples)
 

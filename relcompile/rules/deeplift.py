@@ -11,7 +11,7 @@ from typing import ClassVar, final
 
 import torch
 
-from passes.emitter import Value, aten
+from passes.emitter import Value
 from passes.messages import Message, Messages, stabilise
 from passes.operators.activation import ActivationCall
 from passes.operators.call import Call
@@ -52,7 +52,7 @@ class Rescale:
 
     def _slope(self, call: ActivationCall) -> Value:
         base, delta = at_reference(call), difference(call.x)
-        far = _magnitude(delta) >= self.near
+        far = delta.magnitude >= self.near
         chord = difference(call.output) / delta.where(far, 1.0)
         return chord.where(far, base.derivative(base.x.ones()))
 
@@ -102,8 +102,4 @@ class RevealCancel:
 
 
 def _moved(part: Value, near: float) -> Value:
-    return stabilise(part, near).where(_magnitude(part) < near / 2, part)
-
-
-def _magnitude(value: Value) -> Value:
-    return value.emit.call(aten.abs.default, value)
+    return stabilise(part, near).where(part.magnitude < near / 2, part)

@@ -7,14 +7,15 @@ from typing import ClassVar, TypeAlias, final
 
 import torch
 
-from passes.emitter import Value, aten
+from passes.emitter import Value
 from passes.messages import Message, Messages, stabilise
 from passes.operators.affine import AffineCall
 from passes.operators.call import Call
 from relcompile.errors import CompositeError
 from relcompile.rules.affine import require_positive
+from relcompile.rules.input_layer import Bound, like_input
 
-Reference: TypeAlias = float | tuple[float, ...] | torch.Tensor
+Reference: TypeAlias = Bound | torch.Tensor
 
 
 @final
@@ -56,8 +57,4 @@ class FixedRoot:
             if tuple(self.root.shape) != sample:
                 raise CompositeError(f"root has the shape {list(self.root.shape)}, the input {list(sample)}")
             return call.emit.constant("root", self.root.detach().to(x.fake.dtype)[None])
-        values = torch.tensor(self.root, dtype=x.fake.dtype).reshape(-1)
-        if values.numel() not in (1, sample[0]):
-            raise CompositeError(f"root={self.root}: give one number, or one for each of the {sample[0]} channels")
-        constant = call.emit.constant("root", values.reshape([1, -1, *[1] * (x.ndim - 2)]))
-        return call.emit.call(aten.expand.default, constant, [1, *sample])
+        return like_input(call, "root", self.root)

@@ -98,7 +98,7 @@ class ZBox:
 
     def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
         x, W = call.x, call.weight
-        low, high = _like_input(call, "low", self.low), _like_input(call, "high", self.high)
+        low, high = like_input(call, "low", self.low), like_input(call, "high", self.high)
         z = call.apply(x, W) - (call.apply(low, W.positive) + call.apply(high, W.negative))
         s = arriving.relevance / stabilise(z, self.epsilon)
         relevance = x * call.transposed(s, W)
@@ -109,7 +109,7 @@ class ZBox:
 def _by_weights(
     call: AffineCall, arriving: Message, weight: Value, epsilon: float, bias: Value | None = None
 ) -> Messages:
-    total = call.apply(_like_input(call, "ones", 1.0), weight, bias) + epsilon
+    total = call.apply(like_input(call, "ones", 1.0), weight, bias) + epsilon
     return (Message.of_relevance(call.x, call.transposed(arriving.relevance / total, weight)),)
 
 
@@ -126,13 +126,17 @@ class ByWeights:
     applies_to: ClassVar[tuple[type[Call], ...]] = (ReduceCall, AveragePoolCall, ResampleCall)
 
     def propagate(self, call: UnaryCall, arriving: Message, /) -> Messages:
-        total = call.run(_like_input(call, "ones", 1.0))
+        total = call.run(like_input(call, "ones", 1.0))
         (relevance,) = call.adjoint(arriving.relevance / total)
         return (None if relevance is None else Message.of_relevance(call.x, relevance),)
 
 
-def _like_input(call: UnaryCall, name: str, value: Bound) -> Value:
-    """A constant of the shape of one input sample, (1, J...), from a number or one number per channel."""
+def like_input(call: UnaryCall, name: str, value: Bound) -> Value:
+    """A constant of the shape of one input sample, (1, J...), from a number or one number per channel.
+
+    Raises:
+        CompositeError: as `per_channel`.
+    """
     return call.emit.call(aten.expand.default, per_channel(call.x, name, value), [1, *call.x.shape[1:]])
 
 

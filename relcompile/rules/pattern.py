@@ -125,5 +125,4 @@ def _pattern(call: AffineCall, patterns: Patterns) -> Value:
 
 def _normalised(value: Value) -> Value:
     """Every sample divided by its largest magnitude."""
-    magnitude = value.emit.call(aten.abs.default, value)
-    return value / without_zeros(value.emit.call(aten.amax.default, magnitude, list(range(1, value.ndim)), True))
+    return value / without_zeros(value.emit.call(aten.amax.default, value.magnitude, list(range(1, value.ndim)), True))

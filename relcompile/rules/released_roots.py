@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, TypeAlias, final
 
-from passes.emitter import Value, aten
+from passes.emitter import Value
 from passes.learn_roots import (
     AffineResponse,
     Descent,
@@ -98,7 +98,7 @@ class ReleasedDense:
     def _half(self, call: AffineCall, first: Value, second: Value, R: Value) -> tuple[Value, Root]:
         parts = (call.x.positive, first), (call.x.negative, second)
         answers = [call.apply(x, W) for x, W in parts]
-        sizes = [z.emit.call(aten.abs.default, z) for z in answers]
+        sizes = [z.magnitude for z in answers]
         total = without_zeros(sizes[0] + sizes[1])
         found = list[tuple[Value, Root]]()
         for (x, W), z, size, descent in zip(parts, answers, sizes, _DENSE[self.version], strict=True):
@@ -166,7 +166,7 @@ class ReleasedConvolution:
 
     def _both(self, call: AffineCall, root: Root, R: Value) -> Value:
         answers = [(call.apply(root.x, W), W) for W in (call.weight.positive, call.weight.negative)]
-        sizes = [z.emit.call(aten.abs.default, z) for z, _ in answers]
+        sizes = [z.magnitude for z, _ in answers]
         share = R / without_zeros(sizes[0] + sizes[1])
         parts = [
             call.transposed(safe_divide(share * size, z, self.epsilon), W)

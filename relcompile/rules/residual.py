@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias, final
 
-from passes.emitter import Value, aten
+from passes.emitter import Value
 from passes.messages import Message, Messages
 from passes.operators.arithmetic import SumCall
 from passes.operators.call import Call
@@ -49,7 +49,7 @@ class SplitByShare:
             return [relevance * 0.5] * 2
         summands = [call.summand(position).expand_like(call.output) for position in range(2)]
         if self.share == "absolute":
-            measures = [call.emit.call(aten.abs.default, summand) for summand in summands]
+            measures = [summand.magnitude for summand in summands]
         else:
             measures = [summand.positive for summand in summands]
         total = measures[0] + measures[1] + self.epsilon

@@ -55,7 +55,7 @@ class LearnedRoot:
             raise CompositeError(f"steps={self.steps} must be a whole number of at least 0")
 
     def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
-        search = _Search(call, _magnitude(arriving.multiplier))
+        search = _Search(call, arriving.multiplier.magnitude)
         u = search.descend(self.steps)
         multiplier = self._expand(call, u, arriving.relevance)
         if self.bias == "shared":
@@ -82,8 +82,8 @@ class _Search:
         x, W = self.call.x, self.call.weight
         if steps == 0:
             return x.ones()
-        strengths = _magnitude(W)
-        bound = self.call.transposed(self.rho * self.call.apply(_magnitude(x), strengths), strengths)
+        strengths = W.magnitude
+        bound = self.call.transposed(self.rho * self.call.apply(x.magnitude, strengths), strengths)
         rate = x.ones().where(x >= 0, -1.0) / without_zeros(bound)
         u = self._improved(None, rate)
         for _ in range(steps - 1):
@@ -149,7 +149,3 @@ def hand_back(x: Value, multiplier: Value, R: Value) -> Value:
     shrink = missing.negative / without_zeros(negative) + 1.0
     factors = [factor.reshape([-1, *[1] * (x.ndim - 1)]).expand_like(x) for factor in (grow, shrink)]
     return multiplier * factors[0].where(relevance > 0, factors[1])
-
-
-def _magnitude(value: Value) -> Value:
-    return value.emit.call(aten.abs.default, value)
