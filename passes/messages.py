@@ -9,10 +9,11 @@ In a graph with a reference `v0` the multiplier belongs to the difference: `R = 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar, final, runtime_checkable
 
-from passes.emitter import Value
+from passes.emitter import Value, aten
 from passes.learn_roots import Root
 from passes.operators.call import Call
 from passes.reference import Split, contributions, difference
@@ -131,9 +132,29 @@ def accumulate(messages: Sequence[Message]) -> Message:
     return Message(first.at, relevance=lambda: _total([message.relevance for message in messages]))
 
 
-def stabilise(value: Value, epsilon: float) -> Value:
+@final
+@dataclass(frozen=True)
+class Relative:
+    """A stabiliser in units of what it stabilises: `epsilon` times the root mean square over each sample."""
+
+    epsilon: float
+
+
+Stabiliser: TypeAlias = float | Relative
+
+
+def stabilise(value: Value, epsilon: Stabiliser) -> Value:
     """Value + ε sign(value), with sign(0) = +1: never smaller than ε in magnitude."""
-    return (value + epsilon).where(value >= 0, value - epsilon)
+    level = stabiliser_level(value, epsilon)
+    return (value + level).where(value >= 0, value - level)
+
+
+def stabiliser_level(value: Value, epsilon: Stabiliser) -> Value | float:
+    """The ε that is added to the magnitude of `value`: a number, or one for each sample, (N, 1, ...)."""
+    if not isinstance(epsilon, Relative):
+        return epsilon
+    mean_square = value.emit.call(aten.mean.dim, value * value, list(range(1, value.ndim)), True)
+    return without_zeros(value.emit.call(aten.sqrt.default, mean_square) * epsilon.epsilon)
 
 
 def without_zeros(value: Value) -> Value:

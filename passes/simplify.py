@@ -136,8 +136,8 @@ def _over_stabilised(node: Node, emit: Emitter) -> Value | None:
     return None
 
 
-def _stabilised(value: Any) -> tuple[Node | None, float]:
-    """(z, ε) of `where(z >= 0, z + ε, z - ε)`, else (None, 0)."""
+def _stabilised(value: Any) -> tuple[Node | None, Any]:
+    """(z, ε) of `where(z >= 0, z + ε, z - ε)`, ε a number or a node; else (None, 0)."""
     if not isinstance(value, Node) or value.target is not aten.where.self:
         return None, 0.0
     condition, plus, minus = arguments(value)
@@ -168,7 +168,7 @@ def _unpooled_quotient(node: Node, emit: Emitter) -> Value | None:
     """The divisor is ⟨z⟩ε with x = relu(z): the numerator is 0 where z <= 0."""
     unpooled, divisor = arguments(node)[:2]
     z, epsilon = _stabilised(divisor)
-    if z is None or not _is_unpooling(unpooled):
+    if z is None or isinstance(epsilon, Node) or not _is_unpooling(unpooled):
         return None
     x = arguments(unpooled)[1]
     if x.target is not aten.relu.default or arguments(x)[0] is not z:

@@ -23,10 +23,12 @@ from zennit import composites, rules, types
 from zennit.attribution import Gradient
 from zennit.canonizers import SequentialMergeBatchNorm
 from zennit.composites import LayerMapComposite
+from zennit.core import Stabilizer
 from zennit.layer import Sum
 from zennit.torchvision import ResNetCanonizer
 
 import relcompile
+from passes.messages import Relative
 from relcompile.composites import Composite, Entry
 from relcompile.presets import PRESETS, alpha_beta, epsilon, excitation_backprop, gamma, z_plus
 from relcompile.rules.input_layer import Flat, WSquared, ZBox
@@ -66,6 +68,11 @@ OTHER_RULES: dict[str, tuple[Composite, Any]] = {
         rules.AlphaBeta(2, 1, stabilizer=EPSILON, zero_params="bias"),
     ),
     "gamma": (gamma(), rules.Gamma(stabilizer=EPSILON)),
+    "relative epsilon": (epsilon(Relative(0.25)), rules.Epsilon(epsilon=Stabilizer(0.25, norm_scale=True))),
+    "relative alpha2beta1": (
+        alpha_beta(2, 1, "split", Relative(1e-2)),
+        rules.AlphaBeta(2, 1, stabilizer=Stabilizer(1e-2, norm_scale=True)),
+    ),
     "w2": (everywhere(WSquared(EPSILON, "squared")), rules.WSquare(stabilizer=EPSILON)),
     "w2 without bias": (everywhere(WSquared(EPSILON)), rules.WSquare(stabilizer=EPSILON, zero_params="bias")),
     "flat": (everywhere(Flat(EPSILON)), rules.Flat(stabilizer=EPSILON)),

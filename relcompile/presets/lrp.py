@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
+from passes.messages import Relative, Stabiliser
 from relcompile.composites import Composite, Entry
 from relcompile.errors import CompositeError
 from relcompile.rules.affine import AlphaBeta, Contrastive, Epsilon, Gamma
@@ -40,9 +41,22 @@ def lrp_0() -> Composite:
     return Composite("lrp-0", PASS)
 
 
-def epsilon(epsilon: float = 1e-6) -> Composite:
+def epsilon(epsilon: Stabiliser = 1e-6) -> Composite:
     """LRP-ε on every affine layer."""
     return Composite("epsilon", (Entry(Epsilon(epsilon), kind="affine"), *PASS))
+
+
+def relative_epsilon(epsilon: float = 0.25) -> Composite:
+    """LRP-ε on every affine layer, ε in units of the layer: times the root mean square of z in each sample.
+
+    Source: Montavon et al. 2019, section 10.3, and their tutorial; zennit's `Stabilizer(norm_scale=True)`.
+    """
+    return Composite("relative-epsilon", (Entry(relative_epsilon_rule(epsilon), kind="affine"), *PASS))
+
+
+def relative_epsilon_rule(epsilon: float = 0.25) -> Epsilon:
+    """LRP-ε, ε in units of the layer."""
+    return Epsilon(Relative(epsilon))
 
 
 def gamma(gamma: float = 0.25) -> Composite:
@@ -50,13 +64,13 @@ def gamma(gamma: float = 0.25) -> Composite:
     return Composite("gamma", (Entry(Gamma(gamma), kind="affine"), *PASS))
 
 
-def z_plus(epsilon: float = 1e-9, bias: Any = "none") -> Composite:
+def z_plus(epsilon: Stabiliser = 1e-9, bias: Any = "none") -> Composite:
     """z⁺ on every affine layer: Deep Taylor Decomposition's inner rule."""
     return alpha_beta(1, 0, bias, epsilon, name="z+")
 
 
 def alpha_beta(
-    alpha: float, beta: float, bias: Any = "none", epsilon: float = 1e-9, name: str | None = None
+    alpha: float, beta: float, bias: Any = "none", epsilon: Stabiliser = 1e-9, name: str | None = None
 ) -> Composite:
     """LRP-αβ on every affine layer."""
     rule = AlphaBeta(alpha, beta, bias, epsilon)

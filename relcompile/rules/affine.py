@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias, final
 
 from passes.emitter import Value
-from passes.messages import Message, Messages, stabilise
+from passes.messages import Message, Messages, Relative, Stabiliser, stabilise, stabiliser_level
 from passes.operators.affine import AffineCall
 from passes.operators.call import Call
 from relcompile.errors import CompositeError
@@ -26,13 +26,13 @@ class Epsilon:
     Equation: R_j = Σ_k x_j w_kj / ⟨z_k⟩ε R_k, with the bias inside z unless it is left out.
 
     Args:
-        epsilon: > 0, in units of the pre-activation.
+        epsilon: > 0, in units of the pre-activation, or `Relative` to the root mean square of z in each sample.
         bias: "full" keeps it in z, where it absorbs its share; "none" leaves it out.
     Conserves: up to what the bias and the stabiliser absorb.
     Source: Bach et al. 2015, equation 58; zennit's and captum's `Epsilon`.
     """
 
-    epsilon: float = 1e-6
+    epsilon: Stabiliser = 1e-6
     bias: Literal["none", "full"] = "full"
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
 
@@ -58,7 +58,7 @@ class AlphaBeta:
         alpha, beta: >= 0, alpha - beta = 1.
         bias: "none" leaves it out of the denominators (equation 5 of Sixt et al.), "split" adds b⁺ to z⁺ and b⁻ to
             z⁻ (zennit), "full" adds b to both (iNNvestigate).
-        epsilon: > 0, in units of the pre-activation.
+        epsilon: > 0, in units of the pre-activation, or `Relative` to z⁺ and z⁻.
     Conserves: exactly without a bias, wherever a unit has contributions of both signs (of a positive one, if β = 0).
     Source: Bach et al. 2015, equation 60; Montavon et al. 2017 (z⁺, Deep Taylor); Sixt et al. 2020, equation 5.
     """
@@ -66,7 +66,7 @@ class AlphaBeta:
     alpha: float = 1.0
     beta: float = 0.0
     bias: Bias = "none"
-    epsilon: float = 1e-9
+    epsilon: Stabiliser = 1e-9
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
 
     def __post_init__(self) -> None:
@@ -115,14 +115,14 @@ class Gamma:
         gamma: > 0; 0.25 is zennit's default.
         bias: "full" keeps it in z; "plain" adds b to z↑ and z↓ instead of b + γ b⁺ and b + γ b⁻ (captum); "none"
             leaves it out of the denominators (not out of the sign of z).
-        epsilon: > 0, in units of the pre-activation.
+        epsilon: > 0, in units of the pre-activation, or `Relative` to z↑ and z↓.
     Conserves: up to what the bias and the stabiliser absorb.
     Source: Montavon et al. 2019, section 10.2.2; the generalisation is zennit's.
     """
 
     gamma: float = 0.25
     bias: Literal["none", "plain", "full"] = "full"
-    epsilon: float = 1e-6
+    epsilon: Stabiliser = 1e-6
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
 
     def __post_init__(self) -> None:
@@ -147,23 +147,30 @@ class Gamma:
         return call.bias + (call.bias.positive if sign > 0 else call.bias.negative) * self.gamma
 
 
-def _by_sign(call: AffineCall, R: Value, alpha: float, beta: float, bias: Bias, epsilon: float) -> Messages:
+def _by_sign(call: AffineCall, R: Value, alpha: float, beta: float, bias: Bias, epsilon: Stabiliser) -> Messages:
     """Shares α of the positive and -β of the negative contributions; any α and β."""
     x, W = call.x, call.weight
     z = call.apply(x.positive, W.positive, _bias_of_sign(call, bias, 1)) + call.apply(x.negative, W.negative)
-    s = _share(R, alpha, z, bias, epsilon)
+    s = _share(R, alpha, z, bias, epsilon, 1)
     of_positive, of_negative = call.transposed(s, W.positive), call.transposed(s, W.negative)
     if beta:
         z = call.apply(x.positive, W.negative, _bias_of_sign(call, bias, -1)) + call.apply(x.negative, W.positive)
-        s = _share(R, beta, z, bias, -epsilon)
+        s = _share(R, beta, z, bias, epsilon, -1)
         of_positive = of_positive - call.transposed(s, W.negative)
         of_negative = of_negative - call.transposed(s, W.positive)
     return (Message.of_multiplier(x, of_positive.where(x >= 0, of_negative)),)
 
 
-def _share(R: Value, factor: float, z: Value, bias: Bias, epsilon: float) -> Value:
-    denominator = stabilise(z, abs(epsilon)) if bias == "full" else z + epsilon
-    return (R if factor == 1 else R * factor) / denominator
+def _share(R: Value, factor: float, z: Value, bias: Bias, epsilon: Stabiliser, sign: int) -> Value:
+    return (R if factor == 1 else R * factor) / _denominator(z, bias, epsilon, sign)
+
+
+def _denominator(z: Value, bias: Bias, epsilon: Stabiliser, sign: int) -> Value:
+    """z⁺ + ε or z⁻ - ε; by the sign of z if a whole bias may have turned it."""
+    if bias == "full":
+        return stabilise(z, epsilon)
+    level = stabiliser_level(z, epsilon)
+    return z + level if sign > 0 else z - level
 
 
 def _bias_of_sign(call: AffineCall, bias: Bias, sign: int) -> Value | None:
@@ -174,9 +181,10 @@ def _bias_of_sign(call: AffineCall, bias: Bias, sign: int) -> Value | None:
     return call.bias.positive if sign > 0 else call.bias.negative
 
 
-def require_positive(name: str, value: float) -> None:
+def require_positive(name: str, value: Stabiliser) -> None:
     """Refuse a parameter that is not a finite number above 0."""
-    if not 0 < value < float("inf"):
+    number = value.epsilon if isinstance(value, Relative) else value
+    if not 0 < number < float("inf"):
         raise CompositeError(f"{name}={value} must be a finite number above 0")
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 Bound = float | Tensor
+Eps = float | Callable[[Tensor], Tensor]
 
 
 def matrix_of(function: Callable[[Tensor], Tensor], input_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -44,9 +45,15 @@ def matrix_of(function: Callable[[Tensor], Tensor], input_shape: tuple[int, ...]
     return W, b
 
 
-def stabilise(z: Tensor, eps: float) -> Tensor:
-    """Move z away from zero: z + eps * sign(z), sign(0) = +1."""
-    return torch.where(z >= 0, z + eps, z - eps)
+def stabilise(z: Tensor, eps: Eps) -> Tensor:
+    """Move z away from zero: z + eps * sign(z), sign(0) = +1; eps is a number, or one for every z."""
+    level = eps if isinstance(eps, float | int) else eps(z)
+    return torch.where(z >= 0, z + level, z - level)
+
+
+def of_rms(factor: float) -> Eps:
+    """A stabiliser in units of the denominators z (N, K): factor * sqrt(mean_k z_k^2)."""
+    return lambda z: factor * (z**2).mean(1, keepdim=True).sqrt()
 
 
 def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -70,7 +77,7 @@ def contributions(x: Tensor, W: Tensor) -> Tensor:
     return x[:, None, :] * W[None, :, :]
 
 
-def share(numerator: Tensor, denominator: Tensor, R: Tensor, eps: float) -> Tensor:
+def share(numerator: Tensor, denominator: Tensor, R: Tensor, eps: Eps) -> Tensor:
     """R_in_j = sum_k numerator_kj / <denominator_k> R_k; numerator (N|1, K, J), denominator (N|1, K)."""
     fraction = divide(numerator, stabilise(denominator, eps)[:, :, None])  # (N, K, J)
     return (fraction * R[:, :, None]).sum(1)
@@ -93,14 +100,14 @@ def lrp_0(x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, bias: Literal["none", "
     return epsilon(x, W, b, R, eps=0.0, bias=bias)
 
 
-def epsilon(x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, eps: float, bias: Literal["none", "full"]) -> Tensor:
+def epsilon(x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, eps: Eps, bias: Literal["none", "full"]) -> Tensor:
     """R_in_j = sum_k x_j w_kj / <z_k> R_k (Bach 2015 eq. 58), z_k = sum_j x_j w_kj + b_k, or without b_k."""
     z = contributions(x, W)
     return share(z, z.sum(2) + _bias(b, bias, full=b), R, eps)
 
 
 def z_plus(
-    x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, bias: Literal["none", "positive", "full"], eps: float
+    x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, bias: Literal["none", "positive", "full"], eps: Eps
 ) -> Tensor:
     """R_in_j = sum_k [z_kj]+ / <sum_j [z_kj]+ + bias> R_k (Montavon 2017, z+ rule; P1 eq. 5), x of any sign.
 
@@ -120,7 +127,7 @@ def alpha_beta(
     alpha: float,
     beta: float,
     bias: Literal["none", "split", "full"],
-    eps: float,
+    eps: Eps,
 ) -> Tensor:
     """R_in_j = sum_k (alpha [z_kj]+ / <z+_k> - beta [z_kj]- / <z-_k>) R_k (Bach 2015 eq. 60).
 
@@ -141,7 +148,7 @@ def gamma(
     *,
     g: float,
     bias: Literal["none", "plain", "scaled"],
-    eps: float,
+    eps: Eps,
 ) -> Tensor:
     """R_in_j = sum_k x_j (w + g w+)_kj / <sum_j x_j (w + g w+)_kj + bias> R_k (Montavon 2019, for x >= 0).
 
@@ -152,7 +159,7 @@ def gamma(
 
 
 def gamma_generalised(
-    x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, g: float, bias: Literal["none", "scaled"], eps: float
+    x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, g: float, bias: Literal["none", "scaled"], eps: Eps
 ) -> Tensor:
     """Gamma for inputs and outputs of any sign (Andeol 2021, zennit): favour what agrees with sign(z_k).
 
@@ -168,13 +175,13 @@ def gamma_generalised(
     return above + share(torch.where(z_true < 0, down, 0.0), down.sum(2) + b_down, R, eps)
 
 
-def w_squared(x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, bias: Literal["none", "squared"], eps: float) -> Tensor:
+def w_squared(x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, bias: Literal["none", "squared"], eps: Eps) -> Tensor:
     """R_in_j = sum_k w_kj^2 / <sum_j w_kj^2> R_k (Montavon 2017 eq. 12); `squared` adds b_k^2 (zennit)."""
     squares = (W * W)[None]
     return share(squares, squares.sum(2) + _bias(b, bias, squared=b * b), R, eps)
 
 
-def flat(x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, support: Tensor | None, eps: float) -> Tensor:
+def flat(x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, support: Tensor | None, eps: Eps) -> Tensor:
     """R_in_j = sum_k s_kj / <sum_j s_kj> R_k (Lapuschkin 2019): every w is 1; the bias never counts.
 
     `support` (K, J) is 1 where input j is wired to output k; None reads it off W != 0, which is right unless
@@ -184,7 +191,7 @@ def flat(x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, support: Tensor | None, 
     return share(wired[None], wired.sum(1)[None], R, eps)
 
 
-def z_box(x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, low: Bound, high: Bound, eps: float) -> Tensor:
+def z_box(x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, low: Bound, high: Bound, eps: Eps) -> Tensor:
     """R_in_j = sum_k (x_j w_kj - l_j w+_kj - h_j w-_kj) / <sum_j same> R_k (Montavon 2017, zB rule).
 
     l <= x <= h; `low` and `high` are numbers, (J,) or (N, J). The bias drops out: b - b+ - b- = 0.
@@ -194,7 +201,7 @@ def z_box(x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, low: Bound, high: Bound
     return share(z, z.sum(2), R, eps)
 
 
-def excitation_backprop(x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, eps: float) -> Tensor:
+def excitation_backprop(x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, eps: Eps) -> Tensor:
     """R_in_j = sum_k x_j w+_kj / <sum_j x_j w+_kj> R_k (Zhang 2016); x >= 0 assumed, not enforced; no bias.
 
     For x >= 0 this is z+. For signed x it is iNNvestigate's ZPlusFast and the first-layer z+ of P2.
@@ -213,7 +220,7 @@ def pattern_attribution(x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, A: Tensor
     return ((W * A)[None] * R[:, :, None]).sum(1)
 
 
-def root_direction(x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, v: Tensor, eps: float) -> Tensor:
+def root_direction(x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, v: Tensor, eps: Eps) -> Tensor:
     """R_in_j = sum_k v_kj w_kj / <w_k^T v_k> R_k, the general DTD form (Montavon 2017).
 
     The root of neuron k is x - t v_k, with a direction per neuron: v (N|1, K, J). v = x gives LRP-0 without

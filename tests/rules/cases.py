@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from passes.messages import Relative
 from relcompile.composites import Composite, Entry
 from relcompile.presets import alpha_beta, epsilon, gamma, lrp_0, z_plus
 from relcompile.rules.input_layer import WSquared
@@ -112,6 +113,17 @@ CASES: dict[str, RuleCase] = {
     "lrp-0": RuleCase("lrp-0", partial(affine.lrp_0, bias="full")),
     "epsilon": RuleCase("epsilon", EPSILON),
     "epsilon=0.25": RuleCase("epsilon=0.25", partial(affine.epsilon, eps=0.25, bias="full"), conserves=False),
+    "relative-epsilon": RuleCase(
+        "relative-epsilon", partial(affine.epsilon, eps=affine.of_rms(0.25), bias="full"), conserves=False
+    ),
+    "relative z+": RuleCase(
+        z_plus(Relative(0.1)), partial(affine.z_plus, bias="none", eps=affine.of_rms(0.1)), conserves=False
+    ),
+    "relative alpha2beta1": RuleCase(
+        alpha_beta(2, 1, epsilon=Relative(0.1)),
+        partial(affine.alpha_beta, alpha=2, beta=1, bias="none", eps=affine.of_rms(0.1)),
+        conserves=False,
+    ),
     "gamma": RuleCase("gamma", partial(affine.gamma_generalised, g=0.25, bias="scaled", eps=1e-6)),
     "gamma=2": RuleCase(gamma(2.0), partial(affine.gamma_generalised, g=2.0, bias="scaled", eps=1e-6)),
     "z+": RuleCase("z+", Z_PLUS),
@@ -150,6 +162,16 @@ CASES: dict[str, RuleCase] = {
         "lrp-cmp-a2b1",
         {"affine": partial(ALPHA_BETA, alpha=2, beta=1), DENSE_OF_CNN: partial(affine.epsilon, eps=1e-10, bias="full")},
         nets=("cnn", "residual"),
+        conserves=False,
+    ),
+    "montavon": RuleCase(
+        "montavon",
+        {
+            "affine": partial(affine.lrp_0, bias="full"),
+            "conv2": partial(affine.epsilon, eps=affine.of_rms(0.25), bias="full"),
+            FIRST_OF_CNN: Z_BOX,
+        },
+        nets=("cnn",),
         conserves=False,
     ),
     "epsilon-plus": RuleCase(
