@@ -7,14 +7,22 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from passes.operators.activation import DERIVATIVES
+from passes.operators.arithmetic import build_matmul, build_product, build_quotient, build_sum
 from passes.operators.table import OPERATORS
 from relcompile.calibration.store import Calibration
 from relcompile.names import Given, named
 from relcompile.presets import PRESETS
 
 _GIVEN = Given(bounds=(-1.0, 1.0), calibration=Calibration({}, "", "relu", 0))  # any will do to read docstrings
+_KINDS: Mapping[Any, Sequence[str]] = {
+    build_sum: ("sum", "shift"),
+    build_product: ("product", "scale"),
+    build_quotient: ("product", "scale"),
+    build_matmul: ("product",),
+}
 _SECTIONS = ("Equation", "Conserves", "Needs", "Source")
 
 
@@ -39,14 +47,16 @@ def rules() -> list[Description]:
 
 
 def operators() -> Mapping[str, Sequence[str]]:
-    """Names of the supported operators, by kind."""
-    by_kind = defaultdict[str, list[str]](list)
+    """Names of the supported operators, as `Entry(operator=...)` takes them, by what `Entry(kind=...)` takes.
+
+    What an operator is may depend on how many of its operands come from the input: then it has several kinds.
+    """
+    by_kind = defaultdict[str, set[str]](set)
     for target, builder in OPERATORS.items():
-        owner = getattr(builder, "__self__", None)
-        kind = "activation" if target in DERIVATIVES else getattr(owner, "kind", None)
-        name = str(target._schema.name).removeprefix("aten::").removeprefix("_")
-        by_kind[kind or builder.__name__.removeprefix("build_")].append(name)
-    return {kind: sorted(set(names)) for kind, names in sorted(by_kind.items())}
+        owner: Any = getattr(builder, "__self__", None)
+        for kind in _KINDS.get(builder) or ("activation" if target in DERIVATIVES else owner.kind,):
+            by_kind[kind].add(target._schema.name.removeprefix("aten::"))
+    return {kind: sorted(names) for kind, names in sorted(by_kind.items())}
 
 
 def markdown() -> str:
