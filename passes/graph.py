@@ -9,9 +9,11 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from passes.emitter import Emitter, Value
+from passes.emitter import Emitter, Value, aten
 
 Rewrite = Callable[[Node, Emitter], "Value | Node | None"]
+
+_DETACH = (aten.detach.default, aten.detach_.default)
 
 
 def tensor_of(module: GraphModule, node: Any) -> torch.Tensor | None:
@@ -96,10 +98,12 @@ def needed_by(node: Node) -> set[Node]:
 
 
 def active_nodes(module: GraphModule, sources: Iterable[Node], sink: Node) -> set[Node]:
-    """Nodes on a floating point path from `sources` to `sink`, both ends included."""
+    """Nodes on a floating point path from `sources` to `sink`, both ends included. A detached value ends the path."""
     reached = set(sources)
     for node in module.graph.nodes:
-        if _carries_floats(node) and any(argument in reached for argument in node.all_input_nodes):
+        if node.target in _DETACH or not _carries_floats(node):
+            continue
+        if any(argument in reached for argument in node.all_input_nodes):
             reached.add(node)
     return reached & needed_by(sink)
 

@@ -134,6 +134,8 @@ def _prelu(call: ActivationCall, m: Value) -> Value:
 
 def _power(call: ActivationCall, m: Value) -> Value:
     exponent = call.argument(1)
+    if exponent == 0:
+        return m.zeros()
     return m * call.emit.call(aten.pow.Tensor_Scalar, call.x, exponent - 1) * exponent
 
 
@@ -147,7 +149,10 @@ def _unary(target: Any) -> Callable[[ActivationCall], Value]:
 
 
 def _logit(call: ActivationCall, m: Value) -> Value:
-    return m / (call.x * (-call.x + 1.0))
+    """1 / (x (1 - x)), and 0 where x was clamped to [ε, 1 - ε]."""
+    x, epsilon = call.x, call.argument(1)
+    slope = m / (x * (-x + 1.0))
+    return slope if epsilon is None else slope.where(x >= epsilon, 0.0).where(-x >= epsilon - 1, 0.0)
 
 
 DERIVATIVES: dict[Any, Derivative] = {

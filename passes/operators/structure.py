@@ -192,17 +192,17 @@ class WhereCall(Call):
 
     @classmethod
     def build(cls, node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call:
-        """The active ones of a and b."""
-        return cls(node, emit, tuple(a for a in (argument(node, 1), argument(node, 2)) if active(a)))
+        """The active ones of a and b; a number is neither."""
+        branches = (argument(node, 1), argument(node, 2))
+        return cls(node, emit, tuple(a for a in branches if isinstance(a, Node) and active(a)))
 
     def adjoint(self, multiplier: Value) -> Adjoints:
         condition = self.emit.value(self.argument(0))
         nothing = multiplier.zeros()
-        parts = {
-            self.argument(1): multiplier.where(condition, nothing),
-            self.argument(2): nothing.where(condition, multiplier),
-        }
-        return tuple(parts[a].sum_to(self.emit.value(a)) for a in self.operands)
+        parts = [multiplier.where(condition, nothing), nothing.where(condition, multiplier)]
+        if len(self.operands) == 1:
+            parts = parts[:1] if self.operands[0] is self.argument(1) else parts[1:]
+        return tuple(part.sum_to(self.emit.value(a)) for part, a in zip(parts, self.operands, strict=True))
 
 
 class MaskedFillCall(StructureCall):

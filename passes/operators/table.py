@@ -42,6 +42,8 @@ OPERATORS: dict[Any, CallBuilder] = {
     aten.maximum.default: structure.MaximumCall.build,
     aten.minimum.default: structure.MaximumCall.build,
     aten.where.self: structure.WhereCall.build,
+    aten.where.ScalarOther: structure.WhereCall.build,
+    aten.where.ScalarSelf: structure.WhereCall.build,
     aten.masked_fill.Scalar: structure.MaskedFillCall.build,
     aten.reflection_pad1d.default: pooling.ResampleCall.build,
     aten.reflection_pad2d.default: pooling.ResampleCall.build,
