@@ -9,6 +9,7 @@ import torch
 from torch.fx import GraphModule
 
 from passes.runner import PassReport
+from relcompile.errors import InputSpecError, TargetError
 from relcompile.metadata import Metadata
 
 
@@ -44,8 +45,25 @@ class Explainer(torch.nn.Module):
         self.reports = tuple(reports)
         self.train(False)
 
-    def forward(self, *arguments: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return self.graph_module(*arguments)
+    def forward(self, *arguments: torch.Tensor, **named: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Arguments in the order of `examples`, or by name; a class may be an int, which then counts for all samples.
+
+        Raises:
+            InputSpecError: arguments are missing, too many or given twice.
+            TargetError: the target is neither an int nor int64 (N,), or no class of the explained output.
+        """
+        given = self._by_name(arguments, named)
+        if self.metadata.target.mode == "index" and "target" in given:
+            given["target"] = _classes(given["target"], next(iter(given.values())), self.metadata.target.classes)
+        return self.graph_module(*(given[name] for name in self.examples))
+
+    def _by_name(self, arguments: Sequence[torch.Tensor], named: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        names = list(self.examples)
+        given = dict(zip(names, arguments, strict=False))
+        if len(arguments) > len(names) or given.keys() & named.keys() or {*given, *named} != {*names}:
+            found = ", ".join([*map(str, range(len(arguments))), *named]) or "none"
+            raise InputSpecError(f"the explainer takes {', '.join(names)}; positions and names given: {found}")
+        return {**given, **named}
 
     def example_arguments(self, batch: int) -> tuple[torch.Tensor, ...]:
         """The examples, repeated or cut to `batch` samples."""
@@ -60,6 +78,21 @@ class Explainer(torch.nn.Module):
         from relcompile.export import save
 
         save(self, Path(path))
+
+
+def _classes(target: torch.Tensor | int, x: torch.Tensor, classes: int | None) -> torch.Tensor:
+    """The target as the graph takes it. Ranges are not checked while a graph is being traced: that would need data."""
+    batch = x.shape[0]
+    if isinstance(target, int):
+        target = torch.full((batch,), target, device=x.device)
+    if target.dtype != torch.int64 or target.shape != (batch,):
+        raise TargetError(
+            f"target has dtype {target.dtype} and shape {tuple(target.shape)}; want one integer, or int64 ({batch},)"
+        )
+    limit = torch.iinfo(torch.int64).max if classes is None else classes
+    if not torch.compiler.is_compiling() and bool(((target < 0) | (target >= limit)).any()):
+        raise TargetError(f"target {target.tolist()}: classes run from 0 to {limit - 1}")
+    return target
 
 
 def _of_batch(tensor: torch.Tensor, batch: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import relcompile
-from relcompile.errors import ExportError, InputSpecError, TargetError
+from relcompile.errors import ExportError, InputSpecError, RelcompileError, TargetError
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
 
 
@@ -29,6 +29,17 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)).double()
 
 
+class Named(nn.Module):
+    """The network, whose input has a name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = network()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x)
+
+
 X = torch.randn(3, 2, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
@@ -43,6 +54,32 @@ def test_every_mode_explains_the_same(rule: str) -> None:
     assert_close(relcompile.compile(model, X, rule=rule, target="seed")(X, seed)[1], by_index, FLOAT64)
     best = relcompile.compile(model, X, rule=rule)(X, output.argmax(1))[1]
     assert_close(relcompile.compile(model, X, rule=rule, target="argmax")(X)[1], best, FLOAT64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names", "message"),
+    [
+        ([X, torch.tensor([0, 5, 1])], {}, r"target \[0, 5, 1\]: classes run from 0 to 4"),
+        ([X, -1], {}, "classes run from 0 to 4"),
+        ([X, torch.tensor([0.0, 1.0, 2.0])], {}, "dtype torch.float32"),
+        ([X, torch.tensor([0, 1])], {}, r"shape \(2,\)"),
+        ([X], {}, "takes x, target"),
+        ([X, 1, 2], {}, "takes x, target"),
+        ([X, 1], {"target": 1}, "takes x, target"),
+        ([X], {"class_": 1}, "takes x, target"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: list, names: dict, message: str) -> None:
+    explainer = relcompile.compile(Named(), X)
+    with pytest.raises(RelcompileError, match=message):
+        explainer(*arguments, **names)
+
+
+def test_a_class_may_be_a_number_or_a_name() -> None:
+    explainer = relcompile.compile(Named(), X)
+    _, expected = explainer(X, torch.tensor([2, 2, 2]))
+    for arguments, names in (((X, 2), {}), ((X,), {"target": 2}), ((), {"target": torch.tensor([2, 2, 2]), "x": X})):
+        assert torch.equal(explainer(*arguments, **names)[1], expected)
 
 
 def test_class_map_is_explained_as_a_whole() -> None:
