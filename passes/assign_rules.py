@@ -26,7 +26,7 @@ class Layer:
         name: the user's layer name, for example "layer1.0.conv1".
         module_type: class name of the layer's module, for example "Conv2d"; "" outside any.
         operator: aten name, for example "convolution".
-        kind: affine, pool, activation, sum, shift, scale, product or structure.
+        kind: affine, pool, activation, sum, shift, scale, product, structure or softmax.
         first: no affine layer lies between the input and this one (which is affine).
         last: no affine layer lies between this one (which is affine) and the explained output.
         position: how far up the network: affine layers before it over affine layers before and after it, on the

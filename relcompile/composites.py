@@ -25,7 +25,7 @@ class Entry:
 
     Args:
         rule: the rule.
-        kind: affine, pool, activation, sum, shift, scale, product or structure.
+        kind: affine, pool, activation, sum, shift, scale, product, structure or softmax.
         name: glob on the user's layer name, for example "features.*".
         module_type: class name of the layer's module, for example "Conv2d".
         operator: aten name, for example "convolution".

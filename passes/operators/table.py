@@ -11,6 +11,7 @@ from passes.emitter import Emitter, aten
 from passes.operators import affine, arithmetic, pooling, structure
 from passes.operators.activation import DERIVATIVES, build_activation, is_pointwise_clamp
 from passes.operators.call import Call, CallBuilder
+from passes.operators.softmax import SoftmaxCall
 
 OPERATORS: dict[Any, CallBuilder] = {
     aten.linear.default: affine.LinearCall.build_affine,
@@ -51,6 +52,8 @@ OPERATORS: dict[Any, CallBuilder] = {
     aten.replication_pad1d.default: pooling.ResampleCall.build,
     aten.replication_pad2d.default: pooling.ResampleCall.build,
     aten.replication_pad3d.default: pooling.ResampleCall.build,
+    aten.softmax.int: SoftmaxCall.build_last,
+    aten.log_softmax.int: SoftmaxCall.build_last,
     aten.cat.default: structure.ConcatenateCall.build,
     aten.view.default: structure.ReshapeCall.build,
     aten._unsafe_view.default: structure.ReshapeCall.build,

@@ -13,6 +13,7 @@ from relcompile.rules.differences import (
     MaxDifference,
     SumOfDifferences,
 )
+from relcompile.rules.pointwise import ScoresUnder
 
 _MAXIMA = ("max_pool2d", "max_pool3d", "amax", "amin", "maximum", "minimum")
 _KEPT, _CROSSED = AffineDifference("kept"), MaxDifference("crossed")
@@ -61,5 +62,6 @@ def deeplift(
         Entry(MatmulDifference(), operator="bmm"),
         Entry(SumOfDifferences(), kind="sum"),
         Entry(SumOfDifferences(), kind="product"),
+        Entry(ScoresUnder(), kind="softmax"),
     )
     return Composite(name, entries, start="cotangent", fallback=EachPart(), reference=reference)

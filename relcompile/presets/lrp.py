@@ -10,7 +10,7 @@ from relcompile.composites import Composite, Entry
 from relcompile.errors import CompositeError
 from relcompile.rules.affine import AlphaBeta, Contrastive, Epsilon, Gamma
 from relcompile.rules.input_layer import Bound, ByWeights, Flat, WSquared, ZBox
-from relcompile.rules.pointwise import PassThrough, SignalTakesAll
+from relcompile.rules.pointwise import PassThrough, ScoresUnder, SignalTakesAll
 from relcompile.rules.residual import SplitByShare
 
 Bounds: TypeAlias = tuple[Bound, Bound]
@@ -18,6 +18,7 @@ Bounds: TypeAlias = tuple[Bound, Bound]
 PASS: Final[tuple[Entry, ...]] = (
     Entry(PassThrough(), kind="activation"),
     Entry(SignalTakesAll(), kind="product"),
+    Entry(ScoresUnder(), kind="softmax"),
 )
 # A rule that leaves biases out of its denominators leaves added constants out, too.
 PASS_WITHOUT_BIAS: Final[tuple[Entry, ...]] = (*PASS, Entry(PassThrough(), kind="shift"))

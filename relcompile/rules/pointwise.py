@@ -10,6 +10,8 @@ from passes.messages import Message, Messages, without_zeros
 from passes.operators.activation import ActivationCall
 from passes.operators.arithmetic import MatmulCall, ProductCall, QuotientCall, ShiftCall
 from passes.operators.call import Call
+from passes.operators.softmax import SoftmaxCall
+from passes.reference import Split, difference
 
 
 @final
@@ -37,6 +39,30 @@ class PassThrough:
         if call.is_relu:
             return call.derivative(arriving.multiplier)
         return arriving.multiplier * (call.output / without_zeros(call.x))
+
+
+@final
+@dataclass(frozen=True)
+class ScoresUnder:
+    """A softmax at the end: what is explained are the scores under it, as if the network ended there.
+
+    Equation: m_z = m_y, so that R_z = z_k at the target k; relevance that is given (a seed, 1) passes as it is.
+    Shapes: all like z.
+    Conserves: to the score z_k, not to the probability.
+    Source: Shrikumar et al. 2017, section 3.6; Bach et al. 2015 explain scores.
+    """
+
+    applies_to: ClassVar[tuple[type[Call], ...]] = (SoftmaxCall,)
+
+    def propagate(self, call: SoftmaxCall, arriving: Message, /) -> Messages:
+        if arriving.has_multiplier:
+            return (Message.of_multiplier(call.x, arriving.multiplier),)
+        return (Message.of_relevance(call.x, arriving.relevance),)
+
+    def contribute(self, call: SoftmaxCall, /) -> Split:
+        """How the difference of the probabilities splits; nothing lies above them that would ask."""
+        change = difference(call.output)
+        return Split(change.positive, change.negative)
 
 
 @final

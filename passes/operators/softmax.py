@@ -1,0 +1,29 @@
+"""Softmax and log-softmax at the explained output; inside a network (attention) they have no rule yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch.fx import Node
+
+from passes.emitter import Emitter, Value, aten
+from passes.nodes import argument
+from passes.operators.call import Adjoints, Call, UnaryCall
+
+
+class SoftmaxCall(UnaryCall):
+    """`y = softmax(z)` or its logarithm, over one axis."""
+
+    kind = "softmax"
+
+    @classmethod
+    def build_last(cls, node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call | None:
+        """None unless `node` is the explained output."""
+        return None if any(map(active, node.users)) else cls(node, emit, (argument(node, 0),))
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        y, axis = self.output, [self.argument(1) % self.output.ndim]
+        if self.node.target is aten.softmax.int:
+            return (y * (multiplier - (y * multiplier).sum(axis, keepdim=True)),)
+        probability = self.emit.call(aten.exp.default, y)
+        return (multiplier - probability * multiplier.sum(axis, keepdim=True),)
