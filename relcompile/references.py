@@ -58,7 +58,7 @@ def reference_tensors(
         InputSpecError: the reference does not fit the input, or would have to be of several inputs.
     """
     if isinstance(reference, float | int):
-        return {name: torch.full([1] * inputs[name].dim(), float(reference)) for name in sources}
+        return {name: torch.full([1] * inputs[name].dim(), float(reference), dtype=torch.float64) for name in sources}
     if len(sources) != 1:
         raise InputSpecError(
             f"a reference that is not one number needs one explained input, there are {', '.join(sources)}; "

@@ -193,6 +193,13 @@ def test_forms_of_a_constant(reference: Any) -> None:
     assert_close(found, by_input(IMAGES, target, full.expand_as(IMAGES).contiguous())[1], 1e-6)
 
 
+def test_a_number_is_as_exact_as_the_model() -> None:
+    model, x, target = small().double(), IMAGES.double(), torch.tensor([0, 3])
+    change = (model(x) - model(torch.full_like(x, 0.3)))[torch.arange(2), target].detach()
+    relevance = relcompile.compile(model, x, rule="deeplift-rescale", reference=0.3)(x, target)[1]
+    assert_close(relevance.sum((1, 2, 3)), change, FLOAT64)
+
+
 def test_seed_is_a_multiplier() -> None:
     one_hot = nn.functional.one_hot(torch.tensor([0, 3]), 5).float()
     by_seed = relcompile.compile(small(), IMAGES, rule="deeplift-rescale", target="seed")(IMAGES, one_hot)[1]
