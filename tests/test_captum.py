@@ -1,4 +1,4 @@
-"""Whole module networks against captum: LRP, guided and plain gradients, Integrated Gradients, Grad-CAM.
+"""Whole module networks against captum: LRP, DeepLIFT, guided and plain gradients, Integrated Gradients, Grad-CAM.
 
 Conventions (docs/conventions.md): captum stabilises with z + 1e-9 sign(z), keeps the bias whole in every denominator,
 scales no bias in its gamma rule and does not split the input by sign in its z+ rule: x must not be negative there.
@@ -7,6 +7,7 @@ scales no bias in its gamma rule and does not split the input by sign in its z+ 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 from captum.attr import (
     LRP,
     Deconvolution,
+    DeepLift,
     GuidedBackprop,
     InputXGradient,
     IntegratedGradients,
@@ -23,6 +25,7 @@ from captum.attr import (
 )
 from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRule
 from torch import Tensor, nn
+from torch.fx import symbolic_trace
 
 import relcompile
 from relcompile.composites import Composite, Entry
@@ -115,3 +118,58 @@ def test_gradients(case: str, network) -> None:
     expected = attribute(model, x.clone().requires_grad_()).detach()
     assert expected.abs().max() > 0
     assert_close(found, expected, FLOAT64)
+
+
+class Once(nn.Module):
+    """A product with 1: captum's hooks of a ReLU and of a max pool on the same tensor overwrite each other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 1.0
+
+
+def for_captum(model: nn.Module, pool: nn.Module | None = None, *, apart: bool = True) -> nn.Module:
+    """A module for every use, as captum wants it; max pools apart from what is before them, or replaced."""
+    traced = symbolic_trace(model)
+    for node in [node for node in traced.graph.nodes if node.op == "call_module"]:
+        module = traced.get_submodule(node.target)
+        if isinstance(module, nn.MaxPool2d):
+            module = pool or module
+            module = nn.Sequential(Once(), module) if apart else module
+        elif isinstance(module, nn.ReLU):
+            module = nn.ReLU()
+        node.target = f"{node.name}_{node.target.replace('.', '_')}"
+        traced.add_submodule(node.target, deepcopy(module))
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced
+
+
+# captum's max pools lose what windows share: an overlapping pool is replaced by one that does not overlap.
+APART = nn.MaxPool2d(2)
+
+
+def deeplift(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Captum's map, ours, and f(x) - f(x0) at the target. (On a grey x0 maxima are ties, which rounding decides.)"""
+    x.requires_grad_()
+    x0 = x[:1].detach().flip(3)
+    found = relcompile.compile(model, x, rule="deeplift-rescale", reference=x0)(x, TARGET)[1].detach()
+    references = x0.repeat(2, 1, 1, 1).requires_grad_()
+    change = (model(x) - model(references))[torch.arange(2), TARGET].detach()
+    return DeepLift(model).attribute(x, references, target=TARGET).detach(), found, change
+
+
+@pytest.mark.parametrize(("name", "pool"), [("vgg16", None), ("resnet18", APART), ("resnet50", APART)])
+def test_deeplift(name: str, pool: nn.Module | None, network) -> None:
+    expected, found, change = deeplift(for_captum(network(name, num_classes=8), pool), sample(64))
+    assert_close(found, expected, FLOAT64)
+    assert_close(found.sum((1, 2, 3)), change, FLOAT64)
+
+
+@pytest.mark.parametrize(
+    ("pool", "apart"), [(APART, False), (None, True)], ids=["ReLU at a max pool", "overlapping windows"]
+)
+def test_where_captums_deeplift_differs(pool: nn.Module | None, apart: bool, network) -> None:
+    """Each is one step from the network on which both are equal; ours adds up on all three."""
+    expected, found, change = deeplift(for_captum(network("resnet18", num_classes=8), pool, apart=apart), sample(64))
+    assert_close(found.sum((1, 2, 3)), change, FLOAT64)
+    assert float((expected - found).abs().max()) > 0.1 * float(found.abs().max())
