@@ -136,7 +136,7 @@ def explain_(
     top: Annotated[int, typer.Option(help="How many classes to print.", min=1)] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Explain photographs: a heatmap (PNG) and the arrays (npz) of each."""
+    """Explain photographs: a heatmap (PHOTO.RULE.png) and the arrays (PHOTO.RULE.npz) of each."""
     from relcompile.explain_images import explain_images
 
     if device not in ("auto", "cpu", "cuda"):

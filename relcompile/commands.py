@@ -19,7 +19,7 @@ from relcompile.composites import Composite
 from relcompile.errors import ExportError, InputSpecError
 from relcompile.explainer import Explainer
 from relcompile.export import Parity, save
-from relcompile.files import atomic_path
+from relcompile.files import atomic_path, keep_inputs
 from relcompile.inputs import default_spec, example_inputs
 from relcompile.metadata import Preprocessing
 from relcompile.names import Given, layer_entry, named, read_composite
@@ -63,6 +63,7 @@ def compile_file(request: CompileRequest) -> None:
     """
     if request.output.suffix.lower() not in (".onnx", ".pt2"):
         raise ExportError(f"{request.output}: the suffix must be .onnx or .pt2")
+    keep_inputs((request.model,), (request.output,))
     calibration = Calibration.load(request.calibration) if request.calibration else None
     composite = _composite(request, calibration)
     # Opening the target first: an unwritable one is known before minutes of work.

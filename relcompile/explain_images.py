@@ -10,7 +10,7 @@ import numpy as np
 
 from relcompile import views
 from relcompile.errors import ExportError, InputSpecError
-from relcompile.files import save_arrays
+from relcompile.files import keep_inputs, plain_name, save_arrays
 from relcompile.heatmap import heatmap_title, save_heatmap
 from relcompile.images import load_image, preprocess
 from relcompile.metadata import Metadata, Preprocessing
@@ -20,28 +20,47 @@ from relcompile.runtime import Device, Explanation, ProductionExplainer, load
 ASSUMED: Final = Preprocessing(
     resize=None, interpolation="bilinear", crop=None, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
 )
+_SUFFIXES: Final = (".png", ".npz")
 
 
 def explain_images(
     path: Path, images: Sequence[Path], *, target: int | None, folder: Path, top: int, device: Device
 ) -> None:
-    """Write `IMAGE.png` (heatmap) and `IMAGE.npz` (arrays) into `folder` for every photograph.
+    """Write `IMAGE.RULE.png` (heatmap) and `IMAGE.RULE.npz` (arrays) into `folder` for every photograph.
+
+    The name ends in the class, if one is given. Photographs are never written over.
 
     Raises:
         RelcompileError: a file cannot be read or written, or the explainer does not take photographs.
     """
     explainer = load(path, device=device)
     size, preprocessing = photograph_input(explainer.metadata)
+    stems = _stems(images, folder, explainer.metadata.rule, target)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExportError(f"{folder}: {error.strerror}") from error
     with views.progress("explain") as tell:
-        for image in images:
+        for image, stem in zip(images, stems, strict=True):
             tell(image.name)
             array, view = preprocess(load_image(image), preprocessing, size)
             explanation = explain_best(explainer, array, target)
-            _write(folder / image.stem, explanation, view, explainer.metadata, top, image.name)
+            _write(stem, explanation, view, explainer.metadata, top, image.name)
+
+
+def _stems(images: Sequence[Path], folder: Path, rule: str, target: int | None) -> list[str]:
+    """What is written for each photograph, without the suffix: every one its own, and none a photograph.
+
+    Raises:
+        ExportError: two photographs have one name, or a photograph has the name of what is written.
+    """
+    ending = "".join(f".{plain_name(str(part))}" for part in (rule, target) if part is not None)
+    stems = [str(folder / (image.stem + ending)) for image in images]
+    twins = [str(image) for image, stem in zip(images, stems, strict=True) if stems.count(stem) > 1]
+    if twins:
+        raise ExportError(f"{' and '.join(twins)} would have one heatmap; explain them into different folders with -o")
+    keep_inputs(images, (Path(stem + suffix) for stem in stems for suffix in _SUFFIXES))
+    return stems
 
 
 def photograph_input(metadata: Metadata) -> tuple[tuple[int, int], Preprocessing]:
@@ -76,21 +95,17 @@ def explain_best(explainer: ProductionExplainer, array: np.ndarray[Any, Any], ta
     return explainer.explain(array, target=best)
 
 
-def _write(stem: Path, explanation: Explanation, view: Any, metadata: Metadata, top: int, title: str) -> None:
+def _write(stem: str, explanation: Explanation, view: Any, metadata: Metadata, top: int, title: str) -> None:
     scores = explanation.output[0].reshape(explanation.output.shape[1], -1).sum(1)
     order = np.argsort(-scores)[:top]
     views.classes(title, [(_label(metadata, int(k)), float(scores[k])) for k in order])
     chosen = int(order[0]) if explanation.target is None else int(explanation.target[0])
     relevance = explanation.relevance[0]
     heading = heatmap_title(f"{_label(metadata, chosen)}, rule {metadata.rule}", float(scores[chosen]), relevance)
-    save_heatmap(stem.with_name(stem.name + ".png"), relevance, view, heading)
-    save_arrays(
-        stem.with_name(stem.name + ".npz"),
-        relevance=relevance,
-        output=explanation.output[0],
-        target=np.array(chosen),
-    )
-    views.note(f"wrote {stem}.png and {stem}.npz")
+    picture, arrays = (Path(stem + suffix) for suffix in _SUFFIXES)
+    save_heatmap(picture, relevance, view, heading)
+    save_arrays(arrays, relevance=relevance, output=explanation.output[0], target=np.array(chosen))
+    views.note(f"wrote {picture} and {arrays}")
 
 
 def _label(metadata: Metadata, index: int) -> str:

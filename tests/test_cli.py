@@ -72,8 +72,8 @@ def test_compile_explain_inspect(model: Path, tmp_path: Path, capsys: pytest.Cap
         "explain", tmp_path / "model.z+.onnx", tmp_path / "photo.png", "-o", tmp_path / "maps", capsys=capsys
     )
     assert code == 0, err
-    assert files(tmp_path / "maps") == {"photo.png", "photo.npz"}
-    arrays = np.load(tmp_path / "maps" / "photo.npz")
+    assert files(tmp_path / "maps") == {"photo.z+.png", "photo.z+.npz"}
+    arrays = np.load(tmp_path / "maps" / "photo.z+.npz")
     assert arrays["relevance"].shape == (3, 16, 16)
     assert arrays["relevance"].sum() == pytest.approx(arrays["output"].max(), abs=0.5)
 
@@ -103,8 +103,9 @@ def test_maps_of_other_methods(
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(photo)
     code, _, err = run("explain", explainer, photo, "-o", tmp_path / "maps", capsys=capsys)
     assert code == 0, err
-    assert files(tmp_path / "maps") == {"photo.png", "photo.npz"}
-    assert np.load(tmp_path / "maps" / "photo.npz")["relevance"].shape == shape
+    assert len(files(tmp_path / "maps")) == 2
+    (arrays,) = (tmp_path / "maps").glob("photo.*.npz")
+    assert np.load(arrays)["relevance"].shape == shape
 
 
 def test_rules_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,6 +149,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no way to that layer": (["{model}", "--input", "1x3x16x16", "--rule", "grad-cam", "--at", "5"], "spatial"),
     "unwritable target": (["{model}", "--input", "1x3x16x16", "-o", "{nowhere}"], "cannot write"),
     "unknown suffix": (["{model}", "--input", "1x3x16x16", "-o", "out.txt"], "suffix"),
+    "over the model": (["{archive}", "-o", "{archive}"], "would destroy the input"),
     "no explainer": (["inspect", "{text}"], "text.pt"),
 }
 
@@ -159,7 +161,8 @@ def test_bad_input(name: str, model: Path, tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "truncated.pt").write_bytes(model.read_bytes()[:-200])
     torch.save(Scan(), tmp_path / "foreign.pt")
     places = {key: tmp_path / f"{key}.pt" for key in ("missing", "text", "truncated", "foreign")}
-    places |= {"model": model, "nowhere": tmp_path / "nowhere" / "x.onnx"}
+    (tmp_path / "archive.pt2").write_text("not an archive")
+    places |= {"model": model, "archive": tmp_path / "archive.pt2", "nowhere": tmp_path / "nowhere" / "x.onnx"}
     before = files(tmp_path)
     code, out, err = run(*(argument.format(**places) for argument in arguments), capsys=capsys)
     assert code == 2, out
