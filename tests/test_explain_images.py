@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import relcompile
+from relcompile.metadata import Preprocessing
 from tests.test_cli import files, run, small_network
 
 
@@ -72,3 +74,64 @@ def test_a_photograph_beside_its_heatmap(explainer: Path, folder: Path, capsys: 
     assert (folder / "cat.png").read_bytes() == before
     with Image.open(folder / "cat.z+.png") as picture:
         assert picture.size != (20, 20)
+
+
+class Segmenter(nn.Module):
+    """Scores (N, 3, H, W) with the largest single value in class 1, and the largest sum in class 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = nn.Conv2d(3, 3, 1)
+        nn.init.zeros_(self.scores.weight)
+        self.scores.bias.data = torch.tensor([0.0, 1.0, 2.0])
+        self.scores.weight.data[1, 0] = torch.tensor([[30.0]])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scores(torch.relu(x - 2.0))
+
+
+class Regressor(nn.Module):
+    """One number (N,) for a grey photograph (N, 1, 8, 8)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(64, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dense(x.flatten(1)).squeeze(1)
+
+
+GREY = Preprocessing(None, "bilinear", None, (0.5,), (0.5,))
+# model, shape of its input, options of compile, class that is explained
+KINDS = {
+    "segmentation": (Segmenter, (3, 12, 12), {}, 2),
+    "segmentation, the best of every place": (Segmenter, (3, 12, 12), {"target": "argmax"}, -1),
+    "regression": (Regressor, (1, 8, 8), {}, 0),
+    "regression, the best": (Regressor, (1, 8, 8), {"target": "argmax", "preprocessing": GREY}, 0),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_all_kinds_of_output(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build, shape, options, chosen = KINDS[name]
+    torch.manual_seed(0)
+    relcompile.compile(build(), torch.randn(1, *shape), rule="epsilon", **options).save(folder / "x.onnx")
+    pixels = np.zeros((20, 20, 3), np.uint8)
+    pixels[0, 0] = 255
+    Image.fromarray(pixels).save(folder / "dot.png")
+    code, out, err = run("explain", "x.onnx", "dot.png", "-o", "maps", capsys=capsys)
+    assert code == 0, err
+    assert ("class 2" in out) == ("segmentation" in name)
+    arrays = np.load(folder / "maps" / "dot.epsilon.npz")
+    assert arrays["relevance"].shape == shape
+    assert arrays["target"] == chosen
+    code, _, err = run("explain", "x.onnx", "dot.png", "--target", "12345", capsys=capsys)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_preprocessing_of_other_channels_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), preprocessing=GREY).save(folder / "x.onnx")
+    code, _, err = run("explain", "x.onnx", "cat.png", capsys=capsys)
+    assert code == 2
+    assert "3 channels, the preprocessing of the file 1" in err
