@@ -9,7 +9,7 @@ from typing import ClassVar, final
 from torch.fx import GraphModule, Node
 
 from passes.emitter import Emitter
-from passes.errors import UnsupportedOperatorError, UnsupportedRuleError
+from passes.errors import PassError, UnsupportedOperatorError, UnsupportedRuleError
 from passes.graph import active_nodes, describe_node, layer_name, layer_type, operator_name, tensor_of
 from passes.messages import AnyRule
 from passes.nodes import arguments
@@ -87,8 +87,15 @@ def nodes_named(module: GraphModule, names: tuple[str, ...]) -> list[Node]:
 
 
 def explained_output(module: GraphModule, position: int) -> Node:
-    """The output value at `position`."""
-    return arguments(module.graph.output_node())[0][position]
+    """The output value at `position`.
+
+    Raises:
+        PassError: there is none.
+    """
+    outputs = arguments(module.graph.output_node())[0]
+    if not 0 <= position < len(outputs):
+        raise PassError(f"output {position} does not exist: the outputs of the model run from 0 to {len(outputs) - 1}")
+    return outputs[position]
 
 
 def describe_active(emit: Emitter, names: tuple[str, ...], position: int) -> dict[Node, Call]:

@@ -1,22 +1,27 @@
 """`relcompile MODEL [options]` compiles; `calibrate`, `explain`, `inspect` and `rules` are sub-commands.
 
-Bad input ends in one message on stderr and exit code 2.
+Bad input ends in one message on stderr and exit code 2; an error of relcompile itself in one and exit code 1.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from passes.errors import PassError
 from relcompile import options, views
 from relcompile.calibration.options import calibrate
 from relcompile.errors import InputSpecError, RelcompileError
 
 _COMPILE = "compile"
+_TRACEBACK = "RELCOMPILE_TRACEBACK"
+_REPORT = f"please report this, with what {_TRACEBACK}=1 prints in its place"
 
 
 class _CompileByDefault(TyperGroup):
@@ -38,21 +43,18 @@ app = typer.Typer(
 )
 
 
-def main() -> None:
-    """The console script: errors that relcompile raises on purpose become one message and exit code 2."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script: one message; exit code 2 for what is the user's to mend, 1 for what is not."""
     try:
-        app()
-    except RelcompileError as error:
-        _fail(str(error))
+        app(arguments)
+    except (RelcompileError, PassError) as error:
+        views.error(str(error))
+        sys.exit(2)
     except Exception as error:
-        if type(error).__module__ != "passes.errors":
+        if os.environ.get(_TRACEBACK):
             raise
-        _fail(str(error))
-
-
-def _fail(message: str) -> None:
-    views.error(message)
-    sys.exit(2)
+        views.error(f"relcompile failed, and should not have: {type(error).__name__}: {error}\n  {_REPORT}")
+        sys.exit(1)
 
 
 @app.callback(invoke_without_command=True)
@@ -90,9 +92,9 @@ def compile_(
     crop: options.Crop = None,
     mean: options.Mean = None,
     std: options.Std = None,
-    interpolation: options.Interpolation = "bilinear",
-    channels: options.Channels = "RGB",
-    scale: options.Scale = 255.0,
+    interpolation: options.Interpolation = None,
+    channels: options.Channels = None,
+    scale: options.Scale = None,
 ) -> None:
     """Compile a trained model and a rule into one explainer file."""
     from relcompile import commands

@@ -41,8 +41,10 @@ Roots: TypeAlias = Annotated[bool, typer.Option(help="Also output the report on 
 ClassNames: TypeAlias = Annotated[Path | None, typer.Option(help="A text file, one class name a line.")]
 Resize: TypeAlias = Annotated[int | None, typer.Option(help="Preprocessing: shorter side in pixels.")]
 Crop: TypeAlias = Annotated[int | None, typer.Option(help="Preprocessing: side of the centre crop.")]
-Mean: TypeAlias = Annotated[str | None, typer.Option(help="Preprocessing: three numbers, after division by 255.")]
-Std: TypeAlias = Annotated[str | None, typer.Option(help="Preprocessing: three numbers.")]
-Interpolation: TypeAlias = Annotated[str, typer.Option(help="Preprocessing: bilinear or bicubic.")]
-Channels: TypeAlias = Annotated[str, typer.Option(help="Preprocessing: RGB or BGR.")]
-Scale: TypeAlias = Annotated[float, typer.Option(help="Preprocessing: pixel values are divided by this.")]
+Mean: TypeAlias = Annotated[
+    str | None, typer.Option(help="Preprocessing: a number per channel, after division by --scale.")
+]
+Std: TypeAlias = Annotated[str | None, typer.Option(help="Preprocessing: a number per channel.")]
+Interpolation: TypeAlias = Annotated[str | None, typer.Option(help="Preprocessing: bilinear (default) or bicubic.")]
+Channels: TypeAlias = Annotated[str | None, typer.Option(help="Preprocessing: RGB (default) or BGR.")]
+Scale: TypeAlias = Annotated[float | None, typer.Option(help="Preprocessing: divides pixel values; default 255.")]

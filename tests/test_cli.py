@@ -131,6 +131,7 @@ def test_reference(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert kept in run("inspect", tmp_path / "x.onnx", capsys=capsys)[1]
 
 
+SMALL = ["{model}", "--input", "1x3x16x16"]
 BAD: dict[str, tuple[list[str], str]] = {
     "missing file": (["{missing}"], "cannot be read"),
     "text file": (["{text}"], "text.pt"),
@@ -150,6 +151,13 @@ BAD: dict[str, tuple[list[str], str]] = {
     "unwritable target": (["{model}", "--input", "1x3x16x16", "-o", "{nowhere}"], "cannot write"),
     "unknown suffix": (["{model}", "--input", "1x3x16x16", "-o", "out.txt"], "suffix"),
     "over the model": (["{archive}", "-o", "{archive}"], "would destroy the input"),
+    "class names of another model": ([*SMALL, "--class-names", "{text}"], "1 class names for 5 classes"),
+    "no such output": ([*SMALL, "--explained-output", "3"], "output 3 does not exist"),
+    "negative output": ([*SMALL, "--explained-output", "-1"], "output -1 does not exist"),
+    "no finite mean": (["{model}", "--mean", "nan,0,0"], "not finite"),
+    "no finite scale": (["{model}", "--scale", "inf"], "must be finite"),
+    "two means": (["{model}", "--mean", "0.5,0.5"], "one each for a grey photograph"),
+    "no such order of channels": (["{model}", "--channels", "RGBA"], "RGB or BGR"),
     "no explainer": (["inspect", "{text}"], "text.pt"),
 }
 
@@ -169,6 +177,55 @@ def test_bad_input(name: str, model: Path, tmp_path: Path, capsys: pytest.Captur
     assert message in err
     assert "Traceback" not in err
     assert files(tmp_path) == before
+
+
+def test_every_preprocessing_option_counts(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option, value, kept in (
+        ("--channels", "BGR", "channels=BGR"),
+        ("--scale", "1", "scale=1.0"),
+        ("--interpolation", "bicubic", "interpolation=bicubic"),
+        ("--std", "0.5,0.5,0.25", "std=(0.5, 0.5, 0.25)"),
+    ):
+        arguments = (option, value, "--input", "1x3x16x16", "-o", tmp_path / "x.onnx")
+        assert run(model, *arguments, capsys=capsys)[0] == 0
+        assert kept in " ".join(run("inspect", tmp_path / "x.onnx", capsys=capsys)[1].replace("│", "").split())
+
+
+def test_an_error_of_its_own_is_reported_as_one(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from relcompile import commands
+
+    def broken(*_: object) -> None:
+        raise KeyError("gone")
+
+    monkeypatch.setattr(commands, "compile_file", broken)
+    code, _, err = run(model, capsys=capsys)
+    assert code == 1
+    assert "KeyError: 'gone'" in err
+    assert "Traceback" not in err
+    monkeypatch.setenv("RELCOMPILE_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        run(model, capsys=capsys)
+
+
+class Difference(nn.Module):
+    """Its inputs have an order that does not matter if they are given by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(3, 2)
+
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return self.dense(left) - right
+
+
+def test_inputs_are_given_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(Difference().state_dict(), tmp_path / "m.pt")
+    inputs = ("--input", "right=1x2", "--input", "left=1x3", "--explain", "left", "--explain", "left")
+    arguments = ("--arch", f"{__name__}:Difference", "--rule", "epsilon", "-o", tmp_path / "x.onnx")
+    code, _, err = run(tmp_path / "m.pt", *arguments, *inputs, capsys=capsys)
+    assert code == 0, err
 
 
 def test_unsupported_operators_are_all_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
