@@ -35,6 +35,7 @@ class Layer:
         residual: it belongs to a residual block: a branch, or the activation of the sum.
         bottleneck: every way from the explained inputs to the explained output leads through it.
         after: aten name of the affine layer before it, for example "linear"; "" if there is none.
+        call: the view of the operator that rules are defined for.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Layer:
     residual: bool = False
     bottleneck: bool = False
     after: str = ""
+    call: type[Call] = Call
 
 
 @final
@@ -135,6 +137,7 @@ def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node,
             residual=node in in_blocks,
             bottleneck=node in narrow,
             after=before[node],
+            call=type(call),
         )
         for node, call in described.items()
     }

@@ -24,7 +24,7 @@ from relcompile.export import Parity, save
 from relcompile.files import atomic_path, keep_inputs
 from relcompile.inputs import default_spec, example_inputs
 from relcompile.metadata import Preprocessing
-from relcompile.names import Given, layer_entry, named, read_composite
+from relcompile.names import Given, layer_entry, named
 from relcompile.presets import Bounds
 from relcompile.reading import read_model
 from relcompile.references import Reference
@@ -102,9 +102,7 @@ def compile_file(request: CompileRequest) -> None:
 def _composite(request: CompileRequest, calibration: Calibration | None) -> Composite:
     """The rule of the command line, with the rules of single layers in front."""
     given = Given(request.bounds or bounds_of(request.preprocessing), calibration)
-    from_file = request.rule.endswith(".toml")
-    base = read_composite(Path(request.rule), given) if from_file else named(request.rule, given)
-    return base.with_entries(*(layer_entry(text, given) for text in request.layers))
+    return named(request.rule, given).with_entries(*(layer_entry(text, given) for text in request.layers))
 
 
 def bounds(text: str | None) -> Bounds | None:

@@ -9,10 +9,16 @@ import typer
 
 Model: TypeAlias = Annotated[Path, typer.Argument(help="A pickled module, a state dict or safetensors (with --arch).")]
 Rule: TypeAlias = Annotated[
-    str, typer.Option("--rule", "-r", help="A name (see `relcompile rules`) or a composite in a .toml file.")
+    str,
+    typer.Option(
+        "--rule",
+        "-r",
+        help="A name (see `relcompile rules`), perhaps with parameters (gamma=0.5,bias=plain), or a .toml file.",
+    ),
 ]
 Layers: TypeAlias = Annotated[
-    list[str] | None, typer.Option("--layer", help="NAME-GLOB=RULE, as in 'features.0=flat'; may be repeated.")
+    list[str] | None,
+    typer.Option("--layer", help="NAME-GLOB=RULE, as in 'features.0=flat'; may be repeated, the first match wins."),
 ]
 Bounds: TypeAlias = Annotated[str | None, typer.Option(help="LOW,HIGH of the input, for rules that need them.")]
 CalibrationFile: TypeAlias = Annotated[

@@ -12,7 +12,12 @@ import torch
 from PIL import Image
 from torch import nn
 
+import relcompile
 from relcompile import cli
+from relcompile.composites import Entry
+from relcompile.errors import CompositeError
+from relcompile.names import layer_entry, named
+from relcompile.rules.input_layer import Flat
 
 
 class Scan(nn.Module):
@@ -158,6 +163,18 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no finite scale": (["{model}", "--scale", "inf"], "must be finite"),
     "two means": (["{model}", "--mean", "0.5,0.5"], "one each for a grey photograph"),
     "no such order of channels": (["{model}", "--channels", "RGBA"], "RGB or BGR"),
+    "no finite parameter": (["{model}", "--rule", "smoothgrad=inf"], "count=inf should be a finite number"),
+    "no number": (["{model}", "--rule", "gamma=much"], "gamma=much should be a finite number"),
+    "no parameters": (["{model}", "--rule", "flat=2"], "takes no =2; its parameters: none"),
+    "no such parameter": (["{model}", "--rule", "z+,gamma=2"], "takes no gamma=2; its parameters: epsilon, bias"),
+    "no such bias": (["{model}", "--rule", "z+,bias=half"], "must be one of none, split, full"),
+    "no truth value": (["{model}", "--rule", "root-v3,unrolled=2"], "should be true or false"),
+    "two rules of one layer": ([*SMALL, "--layer", "0=flat", "--layer", "0=gamma"], "no layer is left for Gamma"),
+    "a glob before a name": ([*SMALL, "--layer", "*=gamma", "--layer", "0=flat"], "put the narrower one first"),
+    "a rule of other operators": (
+        [*SMALL, "--layer", "5=guided"],
+        "not defined for name='5': operators of kind affine",
+    ),
     "no explainer": (["inspect", "{text}"], "text.pt"),
 }
 
@@ -177,6 +194,85 @@ def test_bad_input(name: str, model: Path, tmp_path: Path, capsys: pytest.Captur
     assert message in err
     assert "Traceback" not in err
     assert files(tmp_path) == before
+
+
+# content of a composite file, part of the message
+BAD_COMPOSITES = {
+    "rule = 3": "'rule' is not known; there are base, name, entry",
+    "base = 3": "base = 3 should be of type str",
+    "[[entries]]": "'entries' is not known; there are base, name, entry",
+    "[entry]\nrule = 'flat'": "should be of type list",
+    "entry = ['flat']": "every [[entry]] is a table with a rule",
+    "[[entry]]\nname = '0'": "every [[entry]] is a table with a rule",
+    "[[entry]]\nrule = 3": "rule = 3 should be of type str",
+    "[[entry]]\nrule = 'flat'\ndepth = 0.5": "depth = 0.5 should be of type list",
+    "[[entry]]\nrule = 'flat'\ndepth = [0, 'a']": "should be two numbers",
+    "[[entry]]\nrule = 'flat'\nfirst = 1": "first = 1 should be of type bool",
+    "[[entry]]\nrule = 'flat'\nkind = 'Affine'": "kind='Affine' must be one of affine, pool",
+    "[[entry]]\nrule = 'flat'\nrequired = true": "'required' is not known; there are rule, kind",
+    "[[entry]]\nrule = 'flat'\nname = '9'": "no layer matches name='9'; the affine layers are: 0, 5",
+    "[[entry]]\nrule = 'flat'\n[[entry]]\nrule = 'gamma'\nfirst = true": "no layer is left for Gamma",
+    "[[entry]]\nrule = 'flat'\noperator = 'relu'": "not defined for operator='relu'",
+    "base = 'mine.toml'": "rule 'mine.toml' is not known",
+    "base = ": "mine.toml",
+}
+
+
+@pytest.mark.parametrize("content", BAD_COMPOSITES)
+def test_bad_composite(content: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.toml").write_text(content)
+    code, _, err = run(
+        model, "--input", "1x3x16x16", "--rule", tmp_path / "mine.toml", "-o", tmp_path / "x.onnx", capsys=capsys
+    )
+    assert code == 2
+    assert BAD_COMPOSITES[content] in err
+    assert files(tmp_path) == {"model.pt", "mine.toml"}
+
+
+def test_composite_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("""
+        base = "alpha1.5beta0.5,bias=split"
+        [[entry]]
+        rule = "gamma=0.5,bias=plain"
+        name = "*"
+        last = true
+        [[entry]]
+        rule = "guided"
+        name = "*"
+    """)
+    compiled = relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), rule=str(tmp_path / "mine.toml"))
+    assert compiled.metadata.rule == "mine"
+    assert {record.name: record.rule for record in compiled.metadata.layers if record.kind != "pool"} == {
+        "0": "AlphaBeta(alpha=1.5, beta=0.5, bias='split', epsilon=1e-09)",
+        "1": "Guided()",
+        "4": "Adjoint()",
+        "5": "Gamma(gamma=0.5, bias='plain', epsilon=1e-06)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("layer", "rules"),
+    [
+        ("*=guided", ["Guided()"]),
+        ("0=gamma=0.5,bias=plain", ["Gamma(gamma=0.5, bias='plain', epsilon=1e-06)"]),
+        ("*=lrp-0", ["Adjoint()", "PassThrough()"]),
+    ],
+)
+def test_a_layer_rule_goes_where_it_is_defined(layer: str, rules: list[str]) -> None:
+    composite = named("z+").with_entries(layer_entry(layer))
+    compiled = relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), rule=composite)
+    assert set(rules) <= {record.rule for record in compiled.metadata.layers}
+
+
+@pytest.mark.parametrize("rule", ["epsilon=0.25", "z+,bias=split", "gradient*input"])
+def test_the_rule_is_stored_as_it_was_asked_for(rule: str) -> None:
+    assert relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), rule=rule).metadata.rule == rule
+
+
+def test_an_entry_of_a_layer_that_does_not_exist() -> None:
+    mistyped = named("epsilon").with_entries(Entry(Flat(), name="fetures.*"))
+    with pytest.raises(CompositeError, match="no layer matches name='fetures"):
+        relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), rule=mistyped)
 
 
 def test_every_preprocessing_option_counts(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
