@@ -156,6 +156,8 @@ def load(
     """
     if device not in ("auto", "cpu", "cuda") or (threads is not None and threads < 1):
         raise ValueError(f'device={device!r}, threads={threads}: want "auto", "cpu" or "cuda", and 1 thread or more')
+    if Path(path).suffix.lower() == ".pt2":
+        raise ExplainerFileError(f"{path} is not for ONNX Runtime: in Python, torch.export.load(path).module() runs it")
     runtime = _import_onnxruntime()
     if not Path(path).is_file():
         raise ExplainerFileError(f"{path} is not a file")
