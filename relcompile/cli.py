@@ -18,6 +18,7 @@ from passes.errors import PassError
 from relcompile import options, views
 from relcompile.calibration.options import calibrate
 from relcompile.errors import InputSpecError, RelcompileError
+from relcompile.files import plain_name
 
 _COMPILE = "compile"
 _TRACEBACK = "RELCOMPILE_TRACEBACK"
@@ -108,7 +109,7 @@ def compile_(
             layers=tuple(layer or ()),
             bounds=commands.bounds(bounds),
             calibration=calibration,
-            output=out or default_output(model, rule),
+            output=out or default_output(model, rule, *(layer or ()), None if target == "index" else target, at),
             inputs=tuple(inputs or ()),
             target=target,
             reference=None if reference is None else parse_reference(reference),
@@ -175,10 +176,10 @@ def rules(
     views.operators(catalogue.operators()) if operators else views.rules(catalogue.rules())
 
 
-def default_output(model: Path, rule: str) -> Path:
-    """MODEL.RULE.onnx beside the model, with characters that shells expand left out."""
-    name = rule.removesuffix(".toml").rpartition("/")[2].replace("*", "x").replace("=", "")
-    return model.with_name(f"{model.stem}.{name}.onnx")
+def default_output(model: Path, rule: str, *further: str | None) -> Path:
+    """MODEL.RULE.onnx beside the model; what else makes the explainer another one follows the rule."""
+    names = [rule.removesuffix(".toml").rpartition("/")[2], *filter(None, further)]
+    return model.with_name(".".join([model.stem, *(plain_name(name.replace("=", "")) for name in names), "onnx"]))
 
 
 if __name__ == "__main__":

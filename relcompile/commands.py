@@ -68,6 +68,7 @@ def compile_file(request: CompileRequest) -> None:
     keep_inputs((request.model,), (request.output,))
     calibration = Calibration.load(request.calibration) if request.calibration else None
     composite = _composite(request, calibration)
+    replaced = request.output.exists()
     # Opening the target first: an unwritable one is known before minutes of work.
     with views.progress("relcompile") as tell, atomic_path(request.output) as temporary:
         tell("read the model")
@@ -97,6 +98,8 @@ def compile_file(request: CompileRequest) -> None:
         tell("measure")
         timing = _timing(model, explainer, temporary)
     _report(explainer, request.output, parity, timing)
+    if replaced:
+        views.note(f"the file {request.output} was there before, and is replaced")
 
 
 def _composite(request: CompileRequest, calibration: Calibration | None) -> Composite:

@@ -15,7 +15,7 @@ from torch import nn
 import relcompile
 from relcompile import cli
 from relcompile.composites import Entry
-from relcompile.errors import CompositeError
+from relcompile.errors import CompositeError, ExplainerFileError
 from relcompile.names import layer_entry, named
 from relcompile.rules.input_layer import Flat
 
@@ -227,6 +227,35 @@ def test_bad_composite(content: str, model: Path, tmp_path: Path, capsys: pytest
     assert code == 2
     assert BAD_COMPOSITES[content] in err
     assert files(tmp_path) == {"model.pt", "mine.toml"}
+
+
+@pytest.mark.parametrize(
+    ("further", "name"),
+    [
+        ((), "m.z+.onnx"),
+        ((None, "argmax", None), "m.z+.argmax.onnx"),
+        (("features.*=flat", "3", "layer4"), "m.z+.features.xflat.3.layer4.onnx"),
+    ],
+)
+def test_other_requests_have_other_names(further: tuple[str | None, ...], name: str) -> None:
+    assert cli.default_output(Path("models/m.pt"), "z+", *further) == Path("models") / name
+
+
+def test_what_is_replaced_is_said(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = (model, "--input", "1x3x16x16", "--target", "argmax")
+    assert "replaced" not in run(*arguments, capsys=capsys)[2]
+    assert "m.z+.argmax" in "".join(files(tmp_path)).replace("model", "m")
+    assert "is replaced" in run(*arguments, capsys=capsys)[2]
+
+
+def test_a_pt2_file_is_run_by_torch(tmp_path: Path) -> None:
+    x, target = torch.randn(3, 3, 16, 16), torch.tensor([0, 2, 1])
+    compiled = relcompile.compile(small_network(), torch.randn(1, 3, 16, 16))
+    compiled.save(tmp_path / "x.pt2")
+    loaded = torch.export.load(tmp_path / "x.pt2").module()
+    torch.testing.assert_close(loaded(x, target), compiled(x, target))
+    with pytest.raises(ExplainerFileError, match=r"torch.export.load\(path\)"):
+        relcompile.load(tmp_path / "x.pt2")
 
 
 def test_composite_file(tmp_path: Path) -> None:
