@@ -63,12 +63,9 @@ def compile_file(request: CompileRequest) -> None:
     Raises:
         RelcompileError, PassError: with a message for the user; no file is left behind.
     """
-    if request.output.suffix.lower() not in (".onnx", ".pt2"):
-        raise ExportError(f"{request.output}: the suffix must be .onnx or .pt2")
-    keep_inputs((request.model,), (request.output,))
+    _check_output(request)
     calibration = Calibration.load(request.calibration) if request.calibration else None
     composite = _composite(request, calibration)
-    replaced = request.output.exists()
     # Opening the target first: an unwritable one is known before minutes of work.
     with views.progress("relcompile") as tell, atomic_path(request.output) as temporary:
         tell("read the model")
@@ -98,8 +95,14 @@ def compile_file(request: CompileRequest) -> None:
         tell("measure")
         timing = _timing(model, explainer, temporary)
     _report(explainer, request.output, parity, timing)
-    if replaced:
-        views.note(f"the file {request.output} was there before, and is replaced")
+
+
+def _check_output(request: CompileRequest) -> None:
+    if request.output.suffix.lower() not in (".onnx", ".pt2"):
+        raise ExportError(f"{request.output}: the suffix must be .onnx or .pt2")
+    keep_inputs((request.model,), (request.output,))
+    if request.output.exists():
+        views.note(f"output: {request.output} (the file that is there is replaced)")
 
 
 def _composite(request: CompileRequest, calibration: Calibration | None) -> Composite:

@@ -49,8 +49,8 @@ def preprocess(
         height_width: Height and width of the model's input, in pixels.
 
     Returns:
-        The array (1, 3, H, W) with its channels in the order of `preprocessing`, or (1, 1, H, W) if that has one mean
-        (for a grey photograph); and the view (H, W) in RGB.
+        The array (1, 3, H, W) with its channels in the order of `preprocessing`, (1, 1, H, W) if that has one mean (for
+        a grey photograph), and the view (H, W) in RGB.
 
     Raises:
         InputSpecError: The photograph is smaller than the crop, or the result is not `height_width`.
