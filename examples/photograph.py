@@ -20,7 +20,7 @@ from pathlib import Path
 from shutil import copyfile
 from typing import TYPE_CHECKING
 
-from relcompile.cli import app
+from relcompile.cli import main as run
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,11 @@ def relcompile(*arguments: object) -> None:
     """Print a command, then do what it does."""
     words = [str(argument) for argument in arguments]
     print(f"\n$ relcompile {shlex.join(words)}\n", flush=True)
-    app(words, standalone_mode=False)
+    try:
+        run(words)
+    except SystemExit as stop:
+        if stop.code:
+            raise
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar, final
 from torch.fx import GraphModule, Node
 
 from passes.emitter import Emitter
-from passes.errors import UnsupportedOperatorError, UnsupportedRuleError
+from passes.errors import PassError, UnsupportedOperatorError, UnsupportedRuleError
 from passes.graph import active_nodes, describe_node, layer_name, layer_type, operator_name, tensor_of
 from passes.messages import AnyRule
 from passes.nodes import arguments
@@ -35,6 +35,7 @@ class Layer:
         residual: it belongs to a residual block: a branch, or the activation of the sum.
         bottleneck: every way from the explained inputs to the explained output leads through it.
         after: aten name of the affine layer before it, for example "linear"; "" if there is none.
+        call: the view of the operator that rules are defined for.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Layer:
     residual: bool = False
     bottleneck: bool = False
     after: str = ""
+    call: type[Call] = Call
 
 
 @final
@@ -87,8 +89,15 @@ def nodes_named(module: GraphModule, names: tuple[str, ...]) -> list[Node]:
 
 
 def explained_output(module: GraphModule, position: int) -> Node:
-    """The output value at `position`."""
-    return arguments(module.graph.output_node())[0][position]
+    """The output value at `position`.
+
+    Raises:
+        PassError: there is none.
+    """
+    outputs = arguments(module.graph.output_node())[0]
+    if not 0 <= position < len(outputs):
+        raise PassError(f"output {position} does not exist: the outputs of the model run from 0 to {len(outputs) - 1}")
+    return outputs[position]
 
 
 def describe_active(emit: Emitter, names: tuple[str, ...], position: int) -> dict[Node, Call]:
@@ -128,6 +137,7 @@ def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node,
             residual=node in in_blocks,
             bottleneck=node in narrow,
             after=before[node],
+            call=type(call),
         )
         for node, call in described.items()
     }

@@ -1,22 +1,28 @@
 """`relcompile MODEL [options]` compiles; `calibrate`, `explain`, `inspect` and `rules` are sub-commands.
 
-Bad input ends in one message on stderr and exit code 2.
+Bad input ends in one message on stderr and exit code 2; an error of relcompile itself in one and exit code 1.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from passes.errors import PassError
 from relcompile import options, views
 from relcompile.calibration.options import calibrate
 from relcompile.errors import InputSpecError, RelcompileError
+from relcompile.files import plain_name
 
 _COMPILE = "compile"
+_TRACEBACK = "RELCOMPILE_TRACEBACK"
+_REPORT = f"please report this, with what {_TRACEBACK}=1 prints in its place"
 
 
 class _CompileByDefault(TyperGroup):
@@ -38,21 +44,18 @@ app = typer.Typer(
 )
 
 
-def main() -> None:
-    """The console script: errors that relcompile raises on purpose become one message and exit code 2."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script: one message; exit code 2 for what is the user's to mend, 1 for what is not."""
     try:
-        app()
-    except RelcompileError as error:
-        _fail(str(error))
+        app(arguments)
+    except (RelcompileError, PassError) as error:
+        views.error(str(error))
+        sys.exit(2)
     except Exception as error:
-        if type(error).__module__ != "passes.errors":
+        if os.environ.get(_TRACEBACK):
             raise
-        _fail(str(error))
-
-
-def _fail(message: str) -> None:
-    views.error(message)
-    sys.exit(2)
+        views.error(f"relcompile failed, and should not have: {type(error).__name__}: {error}\n  {_REPORT}")
+        sys.exit(1)
 
 
 @app.callback(invoke_without_command=True)
@@ -90,9 +93,9 @@ def compile_(
     crop: options.Crop = None,
     mean: options.Mean = None,
     std: options.Std = None,
-    interpolation: options.Interpolation = "bilinear",
-    channels: options.Channels = "RGB",
-    scale: options.Scale = 255.0,
+    interpolation: options.Interpolation = None,
+    channels: options.Channels = None,
+    scale: options.Scale = None,
 ) -> None:
     """Compile a trained model and a rule into one explainer file."""
     from relcompile import commands
@@ -106,7 +109,7 @@ def compile_(
             layers=tuple(layer or ()),
             bounds=commands.bounds(bounds),
             calibration=calibration,
-            output=out or default_output(model, rule),
+            output=out or default_output(model, rule, *(layer or ()), None if target == "index" else target, at),
             inputs=tuple(inputs or ()),
             target=target,
             reference=None if reference is None else parse_reference(reference),
@@ -136,7 +139,7 @@ def explain_(
     top: Annotated[int, typer.Option(help="How many classes to print.", min=1)] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Explain photographs: a heatmap (PNG) and the arrays (npz) of each."""
+    """Explain photographs: a heatmap (PHOTO.RULE.png) and the arrays (PHOTO.RULE.npz) of each."""
     from relcompile.explain_images import explain_images
 
     if device not in ("auto", "cpu", "cuda"):
@@ -173,10 +176,10 @@ def rules(
     views.operators(catalogue.operators()) if operators else views.rules(catalogue.rules())
 
 
-def default_output(model: Path, rule: str) -> Path:
-    """MODEL.RULE.onnx beside the model, with characters that shells expand left out."""
-    name = rule.removesuffix(".toml").rpartition("/")[2].replace("*", "x").replace("=", "")
-    return model.with_name(f"{model.stem}.{name}.onnx")
+def default_output(model: Path, rule: str, *further: str | None) -> Path:
+    """MODEL.RULE.onnx beside the model; what else makes the explainer another one follows the rule."""
+    names = [rule.removesuffix(".toml").rpartition("/")[2], *filter(None, further)]
+    return model.with_name(".".join([model.stem, *(plain_name(name.replace("=", "")) for name in names), "onnx"]))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,10 @@ from relcompile.composites import Composite
 from relcompile.errors import ExportError, InputSpecError
 from relcompile.explainer import Explainer
 from relcompile.export import Parity, save
-from relcompile.files import atomic_path
+from relcompile.files import atomic_path, keep_inputs
 from relcompile.inputs import default_spec, example_inputs
 from relcompile.metadata import Preprocessing
-from relcompile.names import Given, layer_entry, named, read_composite
+from relcompile.names import Given, layer_entry, named
 from relcompile.presets import Bounds
 from relcompile.reading import read_model
 from relcompile.references import Reference
@@ -61,8 +63,7 @@ def compile_file(request: CompileRequest) -> None:
     Raises:
         RelcompileError, PassError: with a message for the user; no file is left behind.
     """
-    if request.output.suffix.lower() not in (".onnx", ".pt2"):
-        raise ExportError(f"{request.output}: the suffix must be .onnx or .pt2")
+    _check_output(request)
     calibration = Calibration.load(request.calibration) if request.calibration else None
     composite = _composite(request, calibration)
     # Opening the target first: an unwritable one is known before minutes of work.
@@ -96,12 +97,18 @@ def compile_file(request: CompileRequest) -> None:
     _report(explainer, request.output, parity, timing)
 
 
+def _check_output(request: CompileRequest) -> None:
+    if request.output.suffix.lower() not in (".onnx", ".pt2"):
+        raise ExportError(f"{request.output}: the suffix must be .onnx or .pt2")
+    keep_inputs((request.model,), (request.output,))
+    if request.output.exists():
+        views.note(f"output: {request.output} (the file that is there is replaced)")
+
+
 def _composite(request: CompileRequest, calibration: Calibration | None) -> Composite:
     """The rule of the command line, with the rules of single layers in front."""
     given = Given(request.bounds or bounds_of(request.preprocessing), calibration)
-    from_file = request.rule.endswith(".toml")
-    base = read_composite(Path(request.rule), given) if from_file else named(request.rule, given)
-    return base.with_entries(*(layer_entry(text, given) for text in request.layers))
+    return named(request.rule, given).with_entries(*(layer_entry(text, given) for text in request.layers))
 
 
 def bounds(text: str | None) -> Bounds | None:
@@ -126,29 +133,34 @@ def preprocessing(
     std: str | None,
     interpolation: Any,
     channels: Any,
-    scale: float,
+    scale: float | None,
 ) -> Preprocessing | None:
     """The options of the command line as one object; None if none of them was given.
 
     Raises:
         InputSpecError: an option is not what it should be.
     """
-    if (resize, crop, mean, std) == (None,) * 4:
+    if (resize, crop, mean, std, interpolation, channels, scale) == (None,) * 7:
         return None
+    interpolation, channels = interpolation or "bilinear", channels or "RGB"
     if interpolation not in ("bilinear", "bicubic") or channels not in ("RGB", "BGR"):
         raise InputSpecError(
             f"--interpolation {interpolation} --channels {channels}: want bilinear or bicubic, RGB or BGR"
         )
     try:
-        return Preprocessing(
-            resize, interpolation, crop, _numbers(mean or "0,0,0"), _numbers(std or "1,1,1"), channels, scale
-        )
+        count = len(_numbers(mean or std or "0,0,0"))
+        shift = _numbers(mean) if mean else (0.0,) * count
+        spread = _numbers(std) if std else (1.0,) * count
+        return Preprocessing(resize, interpolation, crop, shift, spread, channels, 255.0 if scale is None else scale)
     except ValueError as error:
         raise InputSpecError(f"preprocessing: {error}") from error
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    numbers = tuple(float(part) for part in text.split(","))
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{text} is not finite")
+    return numbers
 
 
 def _class_names(path: Path | None) -> list[str] | None:
@@ -168,7 +180,7 @@ def try_forward(model: torch.nn.Module, inputs: dict[str, torch.Tensor], specs: 
     """
     try:
         with torch.no_grad():
-            model(*inputs.values())
+            _run(model, inputs)
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise InputSpecError(
@@ -176,12 +188,18 @@ def try_forward(model: torch.nn.Module, inputs: dict[str, torch.Tensor], specs: 
         ) from error
 
 
+def _run(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Any:
+    """The model on inputs by name, whatever their order; by position where `forward` has no such names."""
+    known = inspect.signature(model.forward).parameters
+    return model(**inputs) if all(name in known for name in inputs) else model(*inputs.values())
+
+
 def _timing(model: torch.nn.Module, explainer: Explainer, path: Path) -> dict[str, str]:
     """Medians of interleaved runs at batch 1, in ONNX Runtime if the file is for it."""
     arguments = explainer.example_arguments(1)
-    own = arguments[: len(explainer.metadata.inputs)]
+    own = {record.name: value for record, value in zip(explainer.metadata.inputs, arguments, strict=False)}
     runs: dict[str, Callable[[], Any]] = {
-        "forward in PyTorch": lambda: model(*own),
+        "forward in PyTorch": lambda: _run(model, own),
         "forward + relevance in PyTorch": lambda: explainer(*arguments),
     }
     if path.suffix.lower() == ".onnx":

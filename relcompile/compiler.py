@@ -135,7 +135,7 @@ def _keep_layer(module: GraphModule, at: str | None, sources: tuple[str, ...], o
 
 
 def _explained(captured: Captured, names: Sequence[str] | None) -> tuple[str, ...]:
-    chosen = captured.float_inputs if names is None else tuple(names)
+    chosen = captured.float_inputs if names is None else tuple(dict.fromkeys(names))
     unknown = [name for name in chosen if name not in captured.float_inputs]
     if unknown or not chosen:
         known = ", ".join(captured.float_inputs) or "none"

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from passes.assign_rules import Layer
 from passes.messages import AnyRule
@@ -15,18 +15,19 @@ from relcompile.rules.adjoint import Adjoint
 from relcompile.rules.sampling import Sampling
 
 Start: TypeAlias = Literal["score", "magnitude", "one", "cotangent", "signal"]
+Kind: TypeAlias = Literal["affine", "pool", "activation", "sum", "shift", "scale", "product", "structure", "softmax"]
 Result: TypeAlias = Literal["relevance", "multiplier", "contrast", "activation-map"]
 _EQUAL = ("kind", "module_type", "operator", "first", "last", "residual", "bottleneck", "after")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Gives `rule` to the operators that fulfil every condition which is not None.
+    """Gives `rule` to the operators that it is defined for and that fulfil every condition which is not None.
 
     Args:
         rule: the rule.
-        kind: affine, pool, activation, sum, shift, scale, product, structure or softmax.
-        name: glob on the user's layer name, for example "features.*".
+        kind: one of `Kind`.
+        name: glob on the user's layer name, for example "features.*"; an entry with a name is always required.
         module_type: class name of the layer's module, for example "Conv2d".
         operator: aten name, for example "convolution".
         first: no affine layer lies between the input and this one.
@@ -35,11 +36,14 @@ class Entry:
         depth: (from, below): how far up the network the layer lies, 0 at the first affine layer, 1 at the last.
         residual: it belongs to a residual block.
         after: aten name of the affine layer before it, for example "linear".
-        required: it is an error if no operator fulfils the conditions.
+        required: it is an error if no operator gets the rule from this entry.
+
+    Raises:
+        CompositeError: `kind` does not exist.
     """
 
     rule: AnyRule
-    kind: str | None = None
+    kind: Kind | None = None
     name: str | None = None
     module_type: str | None = None
     operator: str | None = None
@@ -51,8 +55,16 @@ class Entry:
     after: str | None = None
     required: bool = False
 
+    def __post_init__(self) -> None:
+        if self.kind is not None and self.kind not in get_args(Kind):
+            raise CompositeError(f"kind={self.kind!r} must be one of {', '.join(get_args(Kind))}")
+
     def matches(self, layer: Layer) -> bool:
-        """Whether the rule is for this kind of operator and every condition holds for `layer`."""
+        """Whether the rule is defined for the operator and every condition holds."""
+        return issubclass(layer.call, self.rule.applies_to) and self.fits(layer)
+
+    def fits(self, layer: Layer) -> bool:
+        """Whether every condition holds."""
         wanted = {key: getattr(self, key) for key in _EQUAL}
         if any(value is not None and getattr(layer, key) != value for key, value in wanted.items()):
             return False
@@ -91,20 +103,35 @@ class Composite:
         return next((entry.rule for entry in self.entries if entry.matches(layer)), self.fallback)
 
     def check(self, layers: Sequence[Layer]) -> None:
-        """Refuse entries that are required and match none of `layers`.
+        """Refuse entries that ask for operators without their rule being defined there, and required ones without any.
 
         Raises:
-            CompositeError: names the entries, and the layers that there are.
+            CompositeError: names the entry, and why it has no effect.
         """
-        missing = [e for e in self.entries if e.required and not any(map(e.matches, layers))]
-        if missing:
-            names = ", ".join(dict.fromkeys(layer.name for layer in layers if layer.kind == "affine"))
-            wanted = "; ".join(_conditions(entry) for entry in missing)
-            raise CompositeError(f"no layer matches {wanted}; the affine layers are: {names}")
+        left = list(layers)
+        for entry in self.entries:
+            asked = [layer for layer in left if entry.fits(layer)]
+            undefined = [layer for layer in asked if not entry.matches(layer)]
+            if undefined and (entry.kind or entry.operator or undefined == asked):
+                kinds = ", ".join(dict.fromkeys(f"{layer.kind} ({layer.operator})" for layer in undefined))
+                raise CompositeError(f"{entry.rule} is not defined for {_conditions(entry)}: {kinds}")
+            if not asked and (entry.required or entry.name is not None):
+                raise CompositeError(_without_effect(entry, layers))
+            left = [layer for layer in left if not entry.matches(layer)]
 
     def with_entries(self, *entries: Entry) -> Composite:
         """The same, with entries that win over all others."""
         return dataclasses.replace(self, entries=(*entries, *self.entries))
+
+
+def _without_effect(entry: Entry, layers: Sequence[Layer]) -> str:
+    if any(map(entry.fits, layers)):
+        return (
+            f"no layer is left for {entry.rule} ({_conditions(entry)}): entries before it take them all, and the first "
+            "that matches wins; put the narrower one first, or leave one out"
+        )
+    names = ", ".join(dict.fromkeys(layer.name for layer in layers if layer.kind == "affine"))
+    return f"no layer matches {_conditions(entry)}; the affine layers are: {names}"
 
 
 def _conditions(entry: Entry) -> str:

@@ -33,6 +33,10 @@ class RuntimeUnavailableError(RelcompileError):
     """ONNX Runtime, or the device that was asked for, is missing."""
 
 
+class MetadataError(RelcompileError, ValueError):
+    """What an explainer is to say about itself contradicts itself."""
+
+
 class ExplainerFileError(RelcompileError):
     """A file is not an explainer that relcompile wrote."""
 

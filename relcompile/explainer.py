@@ -70,7 +70,9 @@ class Explainer(torch.nn.Module):
         return tuple(_of_batch(tensor, batch) for tensor in self.examples.values())
 
     def save(self, path: str | Path) -> None:
-        """Write the explainer to `path` (.onnx or .pt2), checked against this module.
+        """Write the explainer to `path`: .onnx, checked against this module in ONNX Runtime; or .pt2, for PyTorch.
+
+        `torch.export.load(path).module()` runs a .pt2 file as this module.
 
         Raises:
             ExportError: the suffix is not known, the file cannot be written, or it does not agree.

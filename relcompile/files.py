@@ -2,10 +2,11 @@
 
 import contextlib
 import os
+import re
 import secrets
 import stat
 import zipfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -71,3 +72,22 @@ def save_arrays(path: Path, /, **arrays: NDArray[np.generic]) -> None:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+
+
+def keep_inputs(read: Iterable[Path], written: Iterable[Path]) -> None:
+    """Refuse to write over a file that is read.
+
+    Raises:
+        ExportError: names it.
+    """
+    sources = {os.path.realpath(path): path for path in read}
+    for path in written:
+        if os.path.realpath(path) in sources:
+            raise ExportError(
+                f"writing {path} would destroy the input {sources[os.path.realpath(path)]}; give another -o"
+            )
+
+
+def plain_name(text: str) -> str:
+    """`text` as a part of file names, without the characters that shells and file systems keep for themselves."""
+    return re.sub(r"[^\w.+,-]", "", text.replace("*", "x").replace("/", "-"))

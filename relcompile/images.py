@@ -49,7 +49,8 @@ def preprocess(
         height_width: Height and width of the model's input, in pixels.
 
     Returns:
-        The array (1, 3, H, W) with its channels in the order of `preprocessing`, and the view (H, W) in RGB.
+        The array (1, 3, H, W) with its channels in the order of `preprocessing`, (1, 1, H, W) if that has one mean (for
+        a grey photograph), and the view (H, W) in RGB.
 
     Raises:
         InputSpecError: The photograph is smaller than the crop, or the result is not `height_width`.
@@ -69,10 +70,11 @@ def preprocess(
             f"{image.width}x{image.height} photograph {view.width}x{view.height} (width x height), but the "
             f"model takes {width}x{height}; correct the preprocessing, or crop the photograph"
         )
-    pixels = np.asarray(view, dtype=np.float32)
+    grey = len(preprocessing.mean) == 1
+    pixels = np.asarray(view.convert("L"), np.float32)[..., None] if grey else np.asarray(view, np.float32)
     pixels = pixels[..., ::-1] if preprocessing.channels == "BGR" else pixels
     normalised = pixels / np.float32(preprocessing.scale) - np.array(preprocessing.mean, np.float32)
-    normalised /= np.array(preprocessing.std, np.float32)  # (H, W, 3)
+    normalised /= np.array(preprocessing.std, np.float32)  # (H, W, channels)
     return np.ascontiguousarray(normalised.transpose(2, 0, 1)[None]), view
 
 

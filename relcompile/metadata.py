@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Self, cast, get_args, get_origin, get_type_hints
 
-from relcompile.errors import ExplainerFileError
+from relcompile.errors import ExplainerFileError, MetadataError
 
 METADATA_KEY = "relcompile"  # of the JSON text in the ONNX file's metadata_props
 FORMAT = 1  # the format version that this relcompile writes, and the only one it reads
@@ -28,8 +28,8 @@ class LayerRecord:
 
     Args:
         name: The user's own name, "layer1.0.conv1".
-        operator: What the layer computes, "conv2d"; `kind` is the operator's kind, "affine".
-        rule: The rule with its parameters, "z+(bias=none, epsilon=1e-09)".
+        operator: What the layer computes, "convolution"; `kind` is the operator's kind, "affine".
+        rule: The rule with its parameters, "AlphaBeta(alpha=1.0, beta=0.0, bias='none', epsilon=1e-09)".
         parameters: Number of weights and biases, 0 or more.
     """
 
@@ -110,8 +110,8 @@ class Preprocessing:
         resize: Length in pixels that the shorter side gets, None to leave the size.
         interpolation: How `resize` interpolates (both antialiased, as Pillow does).
         crop: Side in pixels of the square cut from the centre, None to cut nothing.
-        mean: Subtracted after scaling; three values in the order of `channels`.
-        std: Divided by last; three positive values in the order of `channels`.
+        mean: Subtracted after scaling; three values in the order of `channels`, or one for a grey photograph.
+        std: Divided by last; positive values, as many as in `mean`.
         channels: Order of the colour channels in the array.
         scale: Pixel values 0..255 are divided by this first; positive, usually 255.
     """
@@ -125,7 +125,12 @@ class Preprocessing:
     scale: float = 255.0
 
     def __post_init__(self) -> None:
-        _require(len(self.mean) == len(self.std) == 3, "mean and std must have three values each, one a channel")
+        _require(
+            len(self.mean) == len(self.std) in (1, 3),
+            "mean and std must have three values each, or one each for a grey photograph",
+        )
+        numbers = (*self.mean, *self.std, self.scale)
+        _require(all(map(math.isfinite, numbers)), "mean, std and scale must be finite")
         _require(all(value > 0 for value in (*self.std, self.scale)), "std and scale must be positive")
         sides = [side for side in (self.resize, self.crop) if side is not None]
         _require(all(side > 0 for side in sides), "resize and crop must be positive")
@@ -158,7 +163,7 @@ class Metadata:
         format: Version of this contract.
 
     Raises:
-        ValueError: Fields contradict each other.
+        MetadataError: Fields contradict each other.
     """
 
     relcompile: str
@@ -229,9 +234,9 @@ class Metadata:
 
 
 def _require(condition: bool, problem: str) -> None:
-    """Raise ValueError unless the condition holds."""
+    """Raise MetadataError unless the condition holds."""
     if not condition:
-        raise ValueError(problem)
+        raise MetadataError(problem)
 
 
 def _decode(annotation: Any, value: object, where: str) -> object:
@@ -268,5 +273,5 @@ def _decode_record(record: type, value: object, where: str) -> object:
     fields = {name: _decode(hint, entries[name], f"{where}.{name}") for name, hint in hints.items()}
     try:
         return record(**fields)
-    except ValueError as error:
+    except MetadataError as error:
         raise ExplainerFileError(f"{where}: {error}") from error

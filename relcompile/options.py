@@ -9,17 +9,24 @@ import typer
 
 Model: TypeAlias = Annotated[Path, typer.Argument(help="A pickled module, a state dict or safetensors (with --arch).")]
 Rule: TypeAlias = Annotated[
-    str, typer.Option("--rule", "-r", help="A name (see `relcompile rules`) or a composite in a .toml file.")
+    str,
+    typer.Option(
+        "--rule",
+        "-r",
+        help="A name (see `relcompile rules`), perhaps with parameters (gamma=0.5,bias=plain), or a .toml file.",
+    ),
 ]
 Layers: TypeAlias = Annotated[
-    list[str] | None, typer.Option("--layer", help="NAME-GLOB=RULE, as in 'features.0=flat'; may be repeated.")
+    list[str] | None,
+    typer.Option("--layer", help="NAME-GLOB=RULE, as in 'features.0=flat'; may be repeated, the first match wins."),
 ]
 Bounds: TypeAlias = Annotated[str | None, typer.Option(help="LOW,HIGH of the input, for rules that need them.")]
 CalibrationFile: TypeAlias = Annotated[
     Path | None, typer.Option(help="What `relcompile calibrate` wrote, for rules that need it.")
 ]
 Output: TypeAlias = Annotated[
-    Path | None, typer.Option("--output", "-o", help="An .onnx or .pt2 file. Default: MODEL.RULE.onnx")
+    Path | None,
+    typer.Option("--output", "-o", help="An .onnx or .pt2 file. Default: MODEL.RULE[.LAYER][.TARGET][.AT].onnx"),
 ]
 Inputs: TypeAlias = Annotated[
     list[str] | None, typer.Option("--input", "-i", help="[name=]1x3x224x224[:dtype], once per input.")
@@ -41,8 +48,10 @@ Roots: TypeAlias = Annotated[bool, typer.Option(help="Also output the report on 
 ClassNames: TypeAlias = Annotated[Path | None, typer.Option(help="A text file, one class name a line.")]
 Resize: TypeAlias = Annotated[int | None, typer.Option(help="Preprocessing: shorter side in pixels.")]
 Crop: TypeAlias = Annotated[int | None, typer.Option(help="Preprocessing: side of the centre crop.")]
-Mean: TypeAlias = Annotated[str | None, typer.Option(help="Preprocessing: three numbers, after division by 255.")]
-Std: TypeAlias = Annotated[str | None, typer.Option(help="Preprocessing: three numbers.")]
-Interpolation: TypeAlias = Annotated[str, typer.Option(help="Preprocessing: bilinear or bicubic.")]
-Channels: TypeAlias = Annotated[str, typer.Option(help="Preprocessing: RGB or BGR.")]
-Scale: TypeAlias = Annotated[float, typer.Option(help="Preprocessing: pixel values are divided by this.")]
+Mean: TypeAlias = Annotated[
+    str | None, typer.Option(help="Preprocessing: a number per channel, after division by --scale.")
+]
+Std: TypeAlias = Annotated[str | None, typer.Option(help="Preprocessing: a number per channel.")]
+Interpolation: TypeAlias = Annotated[str | None, typer.Option(help="Preprocessing: bilinear (default) or bicubic.")]
+Channels: TypeAlias = Annotated[str | None, typer.Option(help="Preprocessing: RGB (default) or BGR.")]
+Scale: TypeAlias = Annotated[float | None, typer.Option(help="Preprocessing: divides pixel values; default 255.")]

@@ -43,7 +43,7 @@ class Explanation:
         roots: Report on the learned roots, (batch, layers, quantities), named in `metadata.roots`; None if the file
             does not compute it.
         target: The classes that were explained, int64 (batch,), or the seed. None if the file explains the
-            best class and its output is not (batch, classes).
+            best class and its output has further axes, (batch, classes, ...), each place with its own best.
     """
 
     output: Array
@@ -88,7 +88,8 @@ class ProductionExplainer:
         Args:
             inputs: The model's inputs in the order of `metadata.inputs`.
             target: Only for files compiled to take one. Mode "index": the class to explain, one for all or
-                one for each row, 0..classes-1. Mode "seed": relevance of the output, in its shape.
+                one for each row, 0..classes-1; not needed where a row has one number. Mode "seed": relevance of
+                the output, in its shape.
             reference: Only for files compiled to take one: what differences are taken from, in the shape of the
                 explained input.
             noise: Only for files that take noise (`metadata.noise`), by input name: standard normal numbers.
@@ -109,8 +110,8 @@ class ProductionExplainer:
         feeds |= _check_reference(metadata.reference_input, reference, batch)
         found = self.run(feeds)
         output = found[metadata.explained]
-        if metadata.target.mode == "argmax" and output.ndim == 2:
-            checked = output.argmax(axis=1).astype(np.int64)
+        if metadata.target.mode == "argmax" and output.ndim <= 2:
+            checked = output.reshape(batch, -1).argmax(axis=1).astype(np.int64)
         return Explanation(
             output=output,
             outputs={name: found[name] for name in metadata.outputs},
@@ -155,6 +156,8 @@ def load(
     """
     if device not in ("auto", "cpu", "cuda") or (threads is not None and threads < 1):
         raise ValueError(f'device={device!r}, threads={threads}: want "auto", "cpu" or "cuda", and 1 thread or more')
+    if Path(path).suffix.lower() == ".pt2":
+        raise ExplainerFileError(f"{path} is not for ONNX Runtime: in Python, torch.export.load(path).module() runs it")
     runtime = _import_onnxruntime()
     if not Path(path).is_file():
         raise ExplainerFileError(f"{path} is not a file")
@@ -275,13 +278,18 @@ def _check_target(record: TargetRecord, entry: InputRecord | None, target: objec
         raise TargetError(f"target={target!r} was given, but the file always explains {always}; leave it out")
     if entry is None:
         return None if record.mode == "argmax" else np.full(batch, record.index, np.int64)
-    if target is None:
+    if target is None and (record.mode == "seed" or record.classes is not None):
         raise TargetError("this file needs target=..., or compile the model with --target argmax")
     if record.mode == "seed":
         try:
             return _fit(entry, target, {"batch": batch})
         except InputSpecError as error:
             raise TargetError(f"the target is a seed: {error}") from error
+    return _check_classes(record, 0 if target is None else target, batch)
+
+
+def _check_classes(record: TargetRecord, target: object, batch: int) -> Array:
+    """One class for each row; class 0 is all that an output of one number a row has."""
     try:
         classes = np.asarray(target)
     except ValueError as error:
@@ -291,10 +299,13 @@ def _check_target(record: TargetRecord, entry: InputRecord | None, target: objec
             f"target has dtype {classes.dtype} and shape {classes.shape}; give one integer, or one for each "
             f"of the {batch} rows"
         )
-    limit = record.classes if record.classes is not None else np.iinfo(np.int64).max
+    limit = record.classes or 1
     for value in classes.flat:
         if not 0 <= value < limit:
-            raise TargetError(f"target {value} does not exist: classes run from 0 to {limit - 1}")
+            known = (
+                f"classes run from 0 to {limit - 1}" if record.classes else "the output has no classes, leave it out"
+            )
+            raise TargetError(f"target {value} does not exist: {known}")
     return np.full(batch, classes, np.int64)
 
 

@@ -85,6 +85,8 @@ def _classes(output: Value, target: Target) -> int | None:
     """Size of the class axis; None for an output of one number per sample, which needs no target."""
     shape = output.shape
     if len(shape) < 2 or not isinstance(shape[1], int):
+        if target.index not in (None, 0):
+            raise TargetError(f"target {target.index} does not exist: the explained output is one number per sample")
         return None
     if target.index is not None and not 0 <= target.index < shape[1]:
         raise TargetError(f"target {target.index} does not exist: the explained output has {shape[1]} classes")

@@ -12,7 +12,12 @@ import torch
 from PIL import Image
 from torch import nn
 
+import relcompile
 from relcompile import cli
+from relcompile.composites import Entry
+from relcompile.errors import CompositeError, ExplainerFileError
+from relcompile.names import layer_entry, named
+from relcompile.rules.input_layer import Flat
 
 
 class Scan(nn.Module):
@@ -72,8 +77,8 @@ def test_compile_explain_inspect(model: Path, tmp_path: Path, capsys: pytest.Cap
         "explain", tmp_path / "model.z+.onnx", tmp_path / "photo.png", "-o", tmp_path / "maps", capsys=capsys
     )
     assert code == 0, err
-    assert files(tmp_path / "maps") == {"photo.png", "photo.npz"}
-    arrays = np.load(tmp_path / "maps" / "photo.npz")
+    assert files(tmp_path / "maps") == {"photo.z+.png", "photo.z+.npz"}
+    arrays = np.load(tmp_path / "maps" / "photo.z+.npz")
     assert arrays["relevance"].shape == (3, 16, 16)
     assert arrays["relevance"].sum() == pytest.approx(arrays["output"].max(), abs=0.5)
 
@@ -103,8 +108,9 @@ def test_maps_of_other_methods(
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(photo)
     code, _, err = run("explain", explainer, photo, "-o", tmp_path / "maps", capsys=capsys)
     assert code == 0, err
-    assert files(tmp_path / "maps") == {"photo.png", "photo.npz"}
-    assert np.load(tmp_path / "maps" / "photo.npz")["relevance"].shape == shape
+    assert len(files(tmp_path / "maps")) == 2
+    (arrays,) = (tmp_path / "maps").glob("photo.*.npz")
+    assert np.load(arrays)["relevance"].shape == shape
 
 
 def test_rules_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,6 +136,7 @@ def test_reference(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert kept in run("inspect", tmp_path / "x.onnx", capsys=capsys)[1]
 
 
+SMALL = ["{model}", "--input", "1x3x16x16"]
 BAD: dict[str, tuple[list[str], str]] = {
     "missing file": (["{missing}"], "cannot be read"),
     "text file": (["{text}"], "text.pt"),
@@ -148,6 +155,26 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no way to that layer": (["{model}", "--input", "1x3x16x16", "--rule", "grad-cam", "--at", "5"], "spatial"),
     "unwritable target": (["{model}", "--input", "1x3x16x16", "-o", "{nowhere}"], "cannot write"),
     "unknown suffix": (["{model}", "--input", "1x3x16x16", "-o", "out.txt"], "suffix"),
+    "over the model": (["{archive}", "-o", "{archive}"], "would destroy the input"),
+    "class names of another model": ([*SMALL, "--class-names", "{text}"], "1 class names for 5 classes"),
+    "no such output": ([*SMALL, "--explained-output", "3"], "output 3 does not exist"),
+    "negative output": ([*SMALL, "--explained-output", "-1"], "output -1 does not exist"),
+    "no finite mean": (["{model}", "--mean", "nan,0,0"], "not finite"),
+    "no finite scale": (["{model}", "--scale", "inf"], "must be finite"),
+    "two means": (["{model}", "--mean", "0.5,0.5"], "one each for a grey photograph"),
+    "no such order of channels": (["{model}", "--channels", "RGBA"], "RGB or BGR"),
+    "no finite parameter": (["{model}", "--rule", "smoothgrad=inf"], "count=inf should be a finite number"),
+    "no number": (["{model}", "--rule", "gamma=much"], "gamma=much should be a finite number"),
+    "no parameters": (["{model}", "--rule", "flat=2"], "takes no =2; its parameters: none"),
+    "no such parameter": (["{model}", "--rule", "z+,gamma=2"], "takes no gamma=2; its parameters: epsilon, bias"),
+    "no such bias": (["{model}", "--rule", "z+,bias=half"], "must be one of none, split, full"),
+    "no truth value": (["{model}", "--rule", "root-v3,unrolled=2"], "should be true or false"),
+    "two rules of one layer": ([*SMALL, "--layer", "0=flat", "--layer", "0=gamma"], "no layer is left for Gamma"),
+    "a glob before a name": ([*SMALL, "--layer", "*=gamma", "--layer", "0=flat"], "put the narrower one first"),
+    "a rule of other operators": (
+        [*SMALL, "--layer", "5=guided"],
+        "not defined for name='5': operators of kind affine",
+    ),
     "no explainer": (["inspect", "{text}"], "text.pt"),
 }
 
@@ -159,13 +186,171 @@ def test_bad_input(name: str, model: Path, tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "truncated.pt").write_bytes(model.read_bytes()[:-200])
     torch.save(Scan(), tmp_path / "foreign.pt")
     places = {key: tmp_path / f"{key}.pt" for key in ("missing", "text", "truncated", "foreign")}
-    places |= {"model": model, "nowhere": tmp_path / "nowhere" / "x.onnx"}
+    (tmp_path / "archive.pt2").write_text("not an archive")
+    places |= {"model": model, "archive": tmp_path / "archive.pt2", "nowhere": tmp_path / "nowhere" / "x.onnx"}
     before = files(tmp_path)
     code, out, err = run(*(argument.format(**places) for argument in arguments), capsys=capsys)
     assert code == 2, out
     assert message in err
     assert "Traceback" not in err
     assert files(tmp_path) == before
+
+
+# content of a composite file, part of the message
+BAD_COMPOSITES = {
+    "rule = 3": "'rule' is not known; there are base, name, entry",
+    "base = 3": "base = 3 should be of type str",
+    "[[entries]]": "'entries' is not known; there are base, name, entry",
+    "[entry]\nrule = 'flat'": "should be of type list",
+    "entry = ['flat']": "every [[entry]] is a table with a rule",
+    "[[entry]]\nname = '0'": "every [[entry]] is a table with a rule",
+    "[[entry]]\nrule = 3": "rule = 3 should be of type str",
+    "[[entry]]\nrule = 'flat'\ndepth = 0.5": "depth = 0.5 should be of type list",
+    "[[entry]]\nrule = 'flat'\ndepth = [0, 'a']": "should be two numbers",
+    "[[entry]]\nrule = 'flat'\nfirst = 1": "first = 1 should be of type bool",
+    "[[entry]]\nrule = 'flat'\nkind = 'Affine'": "kind='Affine' must be one of affine, pool",
+    "[[entry]]\nrule = 'flat'\nrequired = true": "'required' is not known; there are rule, kind",
+    "[[entry]]\nrule = 'flat'\nname = '9'": "no layer matches name='9'; the affine layers are: 0, 5",
+    "[[entry]]\nrule = 'flat'\n[[entry]]\nrule = 'gamma'\nfirst = true": "no layer is left for Gamma",
+    "[[entry]]\nrule = 'flat'\noperator = 'relu'": "not defined for operator='relu'",
+    "base = 'mine.toml'": "rule 'mine.toml' is not known",
+    "base = ": "mine.toml",
+}
+
+
+@pytest.mark.parametrize("content", BAD_COMPOSITES)
+def test_bad_composite(content: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.toml").write_text(content)
+    code, _, err = run(
+        model, "--input", "1x3x16x16", "--rule", tmp_path / "mine.toml", "-o", tmp_path / "x.onnx", capsys=capsys
+    )
+    assert code == 2
+    assert BAD_COMPOSITES[content] in err
+    assert files(tmp_path) == {"model.pt", "mine.toml"}
+
+
+@pytest.mark.parametrize(
+    ("further", "name"),
+    [
+        ((), "m.z+.onnx"),
+        ((None, "argmax", None), "m.z+.argmax.onnx"),
+        (("features.*=flat", "3", "layer4"), "m.z+.features.xflat.3.layer4.onnx"),
+    ],
+)
+def test_other_requests_have_other_names(further: tuple[str | None, ...], name: str) -> None:
+    assert cli.default_output(Path("models/m.pt"), "z+", *further) == Path("models") / name
+
+
+def test_what_is_replaced_is_said(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = (model, "--input", "1x3x16x16", "--target", "argmax")
+    assert "replaced" not in run(*arguments, capsys=capsys)[2]
+    assert "m.z+.argmax" in "".join(files(tmp_path)).replace("model", "m")
+    assert "is replaced)" in run(*arguments, capsys=capsys)[2]
+
+
+def test_a_pt2_file_is_run_by_torch(tmp_path: Path) -> None:
+    x, target = torch.randn(3, 3, 16, 16), torch.tensor([0, 2, 1])
+    compiled = relcompile.compile(small_network(), torch.randn(1, 3, 16, 16))
+    compiled.save(tmp_path / "x.pt2")
+    loaded = torch.export.load(tmp_path / "x.pt2").module()
+    torch.testing.assert_close(loaded(x, target), compiled(x, target))
+    with pytest.raises(ExplainerFileError, match=r"torch.export.load\(path\)"):
+        relcompile.load(tmp_path / "x.pt2")
+
+
+def test_composite_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("""
+        base = "alpha1.5beta0.5,bias=split"
+        [[entry]]
+        rule = "gamma=0.5,bias=plain"
+        name = "*"
+        last = true
+        [[entry]]
+        rule = "guided"
+        name = "*"
+    """)
+    compiled = relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), rule=str(tmp_path / "mine.toml"))
+    assert compiled.metadata.rule == "mine"
+    assert {record.name: record.rule for record in compiled.metadata.layers if record.kind != "pool"} == {
+        "0": "AlphaBeta(alpha=1.5, beta=0.5, bias='split', epsilon=1e-09)",
+        "1": "Guided()",
+        "4": "Adjoint()",
+        "5": "Gamma(gamma=0.5, bias='plain', epsilon=1e-06)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("layer", "rules"),
+    [
+        ("*=guided", ["Guided()"]),
+        ("0=gamma=0.5,bias=plain", ["Gamma(gamma=0.5, bias='plain', epsilon=1e-06)"]),
+        ("*=lrp-0", ["Adjoint()", "PassThrough()"]),
+    ],
+)
+def test_a_layer_rule_goes_where_it_is_defined(layer: str, rules: list[str]) -> None:
+    composite = named("z+").with_entries(layer_entry(layer))
+    compiled = relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), rule=composite)
+    assert set(rules) <= {record.rule for record in compiled.metadata.layers}
+
+
+@pytest.mark.parametrize("rule", ["epsilon=0.25", "z+,bias=split", "gradient*input"])
+def test_the_rule_is_stored_as_it_was_asked_for(rule: str) -> None:
+    assert relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), rule=rule).metadata.rule == rule
+
+
+def test_an_entry_of_a_layer_that_does_not_exist() -> None:
+    mistyped = named("epsilon").with_entries(Entry(Flat(), name="fetures.*"))
+    with pytest.raises(CompositeError, match="no layer matches name='fetures"):
+        relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), rule=mistyped)
+
+
+def test_every_preprocessing_option_counts(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option, value, kept in (
+        ("--channels", "BGR", "channels=BGR"),
+        ("--scale", "1", "scale=1.0"),
+        ("--interpolation", "bicubic", "interpolation=bicubic"),
+        ("--std", "0.5,0.5,0.25", "std=(0.5, 0.5, 0.25)"),
+    ):
+        arguments = (option, value, "--input", "1x3x16x16", "-o", tmp_path / "x.onnx")
+        assert run(model, *arguments, capsys=capsys)[0] == 0
+        assert kept in " ".join(run("inspect", tmp_path / "x.onnx", capsys=capsys)[1].replace("│", "").split())
+
+
+def test_an_error_of_its_own_is_reported_as_one(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from relcompile import commands
+
+    def broken(*_: object) -> None:
+        raise KeyError("gone")
+
+    monkeypatch.setattr(commands, "compile_file", broken)
+    code, _, err = run(model, capsys=capsys)
+    assert code == 1
+    assert "KeyError: 'gone'" in err
+    assert "Traceback" not in err
+    monkeypatch.setenv("RELCOMPILE_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        run(model, capsys=capsys)
+
+
+class Difference(nn.Module):
+    """Its inputs have an order that does not matter if they are given by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(3, 2)
+
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return self.dense(left) - right
+
+
+def test_inputs_are_given_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(Difference().state_dict(), tmp_path / "m.pt")
+    inputs = ("--input", "right=1x2", "--input", "left=1x3", "--explain", "left", "--explain", "left")
+    arguments = ("--arch", f"{__name__}:Difference", "--rule", "epsilon", "-o", tmp_path / "x.onnx")
+    code, _, err = run(tmp_path / "m.pt", *arguments, *inputs, capsys=capsys)
+    assert code == 0, err
 
 
 def test_unsupported_operators_are_all_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

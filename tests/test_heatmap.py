@@ -97,13 +97,14 @@ def test_an_unreadable_image_is_refused_by_name(tmp_path: Path, kind: str, messa
             (3.8, 3.2, 0.1),
         ),
         (Preprocessing(None, "bilinear", None, (1, 2, 3), (1, 1, 1), "BGR", 1.0), (49.0, 98.0, 197.0)),
+        (Preprocessing(None, "bilinear", None, (1,), (2,), scale=1.0), (61.5,)),  # 0.299 R + 0.587 G + 0.114 B = 124
     ],
-    ids=["plain", "scale, mean and std", "BGR"],
+    ids=["plain", "scale, mean and std", "BGR", "grey"],
 )
 def test_channels_are_ordered_scaled_and_normalised(preprocessing: Preprocessing, expected: tuple[float, ...]) -> None:
     array, view = preprocess(Image.new("RGB", (6, 4), RED), preprocessing, (4, 6))
-    assert (array.shape, array.dtype, array.flags.c_contiguous) == ((1, 3, 4, 6), np.float32, True)
-    np.testing.assert_allclose(array, np.broadcast_to(np.array(expected)[:, None, None], (1, 3, 4, 6)), rtol=1e-6)
+    assert (array.shape, array.dtype, array.flags.c_contiguous) == ((1, len(expected), 4, 6), np.float32, True)
+    np.testing.assert_allclose(array, np.broadcast_to(np.array(expected)[:, None, None], array.shape), rtol=1e-6)
     assert view.getpixel((0, 0)) == RED
 
 

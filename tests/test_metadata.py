@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from relcompile.errors import ExplainerFileError
+from relcompile.errors import ExplainerFileError, MetadataError
 from relcompile.metadata import InputRecord, LayerRecord, Metadata, Preprocessing, RootsRecord, TargetRecord
 
 PREPROCESSING = Preprocessing(256, "bicubic", 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "BGR", scale=1.0)
@@ -14,7 +14,13 @@ FULL = Metadata(
     torch="2.14.1",
     rule="z+",
     layers=(
-        LayerRecord("layer1.0.conv1", "conv2d", "affine", "z+(bias=none, epsilon=1e-09)", 1728),
+        LayerRecord(
+            "layer1.0.conv1",
+            "convolution",
+            "affine",
+            "AlphaBeta(alpha=1.0, beta=0.0, bias='none', epsilon=1e-09)",
+            1728,
+        ),
         LayerRecord("relu", "relu", "activation", "pass", 0),
     ),
     target=TargetRecord("fixed", 1, 2),
@@ -71,9 +77,9 @@ def test_the_names_of_the_contract() -> None:
     assert raw["format"] == 1
     assert raw["layers"][0] == {
         "name": "layer1.0.conv1",
-        "operator": "conv2d",
+        "operator": "convolution",
         "kind": "affine",
-        "rule": "z+(bias=none, epsilon=1e-09)",
+        "rule": "AlphaBeta(alpha=1.0, beta=0.0, bias='none', epsilon=1e-09)",
         "parameters": 1728,
     }
     assert raw["target"] == {"mode": "fixed", "index": 1, "classes": 2}
@@ -154,5 +160,5 @@ def test_other_texts_are_refused(text: str) -> None:
 
 
 def test_a_contradiction_is_found_before_it_is_written() -> None:
-    with pytest.raises(ValueError, match="index belongs to"):
+    with pytest.raises(MetadataError, match="index belongs to"):
         TargetRecord("index", 3, 10)

@@ -136,6 +136,14 @@ def test_a_target_that_does_not_fit_is_refused(tmp_path: Path, mode: str, target
         explainer.explain(X, target=target)
 
 
+def test_an_output_without_classes_needs_no_target_and_has_no_other(tmp_path: Path) -> None:
+    explainer = load(write(tmp_path / "e.onnx", text=describe(target=TargetRecord("index")).to_json()), device="cpu")
+    for target in (None, 0):
+        np.testing.assert_allclose(explainer.explain(X, target=target).relevance, X * W[:, 0], rtol=1e-6)
+    with pytest.raises(TargetError, match="target 12345 does not exist: the output has no classes"):
+        explainer.explain(X, target=12345)
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
@@ -245,8 +253,8 @@ def test_a_file_that_is_no_explainer_is_refused_by_name_and_quietly(
 
 
 def test_a_run_that_fails_is_reported_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    unlimited = describe(target=TargetRecord("index")).to_json()
-    explainer = load(write(tmp_path / "e.onnx", text=unlimited), device="cpu")
+    too_many = describe(target=TargetRecord("index", None, 10)).to_json()
+    explainer = load(write(tmp_path / "e.onnx", text=too_many), device="cpu")
     with pytest.raises(RuntimeUnavailableError, match="ONNX Runtime failed on CPUExecutionProvider"):
         explainer.explain(X, target=9)
     assert capfd.readouterr() == ("", "")

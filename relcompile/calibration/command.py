@@ -18,7 +18,7 @@ from relcompile.capture import forward_parameters
 from relcompile.commands import try_forward
 from relcompile.errors import CalibrationError
 from relcompile.explain_images import ASSUMED
-from relcompile.files import atomic_path
+from relcompile.files import atomic_path, keep_inputs
 from relcompile.inputs import default_spec, example_inputs
 from relcompile.metadata import Preprocessing
 from relcompile.presets import PRESETS
@@ -55,6 +55,7 @@ def calibrate_file(request: CalibrateRequest) -> None:
     _check_rule(request.rule)
     if request.batch < 1:
         raise CalibrationError(f"--batch {request.batch} must be at least 1")
+    keep_inputs((request.model, request.data), (request.output,))
     model = read_model(request.model, arch=request.arch, allow=request.allow, trust=request.trust)
     data = _open(request, model)
     example = data.batch(0, 1)

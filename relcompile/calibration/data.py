@@ -123,12 +123,15 @@ def open_folder(
     """The photographs in a folder and in the folders in it, in the order of their paths.
 
     Raises:
-        CalibrationError: there are none, or the model's inputs `examples` are not one RGB photograph.
+        CalibrationError: there are none, or the model does not take one photograph of so many channels.
     """
     name, example = next(iter(examples.items()))
-    if len(examples) != 1 or example.dim() != 4 or example.shape[1] != 3:
+    if len(examples) != 1 or example.dim() != 4 or example.shape[1] != len(preprocessing.mean):
         shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in examples.items())
-        raise CalibrationError(f"the model takes {shapes}, not one RGB photograph; give its data as a .npz file")
+        raise CalibrationError(
+            f"the model takes {shapes}, not one photograph with {len(preprocessing.mean)} channels (as in --mean); "
+            "give its data as a .npz file"
+        )
     suffixes = Image.registered_extensions()
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
     if not files:

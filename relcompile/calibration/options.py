@@ -27,9 +27,9 @@ def calibrate(
     crop: options.Crop = None,
     mean: options.Mean = None,
     std: options.Std = None,
-    interpolation: options.Interpolation = "bilinear",
-    channels: options.Channels = "RGB",
-    scale: options.Scale = 255.0,
+    interpolation: options.Interpolation = None,
+    channels: options.Channels = None,
+    scale: options.Scale = None,
 ) -> None:
     """Learn from data what PatternNet and PatternAttribution need: one pattern per affine layer."""
     from relcompile import commands

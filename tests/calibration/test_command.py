@@ -163,6 +163,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no batch": (["calibrate", "{model}", "{data}", "--batch", "0"], "--batch 0"),
     "no samples asked for": (["calibrate", "{model}", "{data}", "--samples", "0"], "--samples 0"),
     "unwritable": (["calibrate", "{model}", "{data}", "-o", "{nowhere}/p.safetensors"], "cannot write"),
+    "over the model": (["calibrate", "{model}", "{data}", "-o", "{model}"], "would destroy the input"),
     "missing calibration": (["{model}", "--rule", "patternnet"], "relcompile calibrate MODEL DATA"),
     "no such calibration": (["{model}", "--rule", "patternnet", "--calibration", "{nowhere}"], "no such file"),
     "not a calibration": (["{model}", "--rule", "patternnet", "--calibration", "{text}"], "not a calibration file"),
