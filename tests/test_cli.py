@@ -173,7 +173,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "a glob before a name": ([*SMALL, "--layer", "*=gamma", "--layer", "0=flat"], "put the narrower one first"),
     "a rule of other operators": (
         [*SMALL, "--layer", "5=guided"],
-        "not defined for name='5': operators of kind affine",
+        "not defined for name='5': affine",
     ),
     "no explainer": (["inspect", "{text}"], "text.pt"),
 }
