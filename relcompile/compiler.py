@@ -22,6 +22,7 @@ from relcompile.composites import Composite
 from relcompile.description import described, example_arguments
 from relcompile.errors import InputSpecError
 from relcompile.explainer import Explainer
+from relcompile.fidelity import check_outputs
 from relcompile.metadata import Preprocessing
 from relcompile.method import Question, relevance_passes
 from relcompile.names import Given, named
@@ -76,6 +77,7 @@ def compile(
     Raises:
         CalibrationError: the calibration belongs to a model with other weights.
         CaptureError: the model is not one static graph.
+        MiscompilationError: the explainer does not predict what the model predicts on the examples.
         CompositeError, TargetError, InputSpecError: a rule, a target or an input does not exist; or no rule learns
             the roots that were asked for.
         passes.errors.UnsupportedOperatorError: lists every operator that has no rule.
@@ -114,7 +116,11 @@ def compile(
         reference=describe_reference(reference),
     )
     reports += run_passes(module, OPTIMISE, keeps=verify_canonical, on_pass=progress)
-    return Explainer(module, metadata, example_arguments(module, inputs), reports)
+    explainer = Explainer(module, metadata, example_arguments(module, inputs), reports)
+    if progress:
+        progress("compare with the model")
+    check_outputs(model, inputs, explainer)
+    return explainer
 
 
 def bounds_of(preprocessing: Preprocessing | None) -> Bounds | None:

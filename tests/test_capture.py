@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import relcompile
+from relcompile.canonical import captured_graph
 from relcompile.capture import call_arguments, in_eval_mode
-from relcompile.errors import CaptureError, InputSpecError
+from relcompile.errors import CaptureError, InputSpecError, MiscompilationError
 from relcompile.inputs import example_inputs
 from tests.compare import FLOAT64, assert_close
 
@@ -180,3 +181,38 @@ def test_what_cannot_be_captured_is_refused(name: str) -> None:
     make, given, error, message = REFUSED[name]
     with pytest.raises(error, match=message):
         relcompile.compile(make(), given)
+
+
+def wrongly_lifted(monkeypatch: pytest.MonkeyPatch, change: Callable[[Tensor], Tensor]) -> None:
+    """Weights come out of the capture changed."""
+
+    def captured(*arguments: Any) -> Any:
+        graph = captured_graph(*arguments)
+        for buffer in graph.module.buffers():
+            buffer.copy_(change(buffer))
+        return graph
+
+    monkeypatch.setattr("relcompile.compiler.captured_graph", captured)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda w: w.flip(0), lambda w: w * 1.001, lambda w: w * torch.nan, torch.zeros_like]
+)
+def test_a_wrong_prediction_is_a_fault(change: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    wrongly_lifted(monkeypatch, change)
+    with pytest.raises(MiscompilationError, match="output by"):
+        relcompile.compile(Two(), X)
+
+
+# What a model may predict without being taken for miscompiled.
+PREDICTIONS: dict[str, Callable[[Net, Tensor], Any]] = {
+    "NaN": lambda n, x: n.fc(x) * torch.tensor([1.0, torch.nan, torch.inf], dtype=x.dtype),
+    "zeros": lambda n, x: (n.fc(x), x * 0),
+    "integers": lambda n, x: (n.fc(x), n.fc(x).argmax(1)),
+    "noise": lambda n, x: (n.fc(x), torch.randn(3, 4)),
+}
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_a_right_prediction_passes(name: str) -> None:
+    relcompile.compile(Net(PREDICTIONS[name]), X, target=0)
