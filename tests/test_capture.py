@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import relcompile
+from passes.errors import UnsupportedOperatorError
 from relcompile.canonical import captured_graph
 from relcompile.capture import call_arguments, in_eval_mode
 from relcompile.errors import CaptureError, InputSpecError, MiscompilationError
@@ -181,6 +182,66 @@ def test_what_cannot_be_captured_is_refused(name: str) -> None:
     make, given, error, message = REFUSED[name]
     with pytest.raises(error, match=message):
         relcompile.compile(make(), given)
+
+
+# Outputs, the position that is asked for, and the name of the one that is explained.
+OUTPUTS: dict[str, tuple[Callable[[Net, Tensor], Any], int, str]] = {
+    "the only floating point one": (lambda n, x: (n.fc(x).argmax(1), n.fc(x)), 0, "output_1"),
+    "the one that is asked for": (lambda n, x: {"a": n.fc(x), "b": 2 * n.fc(x)}, 1, "b"),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_explained_output(name: str) -> None:
+    case, position, explained = OUTPUTS[name]
+    explainer = relcompile.compile(Net(case), X, output=position, target=0, rule="gradient")
+    assert explainer.metadata.explained == explained
+    scale = 2.0 if explained == "b" else 1.0
+    assert_close(explainer(X)[-1], (scale * Net(case).fc.weight[:1].detach()).expand(3, 4), FLOAT64)
+
+
+NOTHING_TO_EXPLAIN: dict[str, tuple[Callable[[Net, Tensor], Any], dict[str, Any], str]] = {
+    "no such output": (lambda n, x: (n.fc(x), x * 2), {"output": 2}, "0: output_0 float64, 1: output_1 float64"),
+    "integers": (lambda n, x: n.fc(x).argmax(1), {}, "0: output int64.*--explained-output"),
+    "one of several": (lambda n, x: (n.fc(x) > 0, n.fc(x), x * 2), {}, "0: output_0 bool"),
+    "constant": (lambda n, x: n.fc.weight[:1].expand(x.shape[0], 4), {}, "output does not depend on x"),
+    "comparison": (lambda n, x: (n.fc(x) > 0).to(x.dtype), {}, "does not depend on x, or by way of integers"),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING_TO_EXPLAIN)
+def test_an_output_without_relevance_is_refused(name: str) -> None:
+    case, settings, message = NOTHING_TO_EXPLAIN[name]
+    with pytest.raises(InputSpecError, match=message):
+        relcompile.compile(Net(case), X, **settings)
+
+
+def test_an_input_that_is_not_read_has_no_relevance() -> None:
+    model = Net(lambda n, x: n.fc(x))
+    model.forward = lambda x, unused: model.fc(x)  # type: ignore[method-assign]
+    assert not relcompile.compile(model, [X, MASK], target=0)(X, MASK)[-1].any()
+    with pytest.raises(InputSpecError, match="does not depend on unused"):
+        relcompile.compile(model, [X, MASK], explain=["unused"])
+
+
+OVER_THE_BATCH: dict[str, Callable[[Net, Tensor], Tensor]] = {
+    "mean over axis 0": lambda n, x: n.fc(x - x.mean(0)),
+    "mean": lambda n, x: n.fc(x - x.mean()),
+    "sum over axis 0": lambda n, x: n.fc(x / x.sum(0)),
+    "another axis": lambda n, x: n.fc((x.T - x.T.mean(1, keepdim=True)).T),
+    "flattened": lambda n, x: n.fc(x - x.flatten().mean(0)),
+}
+
+
+@pytest.mark.parametrize("name", OVER_THE_BATCH)
+def test_values_over_the_batch_are_refused(name: str) -> None:
+    with pytest.raises(UnsupportedOperatorError, match=r"whole batch.*test_capture\.py:\d+: "):
+        relcompile.compile(Net(OVER_THE_BATCH[name]), X, rule="gradient")
+
+
+def test_another_axis_0_is_not_the_batch() -> None:
+    explainer = relcompile.compile(Net(lambda n, x: n.fc(x) - x.T.mean(0)[:, None]), X, rule="gradient", target=0)
+    assert_close(explainer(X)[1], (Net(lambda n, x: x).fc.weight[:1].detach() - 0.25).expand(3, 4), FLOAT64)
 
 
 def wrongly_lifted(monkeypatch: pytest.MonkeyPatch, change: Callable[[Tensor], Tensor]) -> None:
