@@ -24,6 +24,7 @@ from relcompile.description import described, example_arguments
 from relcompile.errors import InputSpecError
 from relcompile.explainer import Explainer
 from relcompile.fidelity import check_outputs
+from relcompile.interface import check_names
 from relcompile.metadata import Preprocessing
 from relcompile.method import Question, relevance_passes
 from relcompile.names import Given, named
@@ -79,8 +80,8 @@ def compile(
         CalibrationError: the calibration belongs to a model with other weights.
         CaptureError: the model is not one static graph.
         MiscompilationError: the explainer does not predict what the model predicts on the examples.
-        CompositeError, TargetError, InputSpecError: a rule, a target or an input does not exist; or no rule learns
-            the roots that were asked for.
+        CompositeError, TargetError, InputSpecError: a rule, a target or an input does not exist; two inputs or
+            outputs have one name; or no rule learns the roots that were asked for.
         passes.errors.UnsupportedOperatorError: lists every operator that has no rule.
         passes.errors.UnknownLayerError: lists the layers that `at` may name.
     """
@@ -109,6 +110,7 @@ def compile(
         ledgers=((AbsorbedRelevance(),) if absorbed else ()) + ((RootReport(),) if roots else ()),
         references=None if reference is None else reference_tensors(reference, inputs, sources),
     )
+    check_names(question)
     reports += run_passes(module, relevance_passes(module, question), keeps=verify_canonical, on_pass=progress)
     metadata = replace(
         described(module, question, digest),

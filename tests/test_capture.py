@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from relcompile.canonical import captured_graph
 from relcompile.capture import call_arguments, in_eval_mode
 from relcompile.errors import CaptureError, InputSpecError, MiscompilationError
 from relcompile.inputs import example_inputs
-from tests.compare import FLOAT64, assert_close
+from tests.compare import FLOAT64, ONNX, assert_close
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 MASK = (X > 0).to(X.dtype)
@@ -242,6 +243,60 @@ def test_values_over_the_batch_are_refused(name: str) -> None:
 def test_another_axis_0_is_not_the_batch() -> None:
     explainer = relcompile.compile(Net(lambda n, x: n.fc(x) - x.T.mean(0)[:, None]), X, rule="gradient", target=0)
     assert_close(explainer(X)[1], (Net(lambda n, x: x).fc.weight[:1].detach() - 0.25).expand(3, 4), FLOAT64)
+
+
+def takes(name: str) -> nn.Module:
+    """A model whose forward has a parameter of that name."""
+    namespace: dict[str, Any] = {}
+    exec(f"def forward(self, {name}): return self.fc({name})", namespace)
+    return type("Takes", (Net,), namespace)(lambda n, x: x)
+
+
+SAME_NAMES: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
+    "target": (takes("target"), {}, "'target' is an input of the model and the input for the target"),
+    "noise": (takes("noise"), {"rule": "smoothgrad"}, "'noise' is .* an input for noise"),
+    "output": (takes("output"), {}, "'output' is an input of the model and an output of the model"),
+    "relevance": (takes("relevance"), {}, "'relevance' is an input of the model and an output with relevance"),
+    "absorbed": (takes("absorbed"), {"absorbed": True}, "'absorbed' is .* the output of a report"),
+    "roots": (takes("roots"), {"rule": "root", "roots": True}, "'roots' is .* the output of a report"),
+    "key of an input": (Net(lambda n, x: {"x": n.fc(x), "y": x * 2}), {}, "'x' is an input .* an output"),
+    "key relevance": (Net(lambda n, x: {"relevance": n.fc(x), "y": x * 2}), {}, "an output of .* with relevance"),
+    "nested keys": (Net(lambda n, x: {"a_b": n.fc(x), "a": {"b": x * 2}}), {}, "'a_b' is an output .* an output"),
+}
+
+
+@pytest.mark.parametrize("name", SAME_NAMES)
+def test_names_of_two_values_are_refused(name: str) -> None:
+    model, settings, message = SAME_NAMES[name]
+    with pytest.raises(InputSpecError, match=message):
+        relcompile.compile(model, X, **settings)
+
+
+def twice(net: Net, x: Tensor) -> tuple[Tensor, ...]:
+    y = net.fc(x)
+    return y, y, y
+
+
+SAME_VALUES: dict[str, tuple[nn.Module, str]] = {
+    "an output thrice": (Net(twice), "z+"),
+    "an input": (Net(lambda n, x: (n.fc(x), x, x[:])), "z+"),
+    "the relevance": (Net(lambda n, x: (n.fc(x), n.fc.weight[:1].expand(x.shape[0], 4))), "gradient"),
+    "an input called noise": (takes("noise"), "z+"),
+    "an input called roots": (takes("roots"), "z+"),
+    "a buffer called target": (SimilarNames(), "epsilon"),
+}
+
+
+@pytest.mark.parametrize("name", SAME_VALUES)
+def test_values_with_several_names_can_be_saved(name: str, tmp_path: Path) -> None:
+    model, rule = SAME_VALUES[name]
+    explainer, target = relcompile.compile(model.float(), X.float(), rule=rule), torch.tensor([0, 1, 2])
+    explainer.save(tmp_path / "explainer.onnx")
+    found = relcompile.load(tmp_path / "explainer.onnx").run(
+        {explainer.metadata.inputs[0].name: X.float().numpy(), "target": target.numpy()}
+    )
+    for actual, expected in zip(found.values(), explainer(X.float(), target), strict=True):
+        assert_close(actual, expected, ONNX)
 
 
 def wrongly_lifted(monkeypatch: pytest.MonkeyPatch, change: Callable[[Tensor], Tensor]) -> None:
