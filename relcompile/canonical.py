@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch.fx import GraphModule
@@ -14,6 +14,7 @@ from passes.runner import PassReport, run_passes
 from passes.stages import verify_canonical, verify_captured
 from relcompile.capture import Captured, capture, forward_parameters
 from relcompile.errors import InputSpecError
+from relcompile.metadata import DTYPES
 
 ExampleInputs: TypeAlias = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 Progress: TypeAlias = Callable[[str], None]
@@ -34,25 +35,46 @@ def canonicalize(module: GraphModule, progress: Progress | None = None) -> list[
 
 
 def named_inputs(model: torch.nn.Module, given: ExampleInputs) -> dict[str, torch.Tensor]:
-    """Inputs by parameter name of `forward`.
+    """Inputs by parameter name of `forward`, in its order; an optional one may be None.
 
     Raises:
-        InputSpecError: there are too many of them, or one has no batch axis.
+        InputSpecError: there are too many of them; one is not a tensor that ONNX Runtime takes; or their batch axes
+            do not fit.
     """
+    names = forward_parameters(model)
     if isinstance(given, Mapping):
-        inputs = dict(given)
+        named: Mapping[str, Any] = given
     else:
-        tensors = [given] if isinstance(given, torch.Tensor) else list(given)
-        names = forward_parameters(model)
+        tensors: list[Any] = [given] if isinstance(given, torch.Tensor) else list(given)
         if len(tensors) > len(names):
             raise InputSpecError(f"forward takes {len(names)} inputs ({', '.join(names)}), {len(tensors)} were given")
-        inputs = dict(zip(names, tensors, strict=False))
+        named = dict(zip(names, tensors, strict=False))
+    position = {name: k for k, name in enumerate(names)}
+    ordered = sorted(named, key=lambda name: position.get(name, len(names)))
+    inputs = {name: named[name] for name in ordered if named[name] is not None}
+    _check(inputs)
+    return inputs
+
+
+def _check(inputs: Mapping[str, Any]) -> None:
+    for name, value in inputs.items():
+        if not isinstance(value, torch.Tensor):
+            raise InputSpecError(
+                f"input {name} is a {type(value).__name__}; every input is one tensor (a module around the model, "
+                "whose forward takes tensors, can pack them)"
+            )
+        if str(value.dtype).removeprefix("torch.") not in DTYPES:
+            raise InputSpecError(
+                f"input {name} is {value.dtype}, which numpy does not have; convert the model: .float()"
+            )
     without_batch = [name for name, tensor in inputs.items() if tensor.dim() == 0 or tensor.shape[0] == 0]
     if without_batch or not inputs:
         raise InputSpecError(
             f"every input needs a batch axis of at least one sample: {', '.join(without_batch) or 'none given'}"
         )
-    return inputs
+    if len({tensor.shape[0] for tensor in inputs.values()}) > 1:
+        sizes = ", ".join(f"{name} {tensor.shape[0]}" for name, tensor in inputs.items())
+        raise InputSpecError(f"axis 0 of every input is the same batch, but the sizes are {sizes}")
 
 
 def _at_least_two(tensor: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import statistics
 import time
@@ -15,6 +14,7 @@ import torch
 
 from relcompile import views
 from relcompile.calibration.store import Calibration
+from relcompile.capture import call_arguments
 from relcompile.compiler import bounds_of
 from relcompile.compiler import compile as compile_model
 from relcompile.composites import Composite
@@ -189,9 +189,8 @@ def try_forward(model: torch.nn.Module, inputs: dict[str, torch.Tensor], specs: 
 
 
 def _run(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Any:
-    """The model on inputs by name, whatever their order; by position where `forward` has no such names."""
-    known = inspect.signature(model.forward).parameters
-    return model(**inputs) if all(name in known for name in inputs) else model(*inputs.values())
+    args, kwargs = call_arguments(model, inputs)
+    return model(*args, **kwargs)
 
 
 def _timing(model: torch.nn.Module, explainer: Explainer, path: Path) -> dict[str, str]:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from passes.assign_rules import explained_output, nodes_named
-from passes.graph import layer_name
+from passes.graph import active_nodes, layer_name
 from passes.layers import keep, last_feature_map, layer_output, release
 from passes.ledgers import AbsorbedRelevance, RootReport
+from passes.nodes import arguments
 from passes.pipelines import OPTIMISE
 from passes.runner import run_passes
 from passes.stages import verify_canonical
@@ -22,6 +23,8 @@ from relcompile.composites import Composite
 from relcompile.description import described, example_arguments
 from relcompile.errors import InputSpecError
 from relcompile.explainer import Explainer
+from relcompile.fidelity import check_outputs
+from relcompile.interface import check_names
 from relcompile.metadata import Preprocessing
 from relcompile.method import Question, relevance_passes
 from relcompile.names import Given, named
@@ -61,7 +64,7 @@ def compile(
         reference: the input that differences are taken from, for the deeplift rules: one number, one per channel, a
             tensor of one sample, or "input" (a runtime input `reference`); 0 by default.
         explain: names of the inputs that get relevance; all floating point inputs by default.
-        output: position of the output that is explained.
+        output: position of the output that is explained; if that is not floating point and exactly one is, that one.
         at: name of a layer: relevance is that of its output, and not that of the input. (Grad-CAM reads its feature
             map there; by default it takes the last one.)
         absorbed: also compute what biases and stabilisers absorb, (N, operators).
@@ -76,8 +79,9 @@ def compile(
     Raises:
         CalibrationError: the calibration belongs to a model with other weights.
         CaptureError: the model is not one static graph.
-        CompositeError, TargetError, InputSpecError: a rule, a target or an input does not exist; or no rule learns
-            the roots that were asked for.
+        MiscompilationError: the explainer does not predict what the model predicts on the examples.
+        CompositeError, TargetError, InputSpecError: a rule, a target or an input does not exist; two inputs or
+            outputs have one name; or no rule learns the roots that were asked for.
         passes.errors.UnsupportedOperatorError: lists every operator that has no rule.
         passes.errors.UnknownLayerError: lists the layers that `at` may name.
     """
@@ -89,7 +93,8 @@ def compile(
     reference = chosen_reference(composite, reference)
     inputs = named_inputs(model, example_inputs)
     captured = captured_graph(model, inputs, progress)
-    module, sources = captured.module, _explained(captured, explain)
+    module, output = captured.module, _explained_output(captured, output)
+    sources = _explained_inputs(captured, explain, output)
     reads_layer = at is not None or composite.result == "activation-map"
     if reads_layer:
         at = _keep_layer(module, at, sources, output)
@@ -105,6 +110,7 @@ def compile(
         ledgers=((AbsorbedRelevance(),) if absorbed else ()) + ((RootReport(),) if roots else ()),
         references=None if reference is None else reference_tensors(reference, inputs, sources),
     )
+    check_names(question)
     reports += run_passes(module, relevance_passes(module, question), keeps=verify_canonical, on_pass=progress)
     metadata = replace(
         described(module, question, digest),
@@ -114,7 +120,11 @@ def compile(
         reference=describe_reference(reference),
     )
     reports += run_passes(module, OPTIMISE, keeps=verify_canonical, on_pass=progress)
-    return Explainer(module, metadata, example_arguments(module, inputs), reports)
+    explainer = Explainer(module, metadata, example_arguments(module, inputs), reports)
+    if progress:
+        progress("compare with the model")
+    check_outputs(model, inputs, explainer)
+    return explainer
 
 
 def bounds_of(preprocessing: Preprocessing | None) -> Bounds | None:
@@ -134,10 +144,37 @@ def _keep_layer(module: GraphModule, at: str | None, sources: tuple[str, ...], o
     return at or layer_name(node)
 
 
-def _explained(captured: Captured, names: Sequence[str] | None) -> tuple[str, ...]:
+def _explained_output(captured: Captured, position: int) -> int:
+    """The position of a floating point output: the one at `position`, or else the only one."""
+    nodes: tuple[Node, ...] = arguments(captured.module.graph.output_node())[0]
+    floating = [k for k, node in enumerate(nodes) if node.meta["val"].is_floating_point()]
+    if position in floating:
+        return position
+    if position in range(len(nodes)) and len(floating) == 1:
+        return floating[0]
+    dtypes = (str(node.meta["val"].dtype).removeprefix("torch.") for node in nodes)
+    known = ", ".join(
+        f"{k}: {name} {dtype}" for k, (name, dtype) in enumerate(zip(captured.outputs, dtypes, strict=True))
+    )
+    raise InputSpecError(
+        f"there is no floating point output {position} to explain; the outputs are {known}; "
+        "choose with output= (--explained-output)"
+    )
+
+
+def _explained_inputs(captured: Captured, names: Sequence[str] | None, output: int) -> tuple[str, ...]:
     chosen = captured.float_inputs if names is None else tuple(dict.fromkeys(names))
     unknown = [name for name in chosen if name not in captured.float_inputs]
     if unknown or not chosen:
         known = ", ".join(captured.float_inputs) or "none"
         raise InputSpecError(f"no floating point input called {', '.join(unknown) or '(any)'}; there are: {known}")
+    sink = explained_output(captured.module, output)
+    without = [
+        n.name for n in nodes_named(captured.module, chosen) if sink not in active_nodes(captured.module, [n], sink)
+    ]
+    if len(without) == len(chosen) or (names is not None and without):
+        raise InputSpecError(
+            f"the explained output {captured.outputs[output]} does not depend on {', '.join(without)}, "
+            "or by way of integers and comparisons only: there is no relevance to compute"
+        )
     return chosen

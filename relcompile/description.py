@@ -12,6 +12,7 @@ from passes.add_reference import REFERENCE_INPUT
 from passes.assign_rules import explained_output, nodes_named
 from passes.ledgers import REPORTED, ROOT_QUANTITIES, AbsorbedRelevance, RootReport
 from relcompile.errors import CompositeError
+from relcompile.interface import relevance_names
 from relcompile.metadata import InputRecord, LayerRecord, Metadata, RootsRecord, TargetRecord
 from relcompile.method import Question
 
@@ -24,7 +25,6 @@ def described(module: GraphModule, question: Question, digest: str) -> Metadata:
     """
     annotated = [node for node in module.graph.nodes if "layer" in node.meta]
     question.composite.check([node.meta["layer"] for node in annotated])
-    single = question.place is not None or len(question.sources) == 1
     at_runtime = question.references is not None and None in question.references.values()
     return Metadata(
         relcompile=version("relcompile"),
@@ -35,7 +35,7 @@ def described(module: GraphModule, question: Question, digest: str) -> Metadata:
         inputs=tuple(_input_record(module, name) for name in question.inputs),
         outputs=question.outputs,
         explained=question.outputs[question.output],
-        relevance=("relevance",) if single else tuple(f"relevance_{name}" for name in question.sources),
+        relevance=relevance_names(question),
         absorbed=any(isinstance(ledger, AbsorbedRelevance) for ledger in question.ledgers),
         roots=_roots_record(annotated, question),
         weights_sha256=digest,

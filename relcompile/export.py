@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,7 @@ def to_onnx(module: GraphModule, explainer: Explainer) -> onnx.ModelProto:
                 verbose=False,
             )
             _tidy(exported.model)
+            _name_values(exported.model.graph, list(explainer.examples), metadata.output_names)
     except Exception as error:
         raise ExportError(f"the ONNX exporter refuses this explainer: {_first_line(error)}") from error
     model: onnx.ModelProto = exported.model_proto
@@ -145,6 +146,22 @@ def _tidy(model: ir.Model) -> None:
         common.RemoveUnusedFunctionsPass(),
         common.RemoveUnusedOpsetsPass(),
     )(model)
+
+
+def _name_values(graph: ir.Graph, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """In ONNX a value has one name: an output that is an input, or another output, becomes a copy of it."""
+    for value, name in zip(graph.inputs, inputs, strict=True):
+        value.name = name
+    taken = set(graph.inputs)
+    for position, name in enumerate(outputs):
+        value = graph.outputs[position]
+        if value in taken:
+            copy = ir.Node("", "Identity", [value])
+            graph.append(copy)
+            copy.outputs[0].shape, copy.outputs[0].type = value.shape, value.type
+            value = graph.outputs[position] = copy.outputs[0]
+        value.name = name
+        taken.add(value)
 
 
 def _strip(model: onnx.ModelProto) -> None:

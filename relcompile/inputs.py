@@ -16,26 +16,30 @@ _IMAGE_SIZE, _INCEPTION_SIZE = 224, 299
 
 
 def example_inputs(model: torch.nn.Module, specs: Sequence[str], seed: int = 0) -> dict[str, torch.Tensor]:
-    """Random tensors for the inputs that `specs` describe, in the order of `forward` where they have no name.
+    """Random tensors for the inputs that `specs` describe, in the order of `forward`; names come first.
 
     Args:
         model: whose `forward` takes them.
-        specs: "[name=]SIZExSIZE...[:dtype]", the batch first.
+        specs: "[name=]SIZExSIZE...[:dtype]", the batch first; those without a name are for the inputs that are left.
         seed: of the random numbers: standard normal for floats, zeros for integers.
 
     Raises:
-        InputSpecError: a description cannot be read, or there are more of them than inputs.
+        InputSpecError: a description cannot be read, two are for one input, or there are more of them than inputs.
     """
     names = forward_parameters(model)
     generator = torch.Generator().manual_seed(seed)
     if len(specs) > len(names):
         raise InputSpecError(f"forward takes {len(names)} inputs ({', '.join(names)}), {len(specs)} were described")
+    parsed = [parse_spec(spec) for spec in specs]
+    given = [name for name, _, _ in parsed if name]
+    if len(set(given)) < len(given):
+        raise InputSpecError(f"an input is described twice: {', '.join(given)}")
+    free = (name for name in names if name not in given)
     inputs = dict[str, torch.Tensor]()
-    for spec, position in zip(specs, names, strict=False):
-        name, shape, dtype = parse_spec(spec)
+    for name, shape, dtype in parsed:
         random = torch.randn(shape, generator=generator)
-        inputs[name or position] = random.to(dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
-    return inputs
+        inputs[name or next(free)] = random.to(dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
+    return {name: inputs[name] for name in sorted(inputs, key=[*names, *given].index)}
 
 
 def parse_spec(text: str) -> tuple[str | None, list[int], torch.dtype]:

@@ -19,7 +19,7 @@ ROOTS_OUTPUT = "roots"  # the output with the report on learned roots, if the fi
 
 TargetMode = Literal["index", "argmax", "fixed", "seed"]
 _WIDTHS = {"bool": "", "float": "16 32 64", "int": "8 16 32 64", "uint": "8 16 32 64"}
-_DTYPES = frozenset(kind + width for kind, widths in _WIDTHS.items() for width in widths.split(" "))
+DTYPES = frozenset(kind + width for kind, widths in _WIDTHS.items() for width in widths.split(" "))
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class InputRecord:
     def __post_init__(self) -> None:
         sizes = [size for size in self.shape if isinstance(size, int)]
         _require(all(size > 0 for size in sizes), f"shape {list(self.shape)} has a size that is not positive")
-        _require(self.dtype in _DTYPES, f'dtype "{self.dtype}" is not one that numpy and ONNX share')
+        _require(self.dtype in DTYPES, f'dtype "{self.dtype}" is not one that numpy and ONNX share')
 
 
 @dataclass(frozen=True)

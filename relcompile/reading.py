@@ -42,8 +42,8 @@ def read_model(path: Path, *, arch: str | None = None, allow: Sequence[str] = ()
 
     What the file is gets decided by its content, never by its name. A pickled module of torch.nn, torchvision
     or timm, a state dict and a safetensors file are read without running anything that the file chooses (see
-    `relcompile.safe_pickle`). TorchScript and torch.export archives can run code when loaded: they need
-    `trust`. A refusal is final: nothing is tried a second time with less safety.
+    `relcompile.safe_pickle`). A torch.export archive can run code when loaded: it needs `trust`. TorchScript is
+    refused. A refusal is final: nothing is tried a second time with less safety.
 
     Args:
         path: the file.
@@ -92,8 +92,8 @@ def _content(path: Path) -> _Content:
         return _Content.SAFETENSORS
     what = f"starts with {start!r}" if start else "is empty"
     raise ModelFileError(
-        f"{path}: not a model file: it {what}. relcompile reads what `torch.save`, `safetensors`, "
-        "`torch.export.save` and `torch.jit.save` write."
+        f"{path}: not a model file: it {what}. relcompile reads what `torch.save`, `safetensors` and "
+        "`torch.export.save` write."
     )
 
 
@@ -118,9 +118,14 @@ def _archive_content(path: Path) -> _Content:
 def _loaded(path: Path, content: _Content, allow: Sequence[str], *, trust: bool) -> object:
     if content is _Content.SAFETENSORS:
         return _attempt(path, content, lambda: safetensors.torch.load_file(path))
+    if content is _Content.TORCHSCRIPT:
+        raise ModelFileError(
+            f"{path}: {content.value}, which cannot be compiled: its program is not Python any more. Save the module "
+            "that it was made from, with `torch.save` or `torch.export.save`, or its `state_dict()` for `--arch`."
+        )
     if trust:
         with working_directory_importable(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.jit.load is deprecated; users of old files cannot help it
+            warnings.simplefilter("ignore")  # users of old files cannot help what they warn about
             return _attempt(path, content, lambda: _loaded_with_trust(path, content))
     if content is _Content.CHECKPOINT:
         return load_checkpoint(path, allow)
@@ -145,8 +150,6 @@ def _legacy_weights(path: Path) -> object:
 def _loaded_with_trust(path: Path, content: _Content) -> object:
     if content is _Content.EXPORTED:
         return torch.export.load(path).module()
-    if content is _Content.TORCHSCRIPT:
-        return torch.jit.load(path, map_location="cpu")
     return torch.load(path, map_location="cpu", weights_only=False)
 
 

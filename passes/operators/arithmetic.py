@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 from torch.fx import Node
 
 from passes.emitter import Emitter, Value, aten
+from passes.errors import UnsupportedOperatorError
+from passes.graph import describe_node
 from passes.nodes import argument
 from passes.operators.call import Adjoints, Call, UnaryCall
 
@@ -136,6 +138,20 @@ class ReduceCall(UnaryCall):
     """`y = mean(x)` or `y = sum(x)` over axes."""
 
     kind = "pool"
+
+    @classmethod
+    def build(cls, node: Node, emit: Emitter, _active: Callable[[Node], bool]) -> Call:
+        """View `node` as a reduction.
+
+        Raises:
+            UnsupportedOperatorError: it reduces over the batch: the samples of an explainer do not see each other.
+        """
+        call = cls(node, emit, (argument(node, 0),))
+        if not all(isinstance(call.x.shape[dim], int) for dim in call.dims):
+            raise UnsupportedOperatorError(
+                f"taken over the whole batch, but every sample is explained on its own: {describe_node(node)}"
+            )
+        return call
 
     @property
     def dims(self) -> tuple[int, ...]:
