@@ -88,15 +88,20 @@ def sensitivity(explainer: Explainer) -> float:
 
 
 def _samples(explainer: Explainer) -> Iterator[tuple[torch.Tensor, ...]]:
-    """The examples in several batches, the k-th sample scaled by 0.9^k: no two of them lie at the same kinks."""
-    first = 0
-    for batch in _BATCHES:
-        scales = 0.9 ** torch.arange(first, first + batch)
-        first += batch
-        yield tuple(
-            a * scales.to(a.dtype).reshape([-1, *[1] * (a.dim() - 1)]) if a.is_floating_point() else a
-            for a in explainer.example_arguments(batch)
-        )
+    """The examples in several batches, no two samples at the same kinks.
+
+    The k-th sample is rolled by k along its last axis and scaled by 0.9^k. (Networks without biases do not notice a
+    scale.)
+    """
+    k = 0
+    for batch in _BATCHES if explainer.metadata.sampling is None else _BATCHES[:2]:
+        samples = [[_moved(a, j) for a in explainer.example_arguments(1)] for j in range(k, k + batch)]
+        k += batch
+        yield tuple(torch.cat(same) for same in zip(*samples, strict=True))
+
+
+def _moved(a: torch.Tensor, k: int) -> torch.Tensor:
+    return a.roll(k, -1) * 0.9**k if a.is_floating_point() else a
 
 
 def _named(explainer: Explainer, values: Sequence[torch.Tensor]) -> dict[str, Array]:

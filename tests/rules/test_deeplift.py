@@ -191,7 +191,7 @@ def test_runtime_folds_a_constant_reference(tmp_path: Path) -> None:
 def test_resnet_with_batch_norm_is_complete(rule: str, network, tmp_path: Path) -> None:
     model, target = network("resnet18"), torch.tensor([1, 3])
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    expected = score_difference(model, x, torch.full((1, 1, 1, 1), 0.3).double(), target)
+    expected = score_difference(model, x, torch.full((1, 1, 1, 1), 0.3, dtype=torch.float64), target)
     explainer = relcompile.compile(model, x, rule=rule, reference=0.3)
     assert_conserved(explainer(x, target)[1], expected, FLOAT64 if rule == "deeplift-rescale" else SHIFT)
     single = relcompile.compile(model.float(), x.float(), rule=rule, reference=0.3)

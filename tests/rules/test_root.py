@@ -107,7 +107,7 @@ def test_survives_the_onnx_file(name: str, tmp_path: Path) -> None:
         assert_close(found, explainer(x[:batch])[1].detach().numpy(), ONNX)
 
 
-@pytest.mark.parametrize(("rule", "message"), [("root=1.5", "whole"), ("root=-1", "steps=-1"), ("root=inf", "whole")])
+@pytest.mark.parametrize(("rule", "message"), [("root=1.5", "whole"), ("root=-1", "steps=-1"), ("root=inf", "finite")])
 def test_bad_steps_are_refused(rule: str, message: str) -> None:
     network, x = built("vgg")
     with pytest.raises(CompositeError, match=message):
