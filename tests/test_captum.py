@@ -81,45 +81,6 @@ def test_lrp(rule: str, network) -> None:
     assert_close(found, expected, FLOAT64)
 
 
-def by_grad_cam(layer: str) -> Callable[[nn.Module, Tensor], Tensor]:
-    def attribute(model: nn.Module, x: Tensor) -> Tensor:
-        maps = LayerGradCam(model, model.get_submodule(layer)).attribute(x, target=TARGET, relu_attributions=True)
-        return LayerAttribution.interpolate(maps, x.shape[2:], interpolate_mode="bilinear")
-
-    return attribute
-
-
-def by_path(model: nn.Module, x: Tensor) -> Tensor:
-    return IntegratedGradients(model).attribute(x, target=TARGET, n_steps=8, method="riemann_middle")
-
-
-GRADIENTS: dict[str, tuple[str, str | Composite, str | None, Callable[[nn.Module, Tensor], Any]]] = {
-    "guided": ("vgg11", "guided-backprop", None, lambda model, x: GuidedBackprop(model).attribute(x, target=TARGET)),
-    "deconvolution": ("vgg11", "deconvnet", None, lambda model, x: Deconvolution(model).attribute(x, target=TARGET)),
-    "saliency": ("resnet18", "gradient", None, lambda model, x: Saliency(model).attribute(x, TARGET, abs=False)),
-    "input x gradient": (
-        "resnet18",
-        "gradient*input",
-        None,
-        lambda model, x: InputXGradient(model).attribute(x, target=TARGET),
-    ),
-    "integrated gradients": ("resnet18", integrated_gradients(8), None, by_path),
-    "grad-cam, default layer": ("resnet18", "grad-cam", None, by_grad_cam("layer4")),
-    "grad-cam, named layer": ("resnet18", "grad-cam", "layer3", by_grad_cam("layer3")),
-    "grad-cam of a plain network": ("vgg11", "grad-cam", None, by_grad_cam("features.19")),
-}
-
-
-@pytest.mark.parametrize("case", GRADIENTS)
-def test_gradients(case: str, network) -> None:
-    name, rule, at, attribute = GRADIENTS[case]
-    model, x = unshared(network(name, num_classes=8)), sample(64)
-    found = relcompile.compile(model, x, rule=rule, at=at)(x, TARGET)[1]
-    expected = attribute(model, x.clone().requires_grad_()).detach()
-    assert expected.abs().max() > 0
-    assert_close(found, expected, FLOAT64)
-
-
 class Once(nn.Module):
     """A product with 1: captum's hooks of a ReLU and of a max pool on the same tensor overwrite each other."""
 
@@ -142,6 +103,51 @@ def for_captum(model: nn.Module, pool: nn.Module | None = None, *, apart: bool =
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced
+
+
+def by_grad_cam(layer: str) -> Callable[[nn.Module, Tensor], Tensor]:
+    def attribute(model: nn.Module, x: Tensor) -> Tensor:
+        maps = LayerGradCam(model, model.get_submodule(layer)).attribute(x, target=TARGET, relu_attributions=True)
+        return LayerAttribution.interpolate(maps, x.shape[2:], interpolate_mode="bilinear")
+
+    return attribute
+
+
+def by_hooks(method: Callable[[nn.Module], Any]) -> Callable[[nn.Module, Tensor], Tensor]:
+    return lambda model, x: method(for_captum(model, apart=False)).attribute(x, target=TARGET)
+
+
+def by_path(model: nn.Module, x: Tensor) -> Tensor:
+    return IntegratedGradients(model).attribute(x, target=TARGET, n_steps=8, method="riemann_middle")
+
+
+GRADIENTS: dict[str, tuple[str, str | Composite, str | None, Callable[[nn.Module, Tensor], Any]]] = {
+    "guided": ("vgg11", "guided-backprop", None, by_hooks(GuidedBackprop)),
+    "guided, residual": ("resnet18", "guided-backprop", None, by_hooks(GuidedBackprop)),
+    "deconvolution": ("vgg11", "deconvnet", None, by_hooks(Deconvolution)),
+    "deconvolution, residual": ("resnet18", "deconvnet", None, by_hooks(Deconvolution)),
+    "saliency": ("resnet18", "gradient", None, lambda model, x: Saliency(model).attribute(x, TARGET, abs=False)),
+    "input x gradient": (
+        "resnet18",
+        "gradient*input",
+        None,
+        lambda model, x: InputXGradient(model).attribute(x, target=TARGET),
+    ),
+    "integrated gradients": ("resnet18", integrated_gradients(8), None, by_path),
+    "grad-cam, default layer": ("resnet18", "grad-cam", None, by_grad_cam("layer4")),
+    "grad-cam, named layer": ("resnet18", "grad-cam", "layer3", by_grad_cam("layer3")),
+    "grad-cam of a plain network": ("vgg11", "grad-cam", None, by_grad_cam("features.19")),
+}
+
+
+@pytest.mark.parametrize("case", GRADIENTS)
+def test_gradients(case: str, network) -> None:
+    name, rule, at, attribute = GRADIENTS[case]
+    model, x = unshared(network(name, num_classes=8)), sample(64)
+    found = relcompile.compile(model, x, rule=rule, at=at)(x, TARGET)[1]
+    expected = attribute(model, x.clone().requires_grad_()).detach()
+    assert expected.abs().max() > 0
+    assert_close(found, expected, FLOAT64)
 
 
 # captum's max pools lose what windows share: an overlapping pool is replaced by one that does not overlap.
