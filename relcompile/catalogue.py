@@ -13,8 +13,8 @@ from passes.operators.activation import DERIVATIVES
 from passes.operators.arithmetic import build_matmul, build_product, build_quotient, build_sum
 from passes.operators.table import OPERATORS
 from relcompile.calibration.store import Calibration
-from relcompile.names import Given, named
-from relcompile.presets import PRESETS
+from relcompile.names import Given, named, rule_named
+from relcompile.presets import PRESETS, RULES
 
 _GIVEN = Given(bounds=(-1.0, 1.0), calibration=Calibration({}, "", "relu", 0))  # any will do to read docstrings
 _KINDS: Mapping[Any, Sequence[str]] = {
@@ -31,7 +31,7 @@ class Description:
     """One rule name.
 
     Attributes:
-        name: as given to `--rule`.
+        name: as given to `--rule`, or to `--layer`.
         summary: one line.
         facts: (heading, text) of what the composite and its main rule say about themselves.
     """
@@ -44,6 +44,15 @@ class Description:
 def rules() -> list[Description]:
     """Every preset, in the order of the table."""
     return [_describe(name) for name in PRESETS]
+
+
+def layer_rules() -> list[Description]:
+    """Every rule that one layer can have (`--layer`, composite files), in the order of the table."""
+    described = list[Description]()
+    for name in RULES:
+        text = inspect.getdoc(type(rule_named(name, _GIVEN))) or ""
+        described.append(Description(name, text.splitlines()[0], _facts(_sections(text))))
+    return described
 
 
 def operators() -> Mapping[str, Sequence[str]]:
@@ -83,8 +92,11 @@ def _describe(name: str) -> Description:
     own = _sections(text)
     main = next((entry.rule for entry in composite.entries), composite.fallback)
     of_rule = _sections(inspect.getdoc(type(main)) or "")
-    facts = tuple((key, value) for key in _SECTIONS if (value := own.get(key) or of_rule.get(key)))
-    return Description(name, text.splitlines()[0], facts)
+    return Description(name, text.splitlines()[0], _facts({**of_rule, **own}))
+
+
+def _facts(sections: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple((key, sections[key]) for key in _SECTIONS if key in sections)
 
 
 def _sections(text: str) -> dict[str, str]:

@@ -169,11 +169,14 @@ def inspect(
 @app.command()
 def rules(
     operators: Annotated[bool, typer.Option("--operators", help="List the supported operators instead.")] = False,
+    layer: Annotated[bool, typer.Option("--layer", help="List the rules of single layers, for --layer.")] = False,
 ) -> None:
     """List every rule with its equation, what it conserves and its source."""
     from relcompile import catalogue
 
-    views.operators(catalogue.operators()) if operators else views.rules(catalogue.rules())
+    if operators:
+        return views.operators(catalogue.operators())
+    return views.rules(catalogue.layer_rules() if layer else catalogue.rules())
 
 
 def default_output(model: Path, rule: str, *further: str | None) -> Path:

@@ -65,7 +65,8 @@ def check_parity(explainer: Explainer, path: Path) -> Parity:
     infinite = [name for name, error in parity.errors.items() if not np.isfinite(error)]
     if infinite:
         raise ExportError(
-            f"the explainer computes NaN or infinity in {', '.join(infinite)}: the rule overflows float32"
+            f"the explainer computes NaN or infinity in {', '.join(infinite)}: values, or a stabiliser, leave the "
+            "range of the model's data type"
         )
     if not parity.worst <= PARITY and not parity.worst <= ILL_CONDITIONED * sensitivity(explainer):
         listing = ", ".join(f"{name} {error:.2e}" for name, error in parity.errors.items())

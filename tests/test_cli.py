@@ -119,6 +119,7 @@ def test_rules_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "excitation-backprop" in out
     assert "Montavon" in out
     assert "convolution" in run("rules", "--operators", capsys=capsys)[1]
+    assert "fixed-root" in run("rules", "--layer", capsys=capsys)[1]
 
 
 def test_rule_of_one_layer(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

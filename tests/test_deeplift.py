@@ -20,19 +20,9 @@ from relcompile.presets import deeplift_rescale
 from relcompile.references import parse_reference
 from relcompile.rules.affine import Epsilon
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
+from tests.oracles.nets import Function
 
 SHIFT = 1e-6  # RevealCancel moves contributions near 0 by 1e-7
-
-
-class Function(nn.Module):
-    """A model without weights."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 def randn(*shape: int, seed: int) -> Tensor:

@@ -6,25 +6,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import relcompile
 from relcompile.export import lowered
 from tests.compare import FLOAT64, assert_close
+from tests.oracles.nets import Function
 
 X = torch.randn(3, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 TARGET = torch.tensor([0, 5, 2])
-
-
-class Function(nn.Module):
-    """One function as a model."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 CASES: dict[str, Callable[[Tensor], Tensor]] = {

@@ -7,11 +7,22 @@ from functools import cache, partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.oracles.local import Pool
 from tests.oracles.network import Activation, Add, Affine, Concat, Flatten, MaxPool, Op, Step
+
+
+class Function(nn.Module):
+    """A model without weights."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
 
 
 class Net(NamedTuple):
