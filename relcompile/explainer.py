@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 from passes.runner import PassReport
 from relcompile.errors import InputSpecError, TargetError
 from relcompile.metadata import Metadata
+from relcompile.targets import TARGET_INPUT
 
 
 class Explainer(torch.nn.Module):
@@ -53,8 +54,10 @@ class Explainer(torch.nn.Module):
             TargetError: the target is neither an int nor int64 (N,), or no class of the explained output.
         """
         given = self._by_name(arguments, named)
-        if self.metadata.target.mode == "index" and "target" in given:
-            given["target"] = _classes(given["target"], next(iter(given.values())), self.metadata.target.classes)
+        if self.metadata.target.mode == "index" and TARGET_INPUT in given:
+            given[TARGET_INPUT] = _classes(
+                given[TARGET_INPUT], next(iter(given.values())), self.metadata.target.classes
+            )
         return self.graph_module(*(given[name] for name in self.examples))
 
     def _by_name(self, arguments: Sequence[torch.Tensor], named: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -9,8 +9,7 @@ from passes.ledgers import AbsorbedRelevance
 from relcompile.errors import InputSpecError
 from relcompile.metadata import ABSORBED_OUTPUT, ROOTS_OUTPUT
 from relcompile.method import Question
-
-TARGET_INPUT = "target"
+from relcompile.targets import TARGET_INPUT
 
 
 def relevance_names(question: Question) -> tuple[str, ...]:

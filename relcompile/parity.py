@@ -58,9 +58,10 @@ def check_parity(explainer: Explainer, path: Path) -> Parity:
     from relcompile.runtime import load
 
     errors: Errors = defaultdict(list)
-    expected = [_named(explainer, explainer(*arguments)) for arguments in _samples(explainer)]
+    samples = list(_samples(explainer))
+    expected = [_named(explainer, explainer(*arguments)) for arguments in samples]
     production = load(path, device="cpu")  # only now: a session keeps the memory that it once needed
-    for arguments, wanted in zip(_samples(explainer), expected, strict=True):
+    for arguments, wanted in zip(samples, expected, strict=True):
         found = production.run(dict(zip(explainer.examples, (a.numpy() for a in arguments), strict=True)))
         _compare(explainer, found, wanted, errors)
     parity = _summary(explainer, errors)

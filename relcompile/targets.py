@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final
 
 import torch
 from torch.fx import GraphModule
 
 from passes.emitter import Emitter, Value, aten
 from relcompile.errors import TargetError
+from relcompile.metadata import TargetMode
 
-Mode: TypeAlias = Literal["index", "argmax", "fixed", "seed"]
+TARGET_INPUT: Final = "target"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Target:
         index: the class of the mode "fixed".
     """
 
-    mode: Mode = "index"
+    mode: TargetMode = "index"
     index: int | None = None
 
     @classmethod
@@ -96,5 +97,5 @@ def _classes(output: Value, target: Target) -> int | None:
 def _input(emit: Emitter, target: Target, output: Value) -> Value:
     fake = output.fake
     if target.mode == "seed":
-        return emit.placeholder("target", fake)
-    return emit.placeholder("target", fake, shape=fake.shape[:1], dtype=torch.int64)
+        return emit.placeholder(TARGET_INPUT, fake)
+    return emit.placeholder(TARGET_INPUT, fake, shape=fake.shape[:1], dtype=torch.int64)
