@@ -27,13 +27,12 @@ from benchmarks.parts.convergence import csc
 from relcompile.composites import Composite, Entry
 from relcompile.names import Given, named
 from relcompile.presets import RULES
-from relcompile.rules.root import LearnedRoot
 
 RULE_NAMES = (
-    *("root", "root=5", "root,absorbing", "z+", "epsilon", "gamma", "gamma=0.1", "epsilon-plus"),
+    *("root", "root=0", "root=5", "z+", "epsilon", "gamma", "gamma=0.1", "epsilon-plus"),
     *("root@w2", "z+@w2", "epsilon@w2", "gamma@w2", "epsilon-plus@w2"),
     *("root@flat", "z+@flat", "epsilon@flat", "gamma@flat", "epsilon-plus@flat"),
-    *("gradient*input", "root-v1", "root-v2", "root-v3"),
+    *("gradient*input", "deeplift-revealcancel", "root-v1", "root-v2", "root-v3"),
 )
 
 
@@ -63,12 +62,9 @@ class Row:
 
 
 def composite(name: str, subject: networks.Subject) -> Composite:
-    """A rule by name; "RULE@FIRST" has another rule in the first layer, "root,absorbing" lets biases absorb."""
+    """A rule by name; "RULE@FIRST" has another rule in the first layer."""
     rule, _, first = name.partition("@")
-    base, _, option = rule.partition(",")
-    made = named(base, Given(bounds=subject.bounds))
-    if option:
-        made = made.with_entries(Entry(LearnedRoot(bias="full"), kind="affine"))
+    made = named(rule, Given(bounds=subject.bounds))
     return made.with_entries(Entry(RULES[first](), kind="affine", first=True)) if first else made
 
 

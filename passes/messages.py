@@ -2,7 +2,8 @@
 
 For a forward value `v` the relevance half carries a *message*: a multiplier `m` with `R = v ⊙ m`, or the relevance
 `R` itself where no multiplier can hold it (a rule that gives relevance to v = 0, or a pole), or two multipliers where
-the positive and the negative part of a difference have one each. A form is written only when somebody asks for it.
+the positive and the negative part of a difference have one each, or a first and a second order where every
+contribution to v shares by its size and by its square. A form is written only when somebody asks for it.
 In a graph with a reference `v0` the multiplier belongs to the difference: `R = (v - v0) ⊙ m`.
 """
 
@@ -17,6 +18,7 @@ from passes.emitter import Value, aten
 from passes.learn_roots import Root
 from passes.operators.call import Call
 from passes.reference import Split, contributions, difference
+from passes.spread import SecondOrder, is_sum_of_contributions, spread
 
 
 class Message:
@@ -27,6 +29,7 @@ class Message:
         multiplier: writes m with R = Δv ⊙ m, Δv = v - v0, or v without a reference; None if there is no such m.
         relevance: writes R; None if it is to be computed from another form.
         split: writes m⁺ and m⁻ with R = Δv⁺ ⊙ m⁺ + Δv⁻ ⊙ m⁻; None if they are equal, or there are none.
+        second_order: α and β with R = Σ_c (α c + β c²) over the contributions c to v, v = Σ_c c.
         root: what a rule that searches for the root of its operator found, for the report of roots.
     """
 
@@ -37,6 +40,7 @@ class Message:
         relevance: Callable[[], Value] | None = None,
         split: Callable[[], Split] | None = None,
         root: Root | None = None,
+        second_order: SecondOrder | None = None,
     ) -> None:
         if multiplier is None and relevance is None and split is None:
             raise ValueError("a message needs a multiplier or a relevance")
@@ -45,6 +49,7 @@ class Message:
         self._relevance = relevance
         self._split = split
         self.root = root
+        self.second_order = second_order
 
     @classmethod
     def of_multiplier(cls, at: Value, multiplier: Value, root: Root | None = None) -> Message:
@@ -55,6 +60,14 @@ class Message:
     def of_split(cls, at: Value, multipliers: Split) -> Message:
         """R = Δat⁺ ⊙ m⁺ + Δat⁻ ⊙ m⁻."""
         return cls(at, split=lambda: multipliers)
+
+    @classmethod
+    def of_second_order(cls, at: Value, orders: SecondOrder) -> Message:
+        """R = Σ_c (α c + β c²) over the contributions c to `at`; a value that knows of none is its own."""
+        first, second = orders
+        if not is_sum_of_contributions(at):
+            return cls.of_multiplier(at, first + at * second)
+        return cls(at, relevance=lambda: at * first + spread(at) * second, second_order=orders)
 
     @classmethod
     def of_relevance(cls, at: Value, relevance: Value, root: Root | None = None) -> Message:
@@ -120,6 +133,15 @@ class DifferenceRule(Protocol):
         ...
 
 
+@runtime_checkable
+class SpreadRule(Protocol):
+    """A rule that tells the contributions to the output of its operator apart."""
+
+    def spread(self, call: Any, /) -> Value:
+        """The sum of their squares."""
+        ...
+
+
 def accumulate(messages: Sequence[Message]) -> Message:
     """Messages from several uses of one value add up, in the tightest form that all of them have."""
     first, *rest = messages
@@ -127,6 +149,8 @@ def accumulate(messages: Sequence[Message]) -> Message:
         return first
     if all(message.has_multiplier for message in messages):
         return Message(first.at, multiplier=lambda: _total([message.multiplier for message in messages]))
+    if all(message.has_multiplier or message.second_order for message in messages):
+        return _total_second_order(messages)
     if all(message.has_split for message in messages):
         return Message(first.at, split=lambda: _total_split([message.split for message in messages]))
     return Message(first.at, relevance=lambda: _total([message.relevance for message in messages]))
@@ -176,3 +200,10 @@ def _total(values: Sequence[Value]) -> Value:
 
 def _total_split(splits: Sequence[Split]) -> Split:
     return Split(_total([split.plus for split in splits]), _total([split.minus for split in splits]))
+
+
+def _total_second_order(messages: Sequence[Message]) -> Message:
+    orders = [message.second_order for message in messages if message.second_order is not None]
+    plain = [message.multiplier for message in messages if message.second_order is None]
+    first = _total([*plain, *(order.first for order in orders)])
+    return Message.of_second_order(messages[0].at, SecondOrder(first, _total([order.second for order in orders])))

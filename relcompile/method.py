@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 
 from passes.add_contributions import AddContributions
 from passes.add_reference import AddReference
+from passes.add_spread import AddSpread
 from passes.assign_rules import AssignRules, explained_output, nodes_named
 from passes.emitter import Emitter, Value, aten
 from passes.ledgers import Ledger
@@ -85,6 +86,7 @@ def relevance_passes(module: GraphModule, question: Question) -> tuple[Pass, ...
         *(() if references is None else (AddReference(references, question.output),)),
         AssignRules(question.composite.choose, sources, question.output),
         *(() if references is None else (AddContributions(sources, question.output),)),
+        AddSpread(sources, question.output),
         PropagateRelevance(sources, question.output, seed, read, read_out_, question.ledgers),
         *after,
     )

@@ -40,13 +40,19 @@ class ActivationCall(UnaryCall):
     @property
     def vanishes_at_zero(self) -> bool:
         """f(0) = 0 and f is continuous there, so that y / z has no pole."""
-        if self.node.target in _STEPS:
-            return False
-        zero = torch.zeros(1, dtype=torch.float64)
+        return self.node.target not in _STEPS and bool((self._sampled(0.0) == 0).all())
+
+    @property
+    def takes_any_number(self) -> bool:
+        """Finite on both sides of 0, and at 0."""
+        return all(bool(self._sampled(z).isfinite().all()) for z in (-2.5, 0.0, 2.5))
+
+    def _sampled(self, z: float) -> torch.Tensor:
         constants = [_sample(a) for a in self.node.args[1:]]
         keywords = {key: _sample(a) for key, a in self.node.kwargs.items()}
-        result: Any = run_node(self.node, (zero, *constants), keywords)
-        return bool((result == 0).all())
+        at: Any = torch.full((1,), z, dtype=torch.float64)
+        result: Any = run_node(self.node, (at, *constants), keywords)
+        return result
 
 
 def clamp_bounds(node: Node) -> tuple[float, float] | None:

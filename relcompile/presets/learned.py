@@ -12,6 +12,7 @@ from relcompile.presets.lrp import (
     PASS_WITHOUT_BIAS,
 )
 from relcompile.rules.adjoint import Adjoint
+from relcompile.rules.between_roots import BetweenRoots, ContributionsApart
 from relcompile.rules.pattern import Normalised, PatternAttribution, PatternNet, Patterns, RelevanceGradient
 from relcompile.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense, Version
 from relcompile.rules.residual import SplitByShare
@@ -87,8 +88,15 @@ def released_roots(version: Version, *, unrolled: bool = False) -> Composite:
 
 
 def learned_root(steps: float = 1) -> Composite:
-    """A root learned in every affine layer, in so many steps, and relevance along the input and its signal."""
-    return Composite("root", (Entry(root_rule(steps), kind="affine"), *PASS))
+    """A root learned in every affine layer, in so many steps; activations are averaged on the way to their roots."""
+    hidden = root_rule(steps)
+    entries = (
+        Entry(replace(hidden, gamma=0), kind="affine", last=True),
+        Entry(hidden, kind="affine"),
+        Entry(BetweenRoots(), kind="activation"),
+        *(Entry(ContributionsApart(), kind=kind) for kind in ("sum", "scale", "shift")),
+    )
+    return Composite("root", (*entries, *PASS))
 
 
 def root_rule(steps: float = 1) -> LearnedRoot:

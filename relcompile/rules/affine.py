@@ -41,9 +41,12 @@ class Epsilon:
         require_choice("bias", self.bias, ("none", "full"))
 
     def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+        return (Message.of_multiplier(call.x, self.multiplier(call, arriving.relevance)),)
+
+    def multiplier(self, call: AffineCall, R: Value) -> Value:
+        """The m of R_x = x ⊙ m."""
         z = call.output if self.bias == "full" or call.bias is None else call.apply(call.x, call.weight)
-        s = arriving.relevance / stabilise(z, self.epsilon)
-        return (Message.of_multiplier(call.x, call.transposed(s, call.weight)),)
+        return call.transposed(R / stabilise(z, self.epsilon), call.weight)
 
 
 @final
@@ -131,7 +134,11 @@ class Gamma:
         require_choice("bias", self.bias, ("none", "plain", "full"))
 
     def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
-        x, W, z, R = call.x, call.weight, call.output, arriving.relevance
+        return (Message.of_multiplier(call.x, self.multiplier(call, arriving.relevance)),)
+
+    def multiplier(self, call: AffineCall, R: Value) -> Value:
+        """The m of R_x = x ⊙ m."""
+        x, W, z = call.x, call.weight, call.output
         up, down = W + W.positive * self.gamma, W + W.negative * self.gamma
         z_up = call.apply(x.positive, up, self._bias(call, 1)) + call.apply(x.negative, down)
         z_down = call.apply(x.positive, down, self._bias(call, -1)) + call.apply(x.negative, up)
@@ -139,7 +146,7 @@ class Gamma:
         s_down = R.where(z < 0, 0.0) / stabilise(z_down, self.epsilon)
         of_positive = call.transposed(s_up, up) + call.transposed(s_down, down)
         of_negative = call.transposed(s_up, down) + call.transposed(s_down, up)
-        return (Message.of_multiplier(x, of_positive.where(x >= 0, of_negative)),)
+        return of_positive.where(x >= 0, of_negative)
 
     def _bias(self, call: AffineCall, sign: int) -> Value | None:
         if call.bias is None or self.bias != "full":

@@ -1,73 +1,88 @@
-"""A root that is searched for: per layer and per input, inside the relevance half, by descent of the layer's response.
+"""A root that is searched for: per layer and per input, by descent of the layer's response to what is left.
 
 Notation as in `affine`. The signal s = u ⊙ x is the part of the input that explains the relevant units, u in [0, 1];
-the root is what is left, x - s, and lies between 0 and x. Its response is f(x - s) = z - W s. (w_ki v_i)^z are a unit's
-contributions of its own sign: the positive ones where z_k > 0, the negative ones where z_k < 0.
+the root is what is left, x - s, and lies between 0 and x. Its response is f(x - s) = z - W s.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
 from passes.emitter import Value, aten
 from passes.learn_roots import Root
-from passes.messages import Message, Messages, stabilise, without_zeros
+from passes.messages import Message, Messages, without_zeros
 from passes.operators.affine import AffineCall
 from passes.operators.call import Call
+from passes.spread import SecondOrder
 from relcompile.errors import CompositeError
-from relcompile.rules.affine import require_choice, require_positive
+from relcompile.rules.affine import Epsilon, Gamma, require_choice, require_positive
 
 
 @final
 @dataclass(frozen=True)
 class LearnedRoot:
-    """Relevance along the input and a signal that was learned: the layer is expanded around x - s, and s shares more.
+    """Relevance along the input to first order, and along a signal that was learned to second order.
 
-    Equation: R_i = Σ_k (x_i w_ki + γ (s_i w_ki)^z) / ⟨z_k + γ (Σ_j (s_j w_kj)^z + b_k^z)⟩ε R_k, direction v = x + γ s
-        on the weights of the unit's own sign. u descends L(u) = 1/2 Σ_k ρ_k f(x - s)_k², ρ = |R / z|, from u = 0, which
-        is the root x: u' = [u + sign(x) Wᵀ(ρ ⊙ f(x - s)) / |W|ᵀ(ρ ⊙ |W||x|)], u ← [u + t (u' - u)], where [·] cuts to
-        0..1. The step to u' cannot raise L, whatever the signs of W; t is where L is least on the line through u'.
+    Equation: R_i = x_i Σ_k w_ki α_k + x_i s_i Σ_k w_ki² β_k if an activation hands down α and β (`BetweenRoots`);
+        elsewhere LRP-γ, or LRP-ε if γ = 0. s = u ⊙ x, and u descends L(u) = 1/2 Σ_k ρ_k f(x - s)_k² with ρ = |α + β z|
+        (elsewhere |R / z|) from u = 0, which is the root x: u' = [u + sign(x) Wᵀ(ρ ⊙ f(x - s)) / |W|ᵀ(ρ ⊙ |W||x|)],
+        u ← [u + t (u' - u)], where [·] cuts to 0..1. The step to u' cannot raise L, whatever the signs of W; t is where
+        L is least on the line through u'.
 
     Args:
-        steps: of the descent, >= 0. With none s = x, and the rule is LRP-γ that conserves.
-        gamma: > 0; how much more the signal counts than the input.
-        bias: "shared" hands back what biases and stabilisers absorb: inputs that have relevance of its sign share it
-            in proportion; "full" lets it go.
+        steps: of the descent, >= 0. With none s = x.
+        gamma: >= 0; how much more contributions of the output's own sign count where no activation follows.
+        bias: "shared" hands back what biases, stabilisers and the root keep: inputs that have relevance of its sign
+            share it in proportion; "full" lets it go.
         epsilon: > 0, in units of the pre-activation.
     Shapes: as in `affine`; u and s like x.
     Conserves: exactly, wherever some input has relevance of the sign of what is handed back.
-    Source: Zhang et al. 2024 (a root learned from the arriving relevance); Montavon et al. 2019 (γ); the scaling of
-        the gradient is that of simultaneous algebraic reconstruction, Gregor and Benson 2008.
+    Source: Zhang et al. 2024 (a root learned from the arriving relevance, a second-order term along s); Montavon et al.
+        2019 (γ); the scaling of the gradient is that of simultaneous algebraic reconstruction, Gregor and Benson 2008.
     """
 
     steps: int = 1
-    gamma: float = 0.1
+    gamma: float = 0.25
     bias: Literal["shared", "full"] = "shared"
     epsilon: float = 1e-6
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
 
     def __post_init__(self) -> None:
-        require_positive("gamma", self.gamma)
         require_positive("epsilon", self.epsilon)
         require_choice("bias", self.bias, ("shared", "full"))
+        if not 0 <= self.gamma < math.inf:
+            raise CompositeError(f"gamma={self.gamma} must be a finite number of at least 0")
         if self.steps < 0:
             raise CompositeError(f"steps={self.steps} must be a whole number of at least 0")
 
     def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
-        search = _Search(call, arriving.multiplier.magnitude)
+        orders = arriving.second_order
+        slope = arriving.multiplier if orders is None else orders.first + call.output * orders.second
+        search = _Search(call, slope.magnitude)
         u = search.descend(self.steps)
-        multiplier = self._expand(call, u, arriving.relevance)
+        multiplier = self._alone(call, arriving) if orders is None else _expanded(call, u, orders)
         if self.bias == "shared":
             multiplier = hand_back(call.x, multiplier, arriving.relevance)
         root = Root(call.x, call.x * u, search.loss(), search.loss(u))
         return (Message.of_multiplier(call.x, multiplier, root),)
 
-    def _expand(self, call: AffineCall, u: Value, R: Value) -> Value:
-        """The m of R_x = x ⊙ m, before anything is handed back."""
-        x, z = call.x, call.output
-        share = R / stabilise(z + own_response(call, x * u, with_bias=True) * self.gamma, self.epsilon)
-        return call.transposed(share, call.weight) + u * own_transposed(call, share * self.gamma)
+    def spread(self, call: AffineCall, /) -> Value:
+        """Σ_i (w_ki x_i)² + b_k²."""
+        x, W, b = call.x, call.weight, call.bias
+        return call.apply(x * x, W * W, None if b is None else b * b)
+
+    def _alone(self, call: AffineCall, arriving: Message) -> Value:
+        """The m of R_x = x ⊙ m for a layer that no activation follows."""
+        rule = Gamma(self.gamma, epsilon=self.epsilon) if self.gamma else Epsilon(self.epsilon)
+        return rule.multiplier(call, arriving.relevance)
+
+
+def _expanded(call: AffineCall, u: Value, orders: SecondOrder) -> Value:
+    """The m of R_x = x ⊙ m, to second order along s = u ⊙ x."""
+    W, (first, second) = call.weight, orders
+    return call.transposed(first, W) + call.x * u * call.transposed(second, W * W)
 
 
 @dataclass(frozen=True)
@@ -118,23 +133,6 @@ class _Search:
         """f(x - u ⊙ x); u = None is 0."""
         z = self.call.output
         return z if u is None else z - self.call.apply(self.call.x * u, self.call.weight)
-
-
-def own_response(call: AffineCall, v: Value, *, with_bias: bool) -> Value:
-    """Σ_i (w_ki v_i)^z, and b_k^z if it is wanted: contributions of the sign of z_k only."""
-    W, b = call.weight, call.bias if with_bias else None
-    up = call.apply(v.positive, W.positive, b and b.positive) + call.apply(v.negative, W.negative)
-    down = call.apply(v.positive, W.negative, b and b.negative) + call.apply(v.negative, W.positive)
-    return up.where(call.output > 0, down)
-
-
-def own_transposed(call: AffineCall, s: Value) -> Value:
-    """Σ_k w_ki s_k over the units to which x_i contributes with the sign of z_k."""
-    W, z = call.weight, call.output
-    s_up, s_down = s.where(z > 0, 0.0), s.where(z < 0, 0.0)
-    of_positive = call.transposed(s_up, W.positive) + call.transposed(s_down, W.negative)
-    of_negative = call.transposed(s_up, W.negative) + call.transposed(s_down, W.positive)
-    return of_positive.where(call.x >= 0, of_negative)
 
 
 def hand_back(x: Value, multiplier: Value, R: Value) -> Value:

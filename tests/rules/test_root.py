@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import relcompile
 from relcompile.composites import Composite, Entry
 from relcompile.errors import CompositeError
-from relcompile.presets import gamma, learned_root
+from relcompile.rules.between_roots import BetweenRoots
 from relcompile.rules.root import LearnedRoot
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
 from tests.oracles import learned_root as oracle
@@ -27,11 +28,27 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "transposed": (lambda: nn.ConvTranspose2d(3, 4, 3, stride=2), (3, 3, 3)),
 }
 RULES = {
-    "gamma": LearnedRoot(steps=0),
-    "one step": LearnedRoot(steps=1, gamma=0.5),
-    "four steps": LearnedRoot(steps=4, gamma=2.0),
+    "epsilon": LearnedRoot(gamma=0.0),
+    "gamma": LearnedRoot(gamma=0.5),
+    "absorbing": LearnedRoot(bias="full"),
+}
+SEARCHES = {
+    "every input": LearnedRoot(steps=0),
+    "one step": LearnedRoot(steps=1),
+    "four steps": LearnedRoot(steps=4),
     "absorbing": LearnedRoot(steps=2, bias="full"),
 }
+
+
+class Activated(nn.Module):
+    """A layer and an activation."""
+
+    def __init__(self, layer: nn.Module, f: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.f = layer, f
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.f(self.layer(x))
 
 
 def sample(name: str, *, signed: bool) -> tuple[nn.Module, Tensor, Tensor]:
@@ -46,22 +63,32 @@ def sample(name: str, *, signed: bool) -> tuple[nn.Module, Tensor, Tensor]:
 @pytest.mark.parametrize("signed", [True, False], ids=["signed", "positive"])
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", LAYERS)
-def test_layer_equals_autograd(name: str, rule: str, signed: bool) -> None:
+def test_layer_alone_equals_its_oracle(name: str, rule: str, signed: bool) -> None:
     layer, x, R = sample(name, signed=signed)
     W, b = matrix_of(layer, tuple(x.shape[1:]))
     own = RULES[rule]
-    settings = {"steps": own.steps, "gamma": own.gamma, "shared": own.bias == "shared", "eps": own.epsilon}
-    expected = oracle.learned_root(x.flatten(1), W, b, R.flatten(1), **settings).reshape(x.shape)
+    settings = {"gamma": own.gamma, "shared": own.bias == "shared", "eps": own.epsilon}
+    expected = oracle.alone(x.flatten(1), W, b, R.flatten(1), **settings).reshape(x.shape)
     explainer = relcompile.compile(layer, x, rule=Composite("root", fallback=own), target="seed")
     assert_close(explainer(x, R)[1], expected, FLOAT64)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_without_steps_it_is_lrp_gamma(name: str) -> None:
-    network, x = built(name, torch.float64)
-    absorbing = learned_root().with_entries(Entry(LearnedRoot(0, bias="full"), kind="affine"))
-    found, expected = (relcompile.compile(network, x, rule=rule, target=1)(x)[1] for rule in (absorbing, gamma(0.1)))
-    assert_close(found, expected.detach(), FLOAT64)
+@pytest.mark.parametrize("f", [torch.relu, functional.relu6, functional.silu])
+@pytest.mark.parametrize("signed", [True, False], ids=["signed", "positive"])
+@pytest.mark.parametrize("rule", SEARCHES)
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer_under_an_activation_equals_autograd(
+    name: str, rule: str, signed: bool, f: Callable[[Tensor], Tensor]
+) -> None:
+    layer, x, m = sample(name, signed=signed)
+    W, b = matrix_of(layer, tuple(x.shape[1:]))
+    own = SEARCHES[rule]
+    settings = {"kappa": 5.0, "steps": own.steps, "shared": own.bias == "shared"}
+    expected = oracle.under_activation(x.flatten(1), W, b, m.flatten(1), f, **settings).reshape(x.shape)
+    entries = (Entry(own, kind="affine"), Entry(BetweenRoots(5.0, near=1e-9), kind="activation"))
+    composite = Composite("root", entries, start="cotangent")
+    explainer = relcompile.compile(Activated(layer, f), x, rule=composite, target="seed")
+    assert_close(explainer(x, m)[1], expected, FLOAT64)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])

@@ -1,0 +1,43 @@
+"""annotated graph -> the same graph, in which sums know how widely their contributions scatter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import ClassVar, final
+
+from torch.fx import GraphModule
+
+from passes.assign_rules import describe_active
+from passes.emitter import Emitter, Value
+from passes.messages import SpreadRule
+from passes.operators.call import Call
+
+
+@final
+@dataclass(frozen=True)
+class AddSpread:
+    """Say what Σ_c c² is at the output of every operator whose rule tells contributions apart.
+
+    Attributes:
+        sources: names of the explained inputs.
+        output: position of the explained output.
+
+    Guarantees: `meta["spread"]` of such a value writes the sum; the graph is untouched until somebody asks.
+    """
+
+    sources: tuple[str, ...]
+    output: int
+    name: ClassVar[str] = "add-spread"
+
+    def apply(self, module: GraphModule, /) -> int:
+        described = describe_active(Emitter(module), self.sources, self.output)
+        for node, call in described.items():
+            if isinstance(node.meta["rule"], SpreadRule):
+                node.meta["spread"] = cache(partial(_of_output, call, node.meta["rule"]))
+        return 0
+
+
+def _of_output(call: Call, rule: SpreadRule) -> Value:
+    with call.emit.on_behalf_of(call.node):
+        return rule.spread(call)
