@@ -55,6 +55,7 @@ from relcompile.presets.lrp import (
 )
 from relcompile.rules.adjoint import Adjoint
 from relcompile.rules.affine import AlphaBeta, Epsilon, Gamma
+from relcompile.rules.between_roots import BetweenRoots, ContributionsApart
 from relcompile.rules.fixed_root import FixedRoot
 from relcompile.rules.guided import BetaSmooth, Deconvnet, Guided, RectGrad
 from relcompile.rules.input_layer import Flat, WSquared
@@ -156,6 +157,8 @@ RULES: Mapping[str, Callable[..., AnyRule]] = {
     "flat": Flat,
     "zb": box_rule,
     "root": root_rule,
+    "between-roots": BetweenRoots,
+    "contributions-apart": ContributionsApart,
     "fixed-root": FixedRoot,
     "pass": PassThrough,
     "patternattribution": pattern_rule,

@@ -7,13 +7,11 @@ from dataclasses import replace
 from relcompile.calibration.store import HOW_TO, Calibration
 from relcompile.composites import Composite, Entry
 from relcompile.errors import CompositeError
-from relcompile.presets.lrp import (
-    PASS,
-    PASS_WITHOUT_BIAS,
-)
+from relcompile.presets.lrp import PASS_WITHOUT_BIAS
 from relcompile.rules.adjoint import Adjoint
 from relcompile.rules.between_roots import BetweenRoots, ContributionsApart
 from relcompile.rules.pattern import Normalised, PatternAttribution, PatternNet, Patterns, RelevanceGradient
+from relcompile.rules.pointwise import ScoresUnder, SignalTakesAll
 from relcompile.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense, Version
 from relcompile.rules.residual import SplitByShare
 from relcompile.rules.root import LearnedRoot
@@ -95,8 +93,10 @@ def learned_root(steps: float = 1) -> Composite:
         Entry(hidden, kind="affine"),
         Entry(BetweenRoots(), kind="activation"),
         *(Entry(ContributionsApart(), kind=kind) for kind in ("sum", "scale", "shift")),
+        Entry(SignalTakesAll(), kind="product"),
+        Entry(ScoresUnder(), kind="softmax"),
     )
-    return Composite("root", (*entries, *PASS))
+    return Composite("root", entries)
 
 
 def root_rule(steps: float = 1) -> LearnedRoot:
