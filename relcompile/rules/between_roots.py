@@ -15,8 +15,9 @@ from passes.operators.activation import ActivationCall
 from passes.operators.arithmetic import NegateCall, ScaleCall, ShiftCall, SumCall, scaled
 from passes.operators.call import Call
 from passes.spread import SecondOrder, spread
+from relcompile.rules.absorbed import Absorbed, handed_back
 from relcompile.rules.adjoint import Adjoint
-from relcompile.rules.affine import require_positive
+from relcompile.rules.affine import require_choice, require_positive
 from relcompile.rules.pointwise import PassThrough
 
 
@@ -81,29 +82,33 @@ class ContributionsApart:
 
     Equation: y = Σ_k a_k x_k + b: α_k = a_k α_y, β_k = a_k² β_y; V_y = Σ_k a_k² V_k + b². Relevance that does not tell
         contributions apart passes a sum and a scale by the adjoint, and a constant as it is.
-    Conserves: exactly, but for the share of an added constant.
+
+    Args:
+        bias: "shared" hands back what an added constant absorbs, as in `LearnedRoot`; "full" lets it go.
+    Conserves: exactly.
     Source: `BetweenRoots`.
     """
 
+    bias: Absorbed = "shared"
     applies_to: ClassVar[tuple[type[Call], ...]] = (SumCall, ScaleCall, NegateCall, ShiftCall)
 
+    def __post_init__(self) -> None:
+        require_choice("bias", self.bias, ("shared", "full"))
+
     def propagate(self, call: Call, arriving: Message, /) -> Messages:
-        if arriving.second_order is None:
-            return (
-                PassThrough().propagate(call, arriving)
-                if isinstance(call, ShiftCall)
-                else Adjoint().propagate(call, arriving)
-            )
-        first, second = arriving.second_order
-        firsts = call.adjoint(first)
-        return tuple(
-            None
-            if of_first is None
-            else Message.of_second_order(
-                call.operand(k), SecondOrder(of_first, _squared(call, k, second).sum_to(call.operand(k)))
-            )
-            for k, of_first in enumerate(firsts)
-        )
+        orders = arriving.second_order
+        if orders is None:
+            if isinstance(call, ShiftCall):
+                return PassThrough().propagate(call, arriving)
+            return Adjoint().propagate(call, arriving)
+        operands = [call.operand(k) for k in range(len(call.operands))]
+        firsts = [first or operand.zeros() for first, operand in zip(call.adjoint(orders.first), operands, strict=True)]
+        seconds = [_squared(call, k, orders.second).sum_to(operand) for k, operand in enumerate(operands)]
+        if isinstance(call, ShiftCall) and self.bias == "shared":
+            (x,), (first,), (second,) = operands, firsts, seconds
+            factor = handed_back(x * first + spread(x) * second, arriving.relevance)
+            return (Message.of_second_order(x, SecondOrder(first * factor, second * factor)),)
+        return tuple(map(Message.of_second_order, operands, map(SecondOrder, firsts, seconds)))
 
     def spread(self, call: Call, /) -> Value:
         """V of the output."""

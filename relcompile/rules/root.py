@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final
+from typing import ClassVar, final
 
 from passes.emitter import Value, aten
 from passes.learn_roots import Root
@@ -17,6 +17,7 @@ from passes.operators.affine import AffineCall
 from passes.operators.call import Call
 from passes.spread import SecondOrder
 from relcompile.errors import CompositeError
+from relcompile.rules.absorbed import Absorbed, handed_back
 from relcompile.rules.affine import Epsilon, Gamma, require_choice, require_positive
 
 
@@ -45,7 +46,7 @@ class LearnedRoot:
 
     steps: int = 1
     gamma: float = 0.25
-    bias: Literal["shared", "full"] = "shared"
+    bias: Absorbed = "shared"
     epsilon: float = 1e-6
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
 
@@ -64,7 +65,7 @@ class LearnedRoot:
         u = search.descend(self.steps)
         multiplier = self._alone(call, arriving) if orders is None else _expanded(call, u, orders)
         if self.bias == "shared":
-            multiplier = hand_back(call.x, multiplier, arriving.relevance)
+            multiplier = multiplier * handed_back(call.x * multiplier, arriving.relevance)
         root = Root(call.x, call.x * u, search.loss(), search.loss(u))
         return (Message.of_multiplier(call.x, multiplier, root),)
 
@@ -133,17 +134,3 @@ class _Search:
         """f(x - u ⊙ x); u = None is 0."""
         z = self.call.output
         return z if u is None else z - self.call.apply(self.call.x * u, self.call.weight)
-
-
-def hand_back(x: Value, multiplier: Value, R: Value) -> Value:
-    """The multiplier, scaled so that its relevance has the sum of R in every sample.
-
-    Too little: the positive relevances grow by one factor; too much: the negative ones do. Their order stays.
-    """
-    relevance = x * multiplier
-    positive, negative = relevance.positive.sum_per_sample(), relevance.negative.sum_per_sample()
-    missing = R.sum_per_sample() - positive - negative
-    grow = missing.positive / without_zeros(positive) + 1.0
-    shrink = missing.negative / without_zeros(negative) + 1.0
-    factors = [factor.reshape([-1, *[1] * (x.ndim - 1)]).expand_like(x) for factor in (grow, shrink)]
-    return multiplier * factors[0].where(relevance > 0, factors[1])

@@ -14,7 +14,7 @@ import relcompile
 from relcompile.composites import Composite, Entry
 from relcompile.errors import CompositeError
 from relcompile.presets import learned_root
-from relcompile.rules.between_roots import BetweenRoots
+from relcompile.rules.between_roots import BetweenRoots, ContributionsApart
 from relcompile.rules.root import LearnedRoot
 from tests.compare import FLOAT64, assert_close, assert_conserved
 from tests.oracles import learned_root as oracle
@@ -25,7 +25,8 @@ INTEGRAL = 8 / torch.pi  # the kappa at which contributions leave one by one
 def every_input_a_signal() -> Composite:
     """Without a search and without a sharing of what is absorbed: the expansion alone."""
     expanding = LearnedRoot(0, gamma=0.0, bias="full", epsilon=1e-12)
-    return replace(learned_root().with_entries(Entry(expanding, kind="affine")), start="cotangent")
+    entries = (Entry(expanding, kind="affine"), Entry(ContributionsApart("full"), kind="shift"))
+    return replace(learned_root().with_entries(*entries), start="cotangent")
 
 
 def test_slope_is_the_mean_over_all_coalitions() -> None:
@@ -127,6 +128,13 @@ def test_sums_scales_and_constants_keep_contributions_apart() -> None:
     )
     for one, other in zip(found, expected, strict=True):
         assert_close(one.detach(), other.detach(), FLOAT64)
+
+
+def test_what_an_added_constant_absorbs_is_handed_back() -> None:
+    x, y = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
+    explainer = relcompile.compile(Branches(joined=False), (x, y), rule="root", target=1)
+    output, *relevance = (value.detach() for value in explainer(x, y))
+    assert_conserved(torch.cat(relevance, 1), output[:, 1], 1e-9)
 
 
 @pytest.mark.parametrize("settings", [{"kappa": 0.0}, {"near": -1.0}])

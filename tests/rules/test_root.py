@@ -73,16 +73,21 @@ def test_layer_alone_equals_its_oracle(name: str, rule: str, signed: bool) -> No
     assert_close(explainer(x, R)[1], expected, FLOAT64)
 
 
-@pytest.mark.parametrize("f", [torch.relu, functional.relu6, functional.silu])
 @pytest.mark.parametrize("signed", [True, False], ids=["signed", "positive"])
 @pytest.mark.parametrize("rule", SEARCHES)
 @pytest.mark.parametrize("name", LAYERS)
-def test_layer_under_an_activation_equals_autograd(
-    name: str, rule: str, signed: bool, f: Callable[[Tensor], Tensor]
-) -> None:
+def test_layer_under_a_relu_equals_autograd(name: str, rule: str, signed: bool) -> None:
+    check_under_activation(name, SEARCHES[rule], torch.relu, signed=signed)
+
+
+@pytest.mark.parametrize("f", [functional.relu6, functional.silu, torch.sigmoid])
+def test_layer_under_another_activation_equals_autograd(f: Callable[[Tensor], Tensor]) -> None:
+    check_under_activation("convolution", SEARCHES["one step"], f, signed=True)
+
+
+def check_under_activation(name: str, own: LearnedRoot, f: Callable[[Tensor], Tensor], *, signed: bool) -> None:
     layer, x, m = sample(name, signed=signed)
     W, b = matrix_of(layer, tuple(x.shape[1:]))
-    own = SEARCHES[rule]
     settings = {"kappa": 5.0, "steps": own.steps, "shared": own.bias == "shared"}
     expected = oracle.under_activation(x.flatten(1), W, b, m.flatten(1), f, **settings).reshape(x.shape)
     entries = (Entry(own, kind="affine"), Entry(BetweenRoots(5.0, near=1e-9), kind="activation"))
