@@ -100,16 +100,17 @@ def test_functions_that_stop_at_zero_pass_relevance() -> None:
 class Branches(nn.Module):
     """relu(k (A x - B y) + c), or the same layer on (x, y) side by side."""
 
-    def __init__(self, *, joined: bool) -> None:
+    def __init__(self, *, joined: bool, inputs: int = 5, units: int = 6) -> None:
         super().__init__()
         torch.manual_seed(7)
         self.joined = joined
-        self.a, self.b = nn.Linear(4, 6, bias=False), nn.Linear(5, 6, bias=False)
-        self.both, self.head = nn.Linear(9, 6), nn.Linear(6, 3)
-        self.register_buffer("k", torch.zeros(6))
-        self.register_buffer("c", torch.zeros(6))
+        self.a, self.b = nn.Linear(inputs, units, bias=False), nn.Linear(inputs, units, bias=False)
+        self.both, self.head = nn.Linear(2 * inputs, units), nn.Linear(units, 3)
+        self.register_buffer("k", torch.zeros(units))
+        self.register_buffer("c", torch.zeros(units))
         self.double()
-        a, b, k, c = (torch.randn(*size, dtype=torch.float64) for size in ((6, 4), (6, 5), (6,), (6,)))
+        sizes = ((units, inputs), (units, inputs), (units,), (units,))
+        a, b, k, c = (torch.randn(*size, dtype=torch.float64) for size in sizes)
         both = k[:, None] * torch.cat([a, -b], 1)
         state = {"a.weight": a, "b.weight": b, "both.weight": both, "both.bias": c, "k": k, "c": c}
         self.load_state_dict(state, strict=False)
@@ -121,7 +122,8 @@ class Branches(nn.Module):
 
 
 def test_sums_scales_and_constants_keep_contributions_apart() -> None:
-    x, y = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
+    torch.manual_seed(3)
+    x, y = torch.randn(2, 3, 5, dtype=torch.float64)
     found, expected = (
         relcompile.compile(Branches(joined=joined), (x, y), rule=every_input_a_signal(), target=1)(x, y)[1:]
         for joined in (False, True)
@@ -131,8 +133,10 @@ def test_sums_scales_and_constants_keep_contributions_apart() -> None:
 
 
 def test_what_an_added_constant_absorbs_is_handed_back() -> None:
-    x, y = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
-    explainer = relcompile.compile(Branches(joined=False), (x, y), rule="root", target=1)
+    """So many inputs and units that some have relevance of either sign."""
+    torch.manual_seed(3)
+    x, y = torch.randn(2, 3, 60, dtype=torch.float64)
+    explainer = relcompile.compile(Branches(joined=False, inputs=60, units=80), (x, y), rule="root", target=1)
     output, *relevance = (value.detach() for value in explainer(x, y))
     assert_conserved(torch.cat(relevance, 1), output[:, 1], 1e-9)
 
