@@ -1,6 +1,8 @@
 """How many steps does a learned root pay for, and does it keep classes apart? A picture of both, on the tuning images.
 
-python -m benchmarks.root_steps --cache nets --output docs/images/root_steps.png
+The images are those that the defaults of `root` were chosen on.
+
+    python -m benchmarks.root_steps --cache nets --output docs/images/root_steps.png
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class AddContributions:
         for source in nodes_named(module, self.sources):
             source.meta["contributions"] = cache(partial(_by_sign, emit.value(source)))
         for node, call in described.items():
-            node.meta["contributions"] = cache(partial(_of_output, call, node.meta["rule"]))
+            node.meta["contributions"] = call.lazily(node.meta["rule"].contribute)
         _refuse_choices(described)
         return 0
 
@@ -53,11 +53,6 @@ class AddContributions:
 def _by_sign(value: Value) -> Split:
     delta = difference(value)
     return Split(delta.positive, delta.negative)
-
-
-def _of_output(call: Call, rule: DifferenceRule) -> Split:
-    with call.emit.on_behalf_of(call.node):
-        return rule.contribute(call)
 
 
 def _refuse_foreign_rules(described: dict[Node, Call]) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, partial
 from typing import ClassVar, final
 
 from torch.fx import GraphModule
 
 from passes.assign_rules import describe_active
-from passes.emitter import Emitter, Value
+from passes.emitter import Emitter
 from passes.messages import SpreadRule
-from passes.operators.call import Call
 
 
 @final
@@ -34,10 +32,5 @@ class AddSpread:
         described = describe_active(Emitter(module), self.sources, self.output)
         for node, call in described.items():
             if isinstance(node.meta["rule"], SpreadRule):
-                node.meta["spread"] = cache(partial(_of_output, call, node.meta["rule"]))
+                node.meta["spread"] = call.lazily(node.meta["rule"].spread)
         return 0
-
-
-def _of_output(call: Call, rule: SpreadRule) -> Value:
-    with call.emit.on_behalf_of(call.node):
-        return rule.spread(call)

@@ -16,7 +16,19 @@ from passes.operators.call import Adjoints, Call, UnaryCall
 
 
 @dataclass(frozen=True, eq=False)
-class SumCall(Call):
+class CombinationCall(Call):
+    """`y = Σ_k a_k x_k + b`, elementwise with broadcasting; a_k and b are constants."""
+
+    def term(self, value: Value, position: int, /) -> Value:
+        """`a_k value`, for the operand k at `position`."""
+        raise NotImplementedError
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        return tuple(self.term(multiplier, k).sum_to(self.operand(k)) for k in range(len(self.operands)))
+
+
+@dataclass(frozen=True, eq=False)
+class SumCall(CombinationCall):
     """`y = a + b` or `y = a - b` (also scaled: `a + alpha b`), with broadcasting. Residual connections."""
 
     kind = "sum"
@@ -39,16 +51,14 @@ class SumCall(Call):
 
     def summand(self, position: int) -> Value:
         """What the operand at `position` adds to the output (its own shape, not broadcast)."""
-        return scaled(self.operand(position), self.signs[position])
+        return self.term(self.operand(position), position)
 
-    def adjoint(self, multiplier: Value) -> Adjoints:
-        return tuple(
-            scaled(multiplier, sign).sum_to(self.operand(position)) for position, sign in enumerate(self.signs)
-        )
+    def term(self, value: Value, position: int, /) -> Value:
+        return scaled(value, self.signs[position])
 
 
 @dataclass(frozen=True, eq=False)
-class ShiftCall(Call):
+class ShiftCall(CombinationCall):
     """`y = x + c` with a constant c: a bias on its own."""
 
     kind = "shift"
@@ -58,12 +68,12 @@ class ShiftCall(Call):
         """-1 for `c - x`, alpha for `c + alpha x`, 1 otherwise."""
         return summand_signs(self.node)[0 if self.node.args[0] is self.operands[0] else 1]
 
-    def adjoint(self, multiplier: Value) -> Adjoints:
-        return (scaled(multiplier, self.sign).sum_to(self.operand(0)),)
+    def term(self, value: Value, _position: int, /) -> Value:
+        return scaled(value, self.sign)
 
 
 @dataclass(frozen=True, eq=False)
-class ScaleCall(Call):
+class ScaleCall(CombinationCall):
     """`y = c x` or `y = x / c` with a constant c."""
 
     kind = "scale"
@@ -73,17 +83,17 @@ class ScaleCall(Call):
         """The node or number c: a factor, or a divisor."""
         return next(a for a in self.node.args if a is not self.operands[0])
 
-    def adjoint(self, multiplier: Value) -> Adjoints:
-        return (self.emit.call(self.node.target, multiplier, self.factor).sum_to(self.operand(0)),)
+    def term(self, value: Value, _position: int, /) -> Value:
+        return self.emit.call(self.node.target, value, self.factor)
 
 
-class NegateCall(UnaryCall):
+class NegateCall(CombinationCall, UnaryCall):
     """`y = -x`."""
 
     kind = "scale"
 
-    def adjoint(self, multiplier: Value) -> Adjoints:
-        return (-multiplier,)
+    def term(self, value: Value, _position: int, /) -> Value:
+        return -value
 
 
 @dataclass(frozen=True, eq=False)

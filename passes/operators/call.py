@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self, TypeAlias
+from functools import cache
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar
 
 from torch.fx import Node
 
@@ -12,6 +13,7 @@ from passes.emitter import Emitter, Value
 from passes.graph import layer_name
 from passes.nodes import argument, arguments, map_nodes
 
+T = TypeVar("T")
 Adjoints: TypeAlias = tuple[Value | None, ...]
 
 
@@ -56,6 +58,15 @@ class Call:
         replaced = {node: value.node for node, value in zip(self.operands, operands, strict=True)}
         args, kwargs = map_nodes((self.node.args, self.node.kwargs), lambda node: replaced.get(node, node))
         return self.emit.call(self.node.target, *args, **kwargs)
+
+    def lazily(self, write: Callable[[Any], T]) -> Callable[[], T]:
+        """`write(self)` for its node's meta: once, on behalf of the operator, when somebody asks."""
+
+        def written() -> T:
+            with self.emit.on_behalf_of(self.node):
+                return write(self)
+
+        return cache(written)
 
     def argument(self, position: int, default: Any = None) -> Any:
         """The operator's argument at `position` of its schema, positional or by keyword."""

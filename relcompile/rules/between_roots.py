@@ -12,7 +12,7 @@ from typing import ClassVar, final
 from passes.emitter import Value, aten
 from passes.messages import Message, Messages, without_zeros
 from passes.operators.activation import ActivationCall
-from passes.operators.arithmetic import NegateCall, ScaleCall, ShiftCall, SumCall, scaled
+from passes.operators.arithmetic import CombinationCall, ShiftCall
 from passes.operators.call import Call
 from passes.spread import SecondOrder, spread
 from relcompile.rules.absorbed import Absorbed, handed_back
@@ -85,24 +85,24 @@ class ContributionsApart:
 
     Args:
         bias: "shared" hands back what an added constant absorbs, as in `LearnedRoot`; "full" lets it go.
-    Conserves: exactly.
+    Conserves: exactly, wherever some operand has relevance of the sign of what is handed back.
     Source: `BetweenRoots`.
     """
 
     bias: Absorbed = "shared"
-    applies_to: ClassVar[tuple[type[Call], ...]] = (SumCall, ScaleCall, NegateCall, ShiftCall)
+    applies_to: ClassVar[tuple[type[Call], ...]] = (CombinationCall,)
 
     def __post_init__(self) -> None:
         require_choice("bias", self.bias, ("shared", "full"))
 
-    def propagate(self, call: Call, arriving: Message, /) -> Messages:
+    def propagate(self, call: CombinationCall, arriving: Message, /) -> Messages:
         orders = arriving.second_order
         if orders is None:
             if isinstance(call, ShiftCall):
                 return PassThrough().propagate(call, arriving)
             return Adjoint().propagate(call, arriving)
         operands = [call.operand(k) for k in range(len(call.operands))]
-        firsts = [first or operand.zeros() for first, operand in zip(call.adjoint(orders.first), operands, strict=True)]
+        firsts = [call.term(orders.first, k).sum_to(operand) for k, operand in enumerate(operands)]
         seconds = [_squared(call, k, orders.second).sum_to(operand) for k, operand in enumerate(operands)]
         if isinstance(call, ShiftCall) and self.bias == "shared":
             (x,), (first,), (second,) = operands, firsts, seconds
@@ -110,22 +110,17 @@ class ContributionsApart:
             return (Message.of_second_order(x, SecondOrder(first * factor, second * factor)),)
         return tuple(map(Message.of_second_order, operands, map(SecondOrder, firsts, seconds)))
 
-    def spread(self, call: Call, /) -> Value:
+    def spread(self, call: CombinationCall, /) -> Value:
         """V of the output."""
         total, *more = [_squared(call, k, spread(call.operand(k))) for k in range(len(call.operands))]
         for part in more:
             total = total + part
         if not isinstance(call, ShiftCall):
             return total
-        constant = call.output - scaled(call.operand(0), call.sign)
+        constant = call.output - call.term(call.operand(0), 0)
         return total + constant * constant
 
 
-def _squared(call: Call, position: int, value: Value) -> Value:
+def _squared(call: CombinationCall, position: int, value: Value) -> Value:
     """a² times the value, a the factor of the operand at `position`."""
-    if isinstance(call, ScaleCall):
-        once = value.emit.call(call.node.target, value, call.factor)
-        return value.emit.call(call.node.target, once, call.factor)
-    if isinstance(call, SumCall):
-        return scaled(value, call.signs[position] ** 2)
-    return scaled(value, call.sign**2) if isinstance(call, ShiftCall) else value
+    return call.term(call.term(value, position), position)
