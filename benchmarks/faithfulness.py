@@ -24,9 +24,9 @@ from rich.table import Table
 import relcompile
 from benchmarks.parts import networks, perturbation
 from benchmarks.parts.convergence import csc
-from relcompile.composites import Composite, Entry
-from relcompile.names import Given, named
-from relcompile.presets import RULES
+from relcompile.methods.composites import Composite, Entry
+from relcompile.methods.presets import RULES
+from relcompile.methods.spelling import Given, named
 
 RULE_NAMES = (
     *("root", "root=0", "root=5", "z+", "epsilon", "gamma", "gamma=0.1", "epsilon-plus"),

@@ -24,13 +24,12 @@ from photograph import WEIGHTS, class_names, network, packaged
 from PIL import Image
 
 import relcompile
-from relcompile.compiler import bounds_of
 from relcompile.files import atomic_path
-from relcompile.heatmap import draw_heatmap
-from relcompile.images import load_image, preprocess
 from relcompile.metadata import Preprocessing
-from relcompile.names import Given, named
-from relcompile.presets import PRESETS
+from relcompile.methods.presets import PRESETS
+from relcompile.methods.spelling import Given, bounds_of, named
+from relcompile.pictures.heatmap import draw_heatmap
+from relcompile.pictures.images import load_image, preprocess
 
 SIZE, CROPS, COLUMNS = 224, 8, 7
 RULES = [name for name in PRESETS if not name.endswith("-unrolled")]  # the same maps as in closed form

@@ -20,7 +20,7 @@ from pathlib import Path
 from shutil import copyfile
 from typing import TYPE_CHECKING
 
-from relcompile.cli import main as run
+from relcompile.cli.main import main as run
 
 if TYPE_CHECKING:
     import torch

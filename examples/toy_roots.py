@@ -24,14 +24,15 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 
 import relcompile
-from passes.emitter import Value
-from passes.learn_roots import BetweenZeroAndInput, Descent, learn_root
-from passes.losses import SquaredError
-from passes.messages import Message, Messages
+from passes.graphs.emitter import Value
 from passes.operators.activation import ActivationCall
 from passes.operators.call import Call
 from passes.operators.curvature import curvature
+from passes.relevance.messages import Message
+from passes.relevance.rule import Messages
 from relcompile import Composite, Entry
+from relcompile.methods.rules.root_losses import SquaredError
+from relcompile.methods.rules.root_search import BetweenZeroAndInput, Descent, learn_root
 
 
 class Toy(torch.nn.Module):

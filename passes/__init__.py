@@ -1,11 +1,10 @@
 """Graph rewrites, and the words they are written in. A leaf: it imports torch and itself.
 
-Rewrites, one a file, graph in, graph out; their order is in `pipelines` and in `relcompile.method`:
-    canonical form: remove_noops, decompose, merge_batch_norm, chain_concatenations, fold_constants
-    relevance: assign_rules, unroll_samples, add_reference, add_contributions, propagate_relevance
-    afterwards: simplify, share_subexpressions, remove_dead_code, lower_adjoints
-Words that rules and rewrites share: `emitter` writes nodes, `operators` says what an operator is, `messages` what
-    travels backwards, `reference` what differences are taken from, `learn_roots` and `losses` how a root is searched
-    for, `ledgers` what is written down on the way.
-Views of a graph: graph, nodes, layers, affine_layers, residual_blocks. Running: runner, stages, errors.
+graphs     the words a graph is written in: nodes, and the emitter that writes them
+operators  what an operator is: its kind, its operands, its exact adjoint
+views      questions asked of a graph, which change nothing
+relevance  what travels backwards, and the passes that write it
+rewrites   graph in, graph out, numbers kept: canonical form, optimising, lowering
+
+`runner` runs passes, `stages` says what a graph may hold after which of them, `pipelines` in which order they run.
 """

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from passes.chain_concatenations import ChainConcatenations
-from passes.decompose import Decompose
-from passes.fold_constants import FoldConstants
-from passes.lower_adjoints import LowerAdjoints
-from passes.merge_batch_norm import MergeBatchNorm
-from passes.remove_dead_code import RemoveDeadCode
-from passes.remove_noops import RemoveNoops
+from passes.rewrites.chain_concatenations import ChainConcatenations
+from passes.rewrites.decompose import Decompose
+from passes.rewrites.fold_constants import FoldConstants
+from passes.rewrites.lower_adjoints import LowerAdjoints
+from passes.rewrites.merge_batch_norm import MergeBatchNorm
+from passes.rewrites.remove_dead_code import RemoveDeadCode
+from passes.rewrites.remove_noops import RemoveNoops
+from passes.rewrites.share_subexpressions import ShareSubexpressions
+from passes.rewrites.simplify import Simplify
 from passes.runner import Pass
-from passes.share_subexpressions import ShareSubexpressions
-from passes.simplify import Simplify
 
 CANONICALIZE: Final[tuple[Pass, ...]] = (
     RemoveNoops(),  # batch norm is merged through nothing but its neighbour: dropout must be gone

@@ -12,9 +12,9 @@ from typing import Any
 
 from torch.fx import GraphModule, Node
 
-from passes.emitter import aten
 from passes.errors import InvariantError
-from passes.graph import describe_node
+from passes.graphs.emitter import aten
+from passes.graphs.graph import describe_node
 
 _OPS = ("placeholder", "get_attr", "call_function", "output")
 _NOT_CANONICAL: tuple[Any, ...] = (

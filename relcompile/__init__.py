@@ -13,35 +13,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from passes.errors import PassError, UnknownLayerError, UnsupportedOperatorError, UnsupportedRuleError
+    from relcompile.backend.explainer import Explainer
     from relcompile.calibration.observer import calibrate
     from relcompile.calibration.store import Calibration
     from relcompile.compiler import compile
-    from relcompile.composites import Composite, Entry
     from relcompile.errors import RelcompileError
-    from relcompile.explainer import Explainer
+    from relcompile.frontend.model_file import read_model
     from relcompile.metadata import Preprocessing
-    from relcompile.reading import read_model
-    from relcompile.runtime import Explanation, ProductionExplainer, load
-    from relcompile.targets import Target
+    from relcompile.methods.composites import Composite, Entry
+    from relcompile.question.targets import Target
+    from relcompile.runtime.production import Explanation, ProductionExplainer, load
 
 _HOME = {
     "Calibration": "relcompile.calibration.store",
-    "Composite": "relcompile.composites",
-    "Entry": "relcompile.composites",
-    "Explainer": "relcompile.explainer",
-    "Explanation": "relcompile.runtime",
+    "Composite": "relcompile.methods.composites",
+    "Entry": "relcompile.methods.composites",
+    "Explainer": "relcompile.backend.explainer",
+    "Explanation": "relcompile.runtime.production",
     "PassError": "passes.errors",
     "Preprocessing": "relcompile.metadata",
-    "ProductionExplainer": "relcompile.runtime",
+    "ProductionExplainer": "relcompile.runtime.production",
     "RelcompileError": "relcompile.errors",
-    "Target": "relcompile.targets",
+    "Target": "relcompile.question.targets",
     "UnknownLayerError": "passes.errors",
     "UnsupportedOperatorError": "passes.errors",
     "UnsupportedRuleError": "passes.errors",
     "calibrate": "relcompile.calibration.observer",
     "compile": "relcompile.compiler",
-    "load": "relcompile.runtime",
-    "read_model": "relcompile.reading",
+    "load": "relcompile.runtime.production",
+    "read_model": "relcompile.frontend.model_file",
 }
 __all__ = [  # noqa: RUF022  (the same names as `_HOME`, spelt out for type checkers)
     "calibrate",

@@ -8,29 +8,37 @@ from dataclasses import replace
 import torch
 from torch.fx import GraphModule, Node
 
-from passes.assign_rules import explained_output, nodes_named
-from passes.graph import active_nodes, layer_name
-from passes.layers import keep, last_feature_map, layer_output, release
-from passes.ledgers import AbsorbedRelevance, RootReport
-from passes.nodes import arguments
+from passes.graphs.graph import active_nodes, layer_name
+from passes.graphs.nodes import arguments
 from passes.pipelines import OPTIMISE
+from passes.relevance.ledgers import AbsorbedRelevance, RootReport
 from passes.runner import run_passes
 from passes.stages import verify_canonical
+from passes.views.active import explained_output, nodes_named
+from passes.views.named_layers import keep, last_feature_map, layer_output, release
+from relcompile.backend.check_prediction import check_outputs
+from relcompile.backend.describe import described, example_arguments
+from relcompile.backend.explainer import Explainer
 from relcompile.calibration.store import Calibration
-from relcompile.canonical import ExampleInputs, Progress, canonicalize, captured_graph, named_inputs, weights_digest
-from relcompile.capture import Captured
-from relcompile.composites import Composite
-from relcompile.description import described, example_arguments
 from relcompile.errors import InputSpecError
-from relcompile.explainer import Explainer
-from relcompile.fidelity import check_outputs
-from relcompile.interface import check_names
+from relcompile.frontend.canonical import (
+    ExampleInputs,
+    Progress,
+    canonicalize,
+    captured_graph,
+    named_inputs,
+    weights_digest,
+)
+from relcompile.frontend.capture import Captured
 from relcompile.metadata import Preprocessing
-from relcompile.method import Question, relevance_passes
-from relcompile.names import Given, named
-from relcompile.presets import Bounds
-from relcompile.references import Reference, chosen_reference, describe_reference, reference_tensors
-from relcompile.targets import Target
+from relcompile.methods.composites import Composite
+from relcompile.methods.presets import Bounds
+from relcompile.methods.spelling import Given, bounds_of, named
+from relcompile.question.io_names import check_names
+from relcompile.question.plan import relevance_passes
+from relcompile.question.question import Question
+from relcompile.question.references import Reference, chosen_reference, describe_reference, reference_tensors
+from relcompile.question.targets import Target
 
 
 def compile(
@@ -125,15 +133,6 @@ def compile(
         progress("compare with the model")
     check_outputs(model, inputs, explainer)
     return explainer
-
-
-def bounds_of(preprocessing: Preprocessing | None) -> Bounds | None:
-    """The values that black and white pixels become, per channel; None if the preprocessing is not known."""
-    if preprocessing is None:
-        return None
-    white = 255.0 / preprocessing.scale
-    pairs = list(zip(preprocessing.mean, preprocessing.std, strict=True))
-    return tuple(-mean / std for mean, std in pairs), tuple((white - mean) / std for mean, std in pairs)
 
 
 def _keep_layer(module: GraphModule, at: str | None, sources: tuple[str, ...], output: int) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import relcompile
-from relcompile.export import lowered
+from relcompile.backend.onnx_file import lowered
 from tests.compare import FLOAT32, FLOAT64, assert_close
 
 GATE: dict[str, tuple[int, dict[str, Any]]] = {

@@ -28,10 +28,10 @@ from torch import Tensor, nn
 from torch.fx import symbolic_trace
 
 import relcompile
-from relcompile.composites import Composite, Entry
-from relcompile.presets import alpha_beta, epsilon, integrated_gradients
-from relcompile.rules.affine import Gamma
-from relcompile.rules.pointwise import PassThrough
+from relcompile.methods.composites import Composite, Entry
+from relcompile.methods.presets import alpha_beta, epsilon, integrated_gradients
+from relcompile.methods.rules.affine import Gamma
+from relcompile.methods.rules.pointwise import PassThrough
 from tests.compare import FLOAT64, assert_close
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*backward hooks.*:UserWarning")  # captum's own advice

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 import relcompile
 from passes.errors import UnsupportedOperatorError
-from relcompile.canonical import captured_graph
-from relcompile.capture import call_arguments, in_eval_mode
+from relcompile.cli.input_specs import example_inputs
 from relcompile.errors import CaptureError, InputSpecError, MiscompilationError
-from relcompile.inputs import example_inputs
+from relcompile.frontend.canonical import captured_graph
+from relcompile.frontend.capture import call_arguments, in_eval_mode
 from tests.compare import FLOAT64, ONNX, assert_close
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

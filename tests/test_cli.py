@@ -13,11 +13,11 @@ from PIL import Image
 from torch import nn
 
 import relcompile
-from relcompile import cli
-from relcompile.composites import Entry
+from relcompile.cli import main as cli
 from relcompile.errors import CompositeError, ExplainerFileError
-from relcompile.names import layer_entry, named
-from relcompile.rules.input_layer import Flat
+from relcompile.methods.composites import Entry
+from relcompile.methods.rules.input_layer import Flat
+from relcompile.methods.spelling import layer_entry, named
 
 
 class Scan(nn.Module):
@@ -320,12 +320,13 @@ def test_every_preprocessing_option_counts(model: Path, tmp_path: Path, capsys: 
 def test_an_error_of_its_own_is_reported_as_one(
     model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from relcompile import commands
 
     def broken(*_: object) -> None:
         raise KeyError("gone")
 
-    monkeypatch.setattr(commands, "compile_file", broken)
+    from relcompile.cli import compile_command
+
+    monkeypatch.setattr(compile_command, "compile_file", broken)
     code, _, err = run(model, capsys=capsys)
     assert code == 1
     assert "KeyError: 'gone'" in err

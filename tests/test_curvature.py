@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from passes.assign_rules import describe_active
-from passes.emitter import Emitter
+from passes.graphs.emitter import Emitter
 from passes.operators.activation import DERIVATIVES
 from passes.operators.curvature import SECOND_DERIVATIVES, curvature
 from passes.pipelines import CANONICALIZE
 from passes.runner import run_passes
 from passes.stages import verify_canonical, verify_captured
-from relcompile.capture import capture
+from passes.views.active import describe_active
+from relcompile.frontend.capture import capture
 from tests.compare import FLOAT64, assert_close
 
 Function = Callable[[Tensor], Tensor]

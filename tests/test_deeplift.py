@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 import relcompile
 from passes.errors import UnsupportedOperatorError, UnsupportedRuleError
-from relcompile.composites import Entry
+from relcompile.backend.onnx_file import save
 from relcompile.errors import CompositeError, InputSpecError
-from relcompile.export import save
-from relcompile.presets import deeplift_rescale
-from relcompile.references import parse_reference
-from relcompile.rules.affine import Epsilon
+from relcompile.methods.composites import Entry
+from relcompile.methods.presets import deeplift_rescale
+from relcompile.methods.rules.affine import Epsilon
+from relcompile.question.references import parse_reference
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
 from tests.oracles.nets import Function
 

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 import relcompile
-from relcompile import export, parity, runtime
+from relcompile.backend import check_runtime as parity
+from relcompile.backend import onnx_file as export
 from relcompile.errors import ExportError
+from relcompile.runtime import production as runtime
 from tests.compare import ONNX, assert_close
 
 

@@ -15,9 +15,15 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn import functional
 
-from passes.assign_rules import describe_active
-from passes.emitter import Emitter, Value
-from passes.learn_roots import (
+from passes.graphs.emitter import Emitter, Value
+from passes.pipelines import CANONICALIZE, OPTIMISE
+from passes.runner import run_passes
+from passes.stages import verify_canonical, verify_captured
+from passes.views.active import describe_active
+from relcompile.backend.onnx_file import lowered
+from relcompile.frontend.capture import capture
+from relcompile.methods.rules.root_losses import HingeEmbedding, SquaredError, StructuralSimilarity
+from relcompile.methods.rules.root_search import (
     AffineResponse,
     BetweenZeroAndInput,
     Descent,
@@ -28,12 +34,6 @@ from passes.learn_roots import (
     SoftmaxResponse,
     learn_root,
 )
-from passes.losses import HingeEmbedding, SquaredError, StructuralSimilarity
-from passes.pipelines import CANONICALIZE, OPTIMISE
-from passes.runner import run_passes
-from passes.stages import verify_canonical, verify_captured
-from relcompile.capture import capture
-from relcompile.export import lowered
 from tests.compare import FLOAT32, assert_close
 from tests.oracles import root_search
 from tests.oracles.root_search import Search, find_signal

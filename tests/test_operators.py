@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import relcompile
-from relcompile.export import lowered
+from relcompile.backend.onnx_file import lowered
 from tests.compare import FLOAT64, assert_close
 from tests.oracles.nets import Function
 

@@ -11,21 +11,21 @@ from torch import nn
 from torch.fx import GraphModule
 from torch.nn import functional
 
-from passes.chain_concatenations import ChainConcatenations
-from passes.decompose import Decompose
-from passes.emitter import aten
 from passes.errors import InvariantError
-from passes.fold_constants import FoldConstants
-from passes.graph import calls
-from passes.lower_adjoints import LowerAdjoints
-from passes.merge_batch_norm import MergeBatchNorm
-from passes.remove_dead_code import RemoveDeadCode
-from passes.remove_noops import RemoveNoops
+from passes.graphs.emitter import aten
+from passes.graphs.graph import calls
+from passes.rewrites.chain_concatenations import ChainConcatenations
+from passes.rewrites.decompose import Decompose
+from passes.rewrites.fold_constants import FoldConstants
+from passes.rewrites.lower_adjoints import LowerAdjoints
+from passes.rewrites.merge_batch_norm import MergeBatchNorm
+from passes.rewrites.remove_dead_code import RemoveDeadCode
+from passes.rewrites.remove_noops import RemoveNoops
+from passes.rewrites.share_subexpressions import ShareSubexpressions
+from passes.rewrites.simplify import Simplify
 from passes.runner import Pass, run_passes
-from passes.share_subexpressions import ShareSubexpressions
-from passes.simplify import Simplify
 from passes.stages import verify_captured, verify_lowered
-from relcompile.capture import capture
+from relcompile.frontend.capture import capture
 from tests.compare import FLOAT64, assert_close
 from tests.conftest import randomise
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import relcompile
-from relcompile.export import lowered
+from relcompile.backend.onnx_file import lowered
 from tests.compare import assert_close, assert_conserved
 from tests.conftest import randomise
 

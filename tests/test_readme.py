@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relcompile import catalogue
+from relcompile.methods import catalogue
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -19,7 +19,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 def test_tables_are_generated(name: str, content: Callable[[], str]) -> None:
     block = re.search(rf"<!-- {name}: [^>]*-->\n(.*?)\n<!-- /{name} -->", README, re.DOTALL)
     assert block is not None
-    assert block[1] == content(), f"README's table of {name} is stale: put in what relcompile.catalogue prints"
+    assert block[1] == content(), f"README's table of {name} is stale: put in what relcompile.methods.catalogue prints"
 
 
 def test_pictures_and_files_exist() -> None:

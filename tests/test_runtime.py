@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 
 from relcompile.errors import ExplainerFileError, InputSpecError, RuntimeUnavailableError, TargetError
 from relcompile.metadata import InputRecord, LayerRecord, Metadata, TargetRecord
-from relcompile.runtime import load
+from relcompile.runtime.production import load
 
 W = np.array([[1.0, 2.0, -1.0, 0.5], [0.0, -3.0, 1.0, 1.0], [2.0, 1.0, 0.0, -1.0]], np.float32)  # (3, 4)
 X = np.array([[1.0, 2.0, 3.0], [-1.0, 0.5, 2.0]], np.float32)  # its best classes are 0 and 0
@@ -389,7 +389,7 @@ try:
 except ImportError:
     print("torch is blocked")
 import numpy as np
-from relcompile.runtime import load
+from relcompile.runtime.production import load
 print(load(sys.argv[1], device="cpu").explain(np.ones((1, 3), np.float32), target=1).relevance.tolist())
 """
     done = subprocess.run(

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 import relcompile
 from passes.errors import UnsupportedOperatorError
-from relcompile.presets import epsilon
+from relcompile.methods.presets import epsilon
 from tests.compare import FLOAT64, assert_close, assert_conserved
 from tests.oracles import affine, local, network
 from tests.oracles.network import Activation, Add, Affine, Concat, Flatten, MaxPool, Step

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import relcompile
-from relcompile.composites import Composite
+from relcompile.backend.onnx_file import lowered
 from relcompile.errors import CompositeError, InputSpecError
-from relcompile.export import lowered
-from relcompile.presets import grad_cam, integrated_gradients, smoothgrad, z_plus
-from relcompile.rules.sampling import GaussianNoise
+from relcompile.methods.composites import Composite
+from relcompile.methods.presets import grad_cam, integrated_gradients, smoothgrad, z_plus
+from relcompile.methods.sampling import GaussianNoise
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
 from tests.oracles import nets, transforms
 from tests.oracles.network import Step, as_module, explain, forward

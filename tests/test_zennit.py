@@ -28,11 +28,11 @@ from zennit.layer import Sum
 from zennit.torchvision import ResNetCanonizer
 
 import relcompile
-from passes.messages import Relative
-from relcompile.composites import Composite, Entry
-from relcompile.presets import PRESETS, alpha_beta, epsilon, excitation_backprop, gamma, z_plus
-from relcompile.rules.input_layer import Flat, WSquared, ZBox
-from relcompile.rules.pointwise import PassThrough
+from passes.relevance.stabilise import Relative
+from relcompile.methods.composites import Composite, Entry
+from relcompile.methods.presets import PRESETS, alpha_beta, epsilon, excitation_backprop, gamma, z_plus
+from relcompile.methods.rules.input_layer import Flat, WSquared, ZBox
+from relcompile.methods.rules.pointwise import PassThrough
 from tests.compare import FLOAT64, assert_close, assert_conserved, cosine
 
 EPSILON = 1e-6

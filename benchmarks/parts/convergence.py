@@ -8,7 +8,7 @@ import torch
 
 import relcompile
 from benchmarks.parts.networks import Subject
-from relcompile.composites import Composite
+from relcompile.methods.composites import Composite
 
 
 def csc(subject: Subject, rule: Composite, images: int = 20, vectors: int = 5) -> float:

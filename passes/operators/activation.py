@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import torch
 from torch.fx import Node
 
-from passes.emitter import Emitter, Value, aten
-from passes.nodes import argument, run_node, schema_of
+from passes.graphs.emitter import Emitter, Value, aten
+from passes.graphs.nodes import argument, run_node, schema_of
 from passes.operators.call import Adjoints, Call, UnaryCall
 
 # (call, arriving multiplier m) -> m f'(z), in the backward operators of torch.

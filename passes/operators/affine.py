@@ -8,8 +8,8 @@ from typing import Any
 
 from torch.fx import Node
 
-from passes.emitter import Emitter, Value, aten
-from passes.nodes import arguments
+from passes.graphs.emitter import Emitter, Value, aten
+from passes.graphs.nodes import arguments
 from passes.operators.call import Adjoints, Call, UnaryCall
 
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from torch.fx import Node
 
-from passes.emitter import Emitter, Value, aten
 from passes.errors import UnsupportedOperatorError
-from passes.graph import describe_node
-from passes.nodes import argument
+from passes.graphs.emitter import Emitter, Value, aten
+from passes.graphs.graph import describe_node
+from passes.graphs.nodes import argument
 from passes.operators.call import Adjoints, Call, UnaryCall
 
 

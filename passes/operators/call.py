@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Self, TypeAlias, TypeVar
 
 from torch.fx import Node
 
-from passes.emitter import Emitter, Value
-from passes.graph import layer_name
-from passes.nodes import argument, arguments, map_nodes
+from passes.graphs.emitter import Emitter, Value
+from passes.graphs.graph import layer_name
+from passes.graphs.nodes import argument, arguments, map_nodes
 
 T = TypeVar("T")
 Adjoints: TypeAlias = tuple[Value | None, ...]

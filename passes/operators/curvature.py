@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from passes.emitter import Value, aten
+from passes.graphs.emitter import Value, aten
 from passes.operators.activation import ActivationCall
 
 # call -> f''(z)

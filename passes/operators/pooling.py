@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from passes.emitter import Value, aten
-from passes.nodes import run_node
+from passes.graphs.emitter import Value, aten
+from passes.graphs.nodes import run_node
 from passes.operators.call import Adjoints, UnaryCall
 
 

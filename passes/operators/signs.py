@@ -7,9 +7,9 @@ from typing import Any, Literal, TypeAlias
 
 from torch.fx import GraphModule, Node
 
-from passes.emitter import aten
-from passes.graph import tensor_of
-from passes.nodes import argument, arguments
+from passes.graphs.emitter import aten
+from passes.graphs.graph import tensor_of
+from passes.graphs.nodes import argument, arguments
 from passes.operators.activation import clamp_bounds
 
 Sign: TypeAlias = Literal["zero", "positive", "negative"] | None

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from torch.fx import Node
 
-from passes.emitter import Emitter, Value, aten
-from passes.nodes import argument
+from passes.graphs.emitter import Emitter, Value, aten
+from passes.graphs.nodes import argument
 from passes.operators.call import Adjoints, Call, UnaryCall
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from passes.emitter import Emitter, Value, aten
-from passes.nodes import argument
+from passes.graphs.emitter import Emitter, Value, aten
+from passes.graphs.nodes import argument
 from passes.operators.call import Adjoints, Call, UnaryCall
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.fx import Node
 
-from passes.emitter import Emitter, aten
+from passes.graphs.emitter import Emitter, aten
 from passes.operators import affine, arithmetic, pooling, structure
 from passes.operators.activation import DERIVATIVES, build_activation, is_pointwise_clamp
 from passes.operators.call import Call, CallBuilder

@@ -14,8 +14,8 @@ from PIL import Image
 
 from relcompile.errors import CalibrationError
 from relcompile.files import UNREADABLE_ARRAY
-from relcompile.images import load_image, preprocess
 from relcompile.metadata import Preprocessing
+from relcompile.pictures.images import load_image, preprocess
 
 Array: TypeAlias = np.ndarray[Any, Any]
 _ARRAYS = (".npy", ".npz")

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import torch
 
-from passes.emitter import aten
+from passes.graphs.emitter import aten
 
 ROUNDING: Final = 1e-12  # a covariance this small beside the moments it is the difference of is rounding alone
 SUMS: Final = ("rows", "active", "y", "x", "xy")

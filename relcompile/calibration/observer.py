@@ -9,14 +9,14 @@ from typing import Any, Final, Literal, TypeAlias
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
-from passes.affine_layers import AffineLayer, affine_layers
-from passes.emitter import aten
-from passes.graph import describe_node
-from passes.nodes import argument, map_nodes, run_node
+from passes.graphs.emitter import aten
+from passes.graphs.graph import describe_node
+from passes.graphs.nodes import argument, map_nodes, run_node
+from passes.views.affine_layers import AffineLayer, affine_layers
 from relcompile.calibration.moments import Geometry, Moments
 from relcompile.calibration.store import Calibration
-from relcompile.canonical import ExampleInputs, canonicalize, captured_graph, named_inputs, weights_digest
 from relcompile.errors import CalibrationError
+from relcompile.frontend.canonical import ExampleInputs, canonicalize, captured_graph, named_inputs, weights_digest
 
 Estimator: TypeAlias = Literal["relu", "linear"]
 ESTIMATORS: Final = ("relu", "linear")

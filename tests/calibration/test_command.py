@@ -11,11 +11,11 @@ from PIL import Image
 from torch import nn
 
 import relcompile
-from relcompile.calibration import command
 from relcompile.calibration.observer import Observer
+from relcompile.cli import calibrate_command as command
 from relcompile.errors import CalibrationError
-from relcompile.images import load_image, preprocess
 from relcompile.metadata import Preprocessing
+from relcompile.pictures.images import load_image, preprocess
 from tests.compare import FLOAT64, assert_close
 from tests.test_cli import files, run, small_network
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import relcompile
-from passes.affine_layers import affine_layers
 from passes.pipelines import CANONICALIZE
 from passes.runner import run_passes
 from passes.stages import verify_captured
-from relcompile.capture import capture, forward_parameters
+from passes.views.affine_layers import affine_layers
 from relcompile.errors import CalibrationError
+from relcompile.frontend.capture import capture, forward_parameters
 from tests.compare import FLOAT64, assert_close
 from tests.oracles import estimators
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from relcompile.errors import ModelFileError
-from relcompile.reading import read_model
+from relcompile.frontend.model_file import read_model
 from tests.reading.zoo import PACKAGE, same, tiny
 
 KNOWN_MODELS: dict[str, Callable[[], tuple[nn.Module, torch.Tensor]]] = {

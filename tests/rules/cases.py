@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import torch
 
-from passes.messages import Relative
-from relcompile.composites import Composite, Entry
-from relcompile.presets import alpha_beta, epsilon, gamma, lrp_0, z_plus
-from relcompile.rules.input_layer import WSquared
-from relcompile.rules.residual import OneBranch, SplitByShare
+from passes.relevance.stabilise import Relative
+from relcompile.methods.composites import Composite, Entry
+from relcompile.methods.presets import alpha_beta, epsilon, gamma, lrp_0, z_plus
+from relcompile.methods.rules.input_layer import WSquared
+from relcompile.methods.rules.residual import OneBranch, SplitByShare
 from tests.oracles import affine, local, nets
 from tests.oracles.network import Add, Flatten, Step
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import relcompile
-from relcompile.composites import Composite, Entry
 from relcompile.errors import CompositeError
-from relcompile.presets import learned_root
-from relcompile.rules.between_roots import BetweenRoots, ContributionsApart
-from relcompile.rules.root import LearnedRoot
+from relcompile.methods.composites import Composite, Entry
+from relcompile.methods.presets import learned_root
+from relcompile.methods.rules.between_roots import BetweenRoots, ContributionsApart
+from relcompile.methods.rules.learned_root import LearnedRoot
 from tests.compare import FLOAT64, assert_close, assert_conserved
 from tests.oracles import learned_root as oracle
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 import relcompile
-from relcompile.composites import Composite
-from relcompile.export import lowered, save
-from relcompile.presets import deeplift
-from relcompile.rules.deeplift import Rescale, RevealCancel
-from relcompile.rules.differences import AffineDifference, MaxDifference
+from relcompile.backend.onnx_file import lowered, save
+from relcompile.methods.composites import Composite
+from relcompile.methods.presets import deeplift
+from relcompile.methods.rules.deeplift import Rescale, RevealCancel
+from relcompile.methods.rules.differences import AffineDifference, MaxDifference
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
 from tests.oracles import deeplift as oracle
 from tests.oracles import nets

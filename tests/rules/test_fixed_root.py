@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 import relcompile
-from passes.messages import AnyRule
-from relcompile.composites import Composite
+from passes.relevance.rule import AnyRule
 from relcompile.errors import CompositeError
-from relcompile.names import rule_named
-from relcompile.rules.affine import AlphaBeta, Epsilon
-from relcompile.rules.fixed_root import FixedRoot, Reference
-from relcompile.rules.input_layer import WSquared, ZBox
+from relcompile.methods.composites import Composite
+from relcompile.methods.rules.affine import AlphaBeta, Epsilon
+from relcompile.methods.rules.fixed_root import FixedRoot, Reference
+from relcompile.methods.rules.input_layer import WSquared, ZBox
+from relcompile.methods.spelling import rule_named
 from tests.compare import FLOAT64, assert_close
 from tests.oracles import affine
 

@@ -15,19 +15,20 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 import relcompile
-from passes.assign_rules import AssignRules, Layer
-from passes.messages import AnyRule
 from passes.pipelines import CANONICALIZE
+from passes.relevance.assign_rules import AssignRules
+from passes.relevance.rule import AnyRule
 from passes.runner import run_passes
 from passes.stages import verify_captured
+from passes.views.layer import Layer
 from relcompile import Calibration
-from relcompile.canonical import weights_digest
-from relcompile.capture import capture
+from relcompile.backend.onnx_file import lowered, save
 from relcompile.errors import CalibrationError, CompositeError, ExportError
-from relcompile.export import lowered, save
-from relcompile.names import Given, layer_entry, named
-from relcompile.presets import PRESETS, pattern_net
-from relcompile.rules.adjoint import Adjoint
+from relcompile.frontend.canonical import weights_digest
+from relcompile.frontend.capture import capture
+from relcompile.methods.presets import PRESETS, pattern_net
+from relcompile.methods.rules.adjoint import Adjoint
+from relcompile.methods.spelling import Given, layer_entry, named
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
 from tests.oracles import affine, local
 from tests.oracles.nets import Net, build

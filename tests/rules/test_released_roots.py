@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import relcompile
-from passes.ledgers import ROOT_QUANTITIES
-from relcompile.composites import Composite
+from passes.relevance.ledgers import ROOT_QUANTITIES
 from relcompile.errors import CompositeError
-from relcompile.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense
+from relcompile.methods.composites import Composite
+from relcompile.methods.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense
 from tests.compare import ONNX, assert_close, assert_conserved
 from tests.oracles import released_roots as oracle
 

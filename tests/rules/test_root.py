@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import relcompile
-from relcompile.composites import Composite, Entry
 from relcompile.errors import CompositeError
-from relcompile.rules.between_roots import BetweenRoots
-from relcompile.rules.root import LearnedRoot
+from relcompile.methods.composites import Composite, Entry
+from relcompile.methods.rules.between_roots import BetweenRoots
+from relcompile.methods.rules.learned_root import LearnedRoot
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
 from tests.oracles import learned_root as oracle
 from tests.oracles.affine import matrix_of

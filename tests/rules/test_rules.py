@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import relcompile
-from relcompile.export import lowered, save
+from relcompile.backend.onnx_file import lowered, save
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
 from tests.oracles.nets import Net
 from tests.oracles.network import as_module, explain, forward

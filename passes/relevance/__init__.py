@@ -1,0 +1,1 @@
+"""What travels backwards, and the passes that write it."""

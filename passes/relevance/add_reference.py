@@ -1,0 +1,106 @@
+"""canonical graph -> the same graph, with its forward half computed a second time at a reference input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, final
+
+import torch
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
+
+from passes.graphs.emitter import Emitter, Value, aten
+from passes.graphs.graph import needed_by
+from passes.graphs.nodes import map_nodes, run_node
+from passes.views.active import explained_output, nodes_named
+
+REFERENCE_INPUT = "reference"
+
+
+@final
+@dataclass(frozen=True)
+class AddReference:
+    """Append every operator between the explained inputs and the explained output once more, at the reference.
+
+    A constant reference is one sample for the whole batch, if the batch stays an axis of its own: it then costs
+    nothing where a runtime folds expressions of constants, and the time of one sample elsewhere.
+
+    Attributes:
+        references: by name of an explained input, a tensor that broadcasts to one sample of it (batch axis 1);
+            None for a runtime input called `reference`, shaped like the input.
+        output: position of the explained output.
+
+    Guarantees: the forward half is untouched; `meta["reference"]` of every tensor that depends on the values of the
+    explained inputs (not on their sizes alone), and that the output needs, is the node with its value at the reference.
+    """
+
+    references: Mapping[str, torch.Tensor | None]
+    output: int
+    name: ClassVar[str] = "add-reference"
+
+    def apply(self, module: GraphModule, /) -> int:
+        emit = Emitter(module)
+        sources = nodes_named(module, tuple(self.references))
+        dependent = _dependent(module, sources, explained_output(module, self.output))
+        whole_batch = _mixes_batch(dependent, sources)
+        copies: dict[Node, Any] = {source: self._start(source, emit, whole_batch=whole_batch) for source in sources}
+        for node in dependent:
+            with emit.on_behalf_of(node):
+                copies[node] = _copy(node, copies, emit)
+        for node in _reading_values(dependent, sources):
+            node.meta["reference"] = copies[node]
+        return len(copies)
+
+    def _start(self, source: Node, emit: Emitter, *, whole_batch: bool) -> Node:
+        tensor = self.references[str(source.target)]
+        if tensor is None:
+            return emit.placeholder(REFERENCE_INPUT, source.meta["val"]).node
+        x = emit.value(source)
+        with emit.on_behalf_of(source):
+            constant = emit.constant(REFERENCE_INPUT, tensor.to(x.fake.dtype))
+            if whole_batch:
+                return constant.expand_like(x).node
+            return _expanded(constant, [1, *x.shape[1:]]).node
+
+
+def _expanded(value: Value, shape: list[Any]) -> Value:
+    return value if list(value.shape) == shape else value.emit.call(aten.expand.default, value, shape)
+
+
+def _dependent(module: GraphModule, sources: list[Node], sink: Node) -> list[Node]:
+    """What the sink needs and what depends on the sources, in graph order; shapes, masks and indices too."""
+    reached, needed = set(sources), needed_by(sink)
+    for node in module.graph.nodes:
+        if node in needed and any(operand in reached for operand in node.all_input_nodes):
+            reached.add(node)
+    return [node for node in module.graph.nodes if node in reached and node.op == "call_function"]
+
+
+def _reading_values(dependent: list[Node], sources: list[Node]) -> list[Node]:
+    """The tensors whose values depend on values of the sources; what depends on sizes alone cannot differ."""
+    reached = set(sources)
+    for node in dependent:
+        if not isinstance(node.meta["val"], torch.SymInt | int) and not reached.isdisjoint(node.all_input_nodes):
+            reached.add(node)
+    return [node for node in (*sources, *dependent) if node in reached]
+
+
+def _mixes_batch(dependent: list[Node], sources: list[Node]) -> bool:
+    """One sample cannot stand for a batch: the batch is multiplied into another axis, or other inputs have one."""
+    read = {operand for node in dependent for operand in node.all_input_nodes}
+    others = [node for node in read if node.op == "placeholder" and node not in sources]
+    leaves = [leaf for node in dependent for leaf in pytree.tree_leaves(node.meta["val"])]
+    sizes = [size for leaf in leaves if isinstance(leaf, torch.Tensor) for size in leaf.shape]
+    return bool(others) or any(isinstance(size, torch.SymInt) and not size.node.expr.is_Symbol for size in sizes)
+
+
+def _copy(node: Node, copies: Mapping[Node, Any], emit: Emitter) -> Any:
+    """The node at the reference: a node, or a number where the size of the batch is known to be 1."""
+    args, kwargs = map_nodes((node.args, node.kwargs), lambda operand: copies.get(operand, operand))
+    if isinstance(node.meta["val"], torch.SymInt | int):
+        sizes, keywords = map_nodes((args, kwargs), lambda operand: operand.meta["val"])
+        value = run_node(node, sizes, keywords)
+        if isinstance(value, int):
+            return value
+    return emit.call(node.target, *args, **kwargs).node

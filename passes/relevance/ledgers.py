@@ -1,0 +1,88 @@
+"""What is written down about every operator while relevance passes it, as further outputs of the explainer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol, final
+
+from torch.fx import Node
+
+from passes.graphs.emitter import Value, aten
+from passes.operators.call import Call, UnaryCall
+from passes.relevance.messages import Message
+from passes.relevance.rule import Messages
+from passes.relevance.stabilise import without_zeros
+
+REPORTED: Final = "reported_root"  # the meta key of nodes whose root is a row of the report
+ROOT_QUANTITIES: Final = (
+    "|root| / |x|",
+    "loss before",
+    "loss after",
+    "|f(root)| / |f(x)|",
+    "sum R in / sum R out - 1",
+)
+
+
+class Ledger(Protocol):
+    """Entries for operators, and the output that they become."""
+
+    def entry(self, call: Call, arriving: Message, leaving: Messages, /) -> Value | None:
+        """What is noted about one operator, (N, k); None if there is nothing to say."""
+        ...
+
+    def output(self, nodes: Collection[Node], entries: Mapping[Node, Value], explained: Value, /) -> Value | None:
+        """All entries, in the order of the graph; None if the explainer gets no further output."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class AbsorbedRelevance:
+    """Relevance that arrives at an operator and does not leave it: (N, operators), 0 where no relevance comes."""
+
+    def entry(self, _call: Call, arriving: Message, leaving: Messages, /) -> Value:
+        total = arriving.relevance.sum_per_sample()
+        for message in leaving:
+            total = total if message is None else total - message.relevance.sum_per_sample()
+        return total
+
+    def output(self, nodes: Collection[Node], entries: Mapping[Node, Value], explained: Value, /) -> Value:
+        zero = explained.sum_per_sample().zeros()
+        return zero.emit.call(aten.cat.default, [entries.get(node, zero) for node in nodes], 1)
+
+
+@final
+@dataclass(frozen=True)
+class RootReport:
+    """The roots that rules handed back on their messages: (N, roots, quantities), see `ROOT_QUANTITIES`.
+
+    A node with a row is marked: `meta["reported_root"]`. f is the operator itself, with its bias.
+    """
+
+    def entry(self, call: Call, arriving: Message, leaving: Messages, /) -> Value | None:
+        message = next((m for m in leaving if m is not None and m.root is not None), None)
+        if message is None or message.root is None or not isinstance(call, UnaryCall):
+            return None
+        call.node.meta[REPORTED] = True
+        root, before = message.root, arriving.relevance.sum_per_sample()
+        columns = (
+            _ratio(_norm(root.point), _norm(root.x)),
+            root.loss_before,
+            root.loss_after,
+            _ratio(_norm(call.at(root.point).output), _norm(call.output)),
+            _ratio(message.relevance.sum_per_sample() - before, before),
+        )
+        return call.emit.call(aten.cat.default, columns, 1)
+
+    def output(self, nodes: Collection[Node], entries: Mapping[Node, Value], explained: Value, /) -> Value | None:
+        rows = [entries[node] for node in nodes if node in entries]
+        return explained.emit.call(aten.stack.default, rows, 1) if rows else None
+
+
+def _norm(value: Value) -> Value:
+    return value.emit.call(aten.sqrt.default, (value * value).sum_per_sample())
+
+
+def _ratio(a: Value, b: Value) -> Value:
+    return a / without_zeros(b)

@@ -1,0 +1,1 @@
+"""Graph in, graph out, numbers kept: canonical form, optimising, lowering."""

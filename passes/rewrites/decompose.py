@@ -1,0 +1,202 @@
+"""Composite or differently spelt operators -> the operators of `operators.table`."""
+
+from __future__ import annotations
+
+import math
+from operator import getitem
+from typing import Any, ClassVar, final
+
+import torch
+from torch.fx import GraphModule, Node
+
+from passes.graphs.emitter import Emitter, Value, aten
+from passes.graphs.graph import Rewrite, erase_unused, is_constant, rewrite_calls
+from passes.graphs.nodes import argument, arguments
+
+
+@final
+class Decompose:
+    """celu, rrelu, pool1d, split, conv "same", matmul by a constant, ... -> operators that rules know.
+
+    Guarantees: equal numbers up to rounding; the operators in `_REWRITES` are gone where a rewrite exists.
+    """
+
+    name: ClassVar[str] = "decompose"
+
+    def apply(self, module: GraphModule, /) -> int:
+        return rewrite_calls(module, _REWRITES) + erase_unused(module)
+
+
+def _celu(node: Node, emit: Emitter) -> Value:
+    alpha = argument(node, 1)
+    return emit.call(aten.elu.default, arguments(node)[0], alpha, 1, 1 / alpha)
+
+
+def _rrelu(node: Node, emit: Emitter) -> Value:
+    return emit.call(aten.leaky_relu.default, arguments(node)[0], (argument(node, 1) + argument(node, 2)) / 2)
+
+
+def _convolution_mode(node: Node, emit: Emitter) -> Value:
+    x, weight, bias = (argument(node, k) for k in range(3))
+    stride, mode, dilation, groups = (argument(node, k) for k in range(3, 7))
+    kernel = weight.meta["val"].shape[2:]
+    total = [d * (k - 1) if mode == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+    value = emit.value(x)
+    uneven = [amount % 2 for amount in reversed(total)]
+    value = value.pad([part for odd in uneven for part in (0, odd)])
+    padding = [amount // 2 for amount in total]
+    zeros = [0] * len(total)
+    return emit.call(aten.convolution.default, value, weight, bias, stride, padding, dilation, False, zeros, groups)
+
+
+def _max_pool1d(node: Node, emit: Emitter) -> Value:
+    x = emit.value(arguments(node)[0])
+    kernel, stride, padding, dilation = (list(argument(node, k)) for k in range(1, 5))
+    plane = emit.call(aten.unsqueeze.default, x, 2)
+    pooled = emit.call(
+        aten.max_pool2d.default, plane, [1, *kernel], [1, *(stride or kernel)], [0, *padding], [1, *dilation],
+        argument(node, 5),
+    )  # fmt: skip
+    return emit.call(aten.squeeze.dims, pooled, [2])
+
+
+def _adaptive_max_pool(node: Node, emit: Emitter) -> Value | None:
+    pool: Any = arguments(node)[0]
+    x, output = emit.value(arguments(pool)[0]), arguments(pool)[1]
+    sizes = x.shape[2:]
+    if any(size % out for size, out in zip(sizes, output, strict=True)):
+        return None
+    kernel = [size // out for size, out in zip(sizes, output, strict=True)]
+    target = aten.max_pool2d.default if len(kernel) == 2 else aten.max_pool3d.default
+    return emit.call(target, x, kernel, kernel)
+
+
+def _getitem(node: Node, emit: Emitter) -> Value | None:
+    source, index = arguments(node)
+    if not isinstance(source, Node) or not isinstance(index, int):
+        return None
+    if source.target is aten.split_with_sizes.default:
+        sizes, dim = argument(source, 1), argument(source, 2)
+        start = sum(sizes[:index])
+        return emit.value(arguments(source)[0]).slice(dim, start, start + sizes[index])
+    if index == 0 and source.target in (aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default):
+        return _adaptive_max_pool(node, emit)
+    if index == 0 and source.target in _EXTREMES:
+        x, dim = emit.value(arguments(source)[0]), argument(source, 1)
+        winners = emit.call(_EXTREMES[source.target], x, dim, True)
+        best = emit.call(aten.gather.default, x, dim, winners)
+        return best if argument(source, 2) else emit.call(aten.squeeze.dims, best, [dim])
+    return None
+
+
+# The gradient of max and min along an axis goes to one winner, that of amax and amin to all that are equal.
+_EXTREMES: dict[Any, Any] = {aten.max.dim: aten.argmax.default, aten.min.dim: aten.argmin.default}
+
+
+def _adaptive_average(node: Node, emit: Emitter) -> Value | None:
+    x, output = emit.value(arguments(node)[0]), argument(node, 1)
+    sizes = x.shape[2:]
+    if x.ndim != len(output) + 2 or any(size % out for size, out in zip(sizes, output, strict=True)):
+        return None
+    kernel = [size // out for size, out in zip(sizes, output, strict=True)]
+    if set(output) == {1}:
+        return emit.call(aten.mean.dim, x, list(range(2, x.ndim)), True)
+    target = aten.avg_pool2d.default if len(kernel) == 2 else aten.avg_pool3d.default
+    return emit.call(target, x, kernel, kernel)
+
+
+def _matmul(node: Node, emit: Emitter) -> Value | None:
+    a, b = arguments(node)
+    if not is_constant(b) or b.meta["val"].dim() != 2:
+        return None
+    return emit.call(aten.linear.default, a, emit.value(b).permute([1, 0]))
+
+
+def _addmm(node: Node, emit: Emitter) -> Value | None:
+    bias, a, b = arguments(node)
+    if node.kwargs or not is_constant(b) or not is_constant(bias) or bias.meta["val"].dim() != 1:
+        return None
+    return emit.call(aten.linear.default, a, emit.value(b).permute([1, 0]), bias)
+
+
+def _mean_all(node: Node, emit: Emitter) -> Value:
+    x = emit.value(arguments(node)[0])
+    return emit.call(aten.mean.dim, x, list(range(x.ndim)))
+
+
+def _reshape(node: Node, emit: Emitter) -> Value | None:
+    """A view of a value that may not be contiguous once copies are gone; the dynamic size becomes -1."""
+    shape = node.meta["val"].shape
+    if sum(not isinstance(size, int) for size in shape) > 1:
+        return None
+    return emit.value(arguments(node)[0]).reshape(shape)
+
+
+def _relu_as_clamp(node: Node, emit: Emitter) -> Value | None:
+    low, high = argument(node, 1), argument(node, 2)
+    bounds = (-math.inf if low is None else low, math.inf if high is None else high)
+    return emit.call(aten.relu.default, arguments(node)[0]) if bounds == (0, math.inf) else None
+
+
+_REWRITES: dict[Any, Rewrite] = {
+    aten.celu.default: _celu,
+    aten.rrelu.default: _rrelu,
+    aten._convolution_mode.default: _convolution_mode,
+    aten.max_pool1d.default: _max_pool1d,
+    aten._adaptive_avg_pool2d.default: _adaptive_average,
+    aten._adaptive_avg_pool3d.default: _adaptive_average,
+    aten.adaptive_avg_pool2d.default: _adaptive_average,
+    aten.adaptive_avg_pool3d.default: _adaptive_average,
+    aten.matmul.default: _matmul,
+    aten.mm.default: _matmul,
+    aten.addmm.default: _addmm,
+    aten.mean.default: _mean_all,
+    aten.clamp.default: _relu_as_clamp,
+    aten.view.default: _reshape,
+    aten._unsafe_view.default: _reshape,
+    getitem: _getitem,
+}
+
+
+def composite_decompositions() -> dict[Any, Any]:
+    """Torch's own decompositions of the operators that are split at capture, for `run_decompositions`."""
+    table = torch.export.default_decompositions()
+    return {operator: table[operator] for operator in COMPOSITES}
+
+
+COMPOSITES: tuple[Any, ...] = (
+    aten.addcmul.default,
+    aten.adaptive_avg_pool1d.default,
+    aten.adaptive_avg_pool2d.default,
+    aten.adaptive_avg_pool3d.default,
+    aten.adaptive_max_pool1d.default,
+    aten.avg_pool1d.default,
+    aten.channel_shuffle.default,
+    aten.conv1d.default,
+    aten.conv1d.padding,
+    aten.conv2d.default,
+    aten.conv2d.padding,
+    aten.conv3d.default,
+    aten.conv3d.padding,
+    aten.conv_transpose1d.default,
+    aten.conv_transpose2d.input,
+    aten.conv_transpose3d.input,
+    aten.glu.default,
+    aten.lerp.Scalar,
+    aten.lerp.Tensor,
+    aten.pad.default,
+    aten.pixel_shuffle.default,
+    aten.pixel_unshuffle.default,
+    aten.prelu.default,
+    aten.relu6.default,
+    aten.rsub.Scalar,
+    aten.rsub.Tensor,
+    aten.selu.default,
+    aten.split.Tensor,
+    aten.square.default,
+    aten.squeeze.dim,
+    aten.stack.default,
+    aten.t.default,
+    aten.transpose.int,
+    aten.unbind.int,
+)

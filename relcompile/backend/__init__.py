@@ -1,0 +1,1 @@
+"""The explainer, its files and the checks that they are right."""

@@ -1,0 +1,92 @@
+"""`Compiled`: the explainer graph as a PyTorch module, with what it says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch.fx import GraphModule
+
+from passes.runner import PassReport
+from relcompile.errors import InputSpecError, TargetError
+from relcompile.metadata import Metadata
+from relcompile.question.targets import TARGET_INPUT
+
+
+class Compiled(torch.nn.Module):
+    """Prediction and relevance in one static graph, without autograd.
+
+    Call it as `explainer(*inputs, target)`, where `target` is int64 (N,) if the target mode is "index", a float
+    tensor of the output's shape if it is "seed", and absent otherwise. Methods that average over noisy copies then take
+    standard normal numbers (N, copies, ...) for every explained input, and an explainer that was compiled with
+    reference="input" a `reference` like the input. It returns the model's own outputs, then the relevance of every
+    explained input, each in the shape of its input (of a layer: in that of its output); then, if it was asked for, the
+    relevance that biases and stabilisers absorb, (N, operators), and the report on learned roots, (N, roots,
+    quantities).
+
+    Attributes:
+        graph_module: the fx graph of aten operators.
+        metadata: what is written into every exported file.
+        examples: arguments by name, the batch on axis 0, that exports and self-checks run on.
+        reports: what every pass did.
+    """
+
+    def __init__(
+        self,
+        graph_module: GraphModule,
+        metadata: Metadata,
+        examples: Mapping[str, torch.Tensor],
+        reports: Sequence[PassReport] = (),
+    ) -> None:
+        super().__init__()
+        self.graph_module = graph_module
+        self.metadata = metadata
+        self.examples = dict(examples)
+        self.reports = tuple(reports)
+        self.train(False)
+
+    def forward(self, *arguments: torch.Tensor, **named: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Arguments in the order of `examples`, or by name; a class may be an int, which then counts for all samples.
+
+        Raises:
+            InputSpecError: arguments are missing, too many or given twice.
+            TargetError: the target is neither an int nor int64 (N,), or no class of the explained output.
+        """
+        given = self._by_name(arguments, named)
+        if self.metadata.target.mode == "index" and TARGET_INPUT in given:
+            given[TARGET_INPUT] = _classes(
+                given[TARGET_INPUT], next(iter(given.values())), self.metadata.target.classes
+            )
+        return self.graph_module(*(given[name] for name in self.examples))
+
+    def _by_name(self, arguments: Sequence[torch.Tensor], named: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        names = list(self.examples)
+        given = dict(zip(names, arguments, strict=False))
+        if len(arguments) > len(names) or given.keys() & named.keys() or {*given, *named} != {*names}:
+            found = ", ".join([*map(str, range(len(arguments))), *named]) or "none"
+            raise InputSpecError(f"the explainer takes {', '.join(names)}; positions and names given: {found}")
+        return {**given, **named}
+
+    def example_arguments(self, batch: int) -> tuple[torch.Tensor, ...]:
+        """The examples, repeated or cut to `batch` samples."""
+        return tuple(_of_batch(tensor, batch) for tensor in self.examples.values())
+
+
+def _classes(target: torch.Tensor | int, x: torch.Tensor, classes: int | None) -> torch.Tensor:
+    """The target as the graph takes it. Ranges are not checked while a graph is being traced: that would need data."""
+    batch = x.shape[0]
+    if isinstance(target, int):
+        target = torch.full((batch,), target, device=x.device)
+    if target.dtype != torch.int64 or target.shape != (batch,):
+        raise TargetError(
+            f"target has dtype {target.dtype} and shape {tuple(target.shape)}; want one integer, or int64 ({batch},)"
+        )
+    limit = torch.iinfo(torch.int64).max if classes is None else classes
+    if not torch.compiler.is_compiling() and bool(((target < 0) | (target >= limit)).any()):
+        raise TargetError(f"target {target.tolist()}: classes run from 0 to {limit - 1}")
+    return target
+
+
+def _of_batch(tensor: torch.Tensor, batch: int) -> torch.Tensor:
+    repeats = -(-batch // tensor.shape[0])
+    return tensor.repeat([repeats] + [1] * (tensor.dim() - 1))[:batch].clone()

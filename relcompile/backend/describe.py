@@ -1,0 +1,83 @@
+"""An explainer graph -> what its files say about it, and arguments that it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+
+import torch
+from torch.fx import GraphModule, Node
+
+from passes.relevance.add_reference import REFERENCE_INPUT
+from passes.relevance.ledgers import REPORTED, ROOT_QUANTITIES, AbsorbedRelevance, RootReport
+from passes.views.active import explained_output, nodes_named
+from relcompile.errors import CompositeError
+from relcompile.metadata import InputRecord, LayerRecord, Metadata, RootsRecord, TargetRecord
+from relcompile.question.io_names import relevance_names
+from relcompile.question.question import Question
+
+
+def described(module: GraphModule, question: Question, digest: str) -> Metadata:
+    """The metadata of an explainer graph, before passes that drop the annotations of its nodes.
+
+    Raises:
+        CompositeError: an entry of the composite has to match a layer, and matches none; or no roots are learned.
+    """
+    annotated = [node for node in module.graph.nodes if "layer" in node.meta]
+    question.composite.check([node.meta["layer"] for node in annotated])
+    at_runtime = question.references is not None and None in question.references.values()
+    return Metadata(
+        relcompile=version("relcompile"),
+        torch=torch.__version__,
+        rule=question.composite.name,
+        layers=tuple(map(_layer_record, annotated)),
+        target=_target_record(module, question),
+        inputs=tuple(_input_record(module, name) for name in question.inputs),
+        outputs=question.outputs,
+        explained=question.outputs[question.output],
+        relevance=relevance_names(question),
+        absorbed=any(isinstance(ledger, AbsorbedRelevance) for ledger in question.ledgers),
+        roots=_roots_record(annotated, question),
+        weights_sha256=digest,
+        sampling=None if question.composite.sampling is None else str(question.composite.sampling),
+        noise=tuple(_input_record(module, name) for name in question.noise.values()),
+        reference_input=_input_record(module, REFERENCE_INPUT) if at_runtime else None,
+    )
+
+
+def example_arguments(module: GraphModule, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The examples of the model's inputs; zeros for a class, standard normal numbers for anything else."""
+    generator = torch.Generator().manual_seed(0)
+    batch = next(iter(inputs.values())).shape[0]
+    arguments = dict[str, torch.Tensor]()
+    for node in module.graph.find_nodes(op="placeholder"):
+        fake: torch.Tensor = node.meta["val"]
+        shape = [batch, *fake.shape[1:]]
+        drawn = torch.randn(shape, generator=generator) if fake.is_floating_point() else torch.zeros(shape)
+        arguments[node.name] = inputs.get(node.name, drawn.to(fake.dtype))
+    return arguments
+
+
+def _layer_record(node: Node) -> LayerRecord:
+    layer = node.meta["layer"]
+    return LayerRecord(layer.name, layer.operator, layer.kind, str(node.meta["rule"]), layer.parameters)
+
+
+def _roots_record(annotated: Sequence[Node], question: Question) -> RootsRecord | None:
+    if not any(isinstance(ledger, RootReport) for ledger in question.ledgers):
+        return None
+    layers = tuple(node.meta["layer"].name for node in annotated if REPORTED in node.meta)
+    if not layers:
+        raise CompositeError(f"rule {question.composite.name} learns no roots to report")
+    return RootsRecord(layers, ROOT_QUANTITIES)
+
+
+def _target_record(module: GraphModule, question: Question) -> TargetRecord:
+    shape = explained_output(module, question.output).meta["val"].shape
+    classes = shape[1] if len(shape) > 1 and isinstance(shape[1], int) else None
+    return TargetRecord(question.target.mode, question.target.index, classes)
+
+
+def _input_record(module: GraphModule, name: str) -> InputRecord:
+    fake: torch.Tensor = nodes_named(module, (name,))[0].meta["val"]
+    return InputRecord(name, ("batch", *fake.shape[1:]), str(fake.dtype).removeprefix("torch."))

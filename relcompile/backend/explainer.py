@@ -1,0 +1,22 @@
+"""`Explainer`: the compiled graph, and the door to its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from relcompile.backend.compiled import Compiled
+from relcompile.backend.onnx_file import save
+
+
+class Explainer(Compiled):
+    """A compiled explainer that can be written to a file; how it is called, `Compiled` says."""
+
+    def save(self, path: str | Path) -> None:
+        """Write the explainer to `path`: .onnx, checked against this module in ONNX Runtime; or .pt2, for PyTorch.
+
+        `torch.export.load(path).module()` runs a .pt2 file as this module.
+
+        Raises:
+            ExportError: the suffix is not known, the file cannot be written, or it does not agree.
+        """
+        save(self, Path(path))

@@ -1,0 +1,223 @@
+"""Explainer -> file: lowered, exported, checked against PyTorch, written whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+import torch
+from onnxscript.optimizer import fold_constants_ir
+from torch.fx import GraphModule
+
+from passes.pipelines import LOWER
+from passes.runner import run_passes
+from passes.stages import verify_canonical, verify_lowered
+from relcompile.backend.check_runtime import Parity, check_parity
+from relcompile.backend.compiled import Compiled
+from relcompile.errors import ExportError
+from relcompile.files import atomic_path
+from relcompile.metadata import METADATA_KEY
+
+_LARGEST_FOLDED = 4096  # elements; what is larger, ONNX Runtime folds when it loads the file
+
+
+def save(explainer: Compiled, path: Path, progress: Callable[[str], None] | None = None) -> Parity | None:
+    """Write `explainer` to `path`; the suffix says the format.
+
+    Returns:
+        The parity with PyTorch that was measured in ONNX Runtime (.onnx only).
+
+    Raises:
+        ExportError: see `write_onnx`; or the suffix is neither .onnx nor .pt2.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".pt2":
+        write_pt2(explainer, path)
+        return None
+    if suffix != ".onnx":
+        raise ExportError(f"{path}: the suffix must be .onnx or .pt2")
+    return write_onnx(explainer, path, progress)
+
+
+def write_pt2(explainer: Compiled, path: Path) -> None:
+    """Write a `torch.export` archive of the explainer graph."""
+    program = _exported(explainer.graph_module, explainer)
+    with atomic_path(path) as temporary:
+        torch.export.save(program, temporary, extra_files={METADATA_KEY: explainer.metadata.to_json()})
+
+
+def write_onnx(explainer: Compiled, path: Path, progress: Callable[[str], None] | None = None) -> Parity:
+    """Write one ONNX file of standard operators, with a dynamic batch and the metadata.
+
+    Raises:
+        ExportError: the exporter fails, the batch was baked in, an operator is not standard, ONNX Runtime does not
+            agree with PyTorch, or the file cannot be written. No file is left behind.
+    """
+    tell = progress or _silent
+    tell("lower")
+    module = lowered(explainer.graph_module)
+    tell("export to ONNX")
+    model = to_onnx(module, explainer)
+    with atomic_path(path) as temporary:
+        tell("write")
+        onnx.save_model(model, str(temporary))
+        tell("check in ONNX Runtime")
+        onnx.checker.check_model(str(temporary))
+        return check_parity(explainer, temporary)
+
+
+def _silent(_step: str) -> None:
+    """No progress display."""
+
+
+def lowered(module: GraphModule) -> GraphModule:
+    """A copy of the explainer graph in forward operators only; tensors are shared with the original."""
+    graph = torch.fx.Graph()  # a deep copy would turn the symbolic batch into a number
+    graph.output(graph.graph_copy(module.graph, {}))
+    duplicate = GraphModule(module, graph, class_name="Lowered")
+    run_passes(duplicate, LOWER, keeps=verify_canonical, ensures=verify_lowered)
+    return duplicate
+
+
+def to_onnx(module: GraphModule, explainer: Compiled) -> onnx.ModelProto:
+    """The lowered graph as an ONNX model that keeps the I/O contract.
+
+    Raises:
+        ExportError: the exporter fails, or the result breaks the contract.
+    """
+    metadata = explainer.metadata
+    program = _exported(module, explainer)
+    try:
+        with _quiet():
+            exported: Any = torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=list(explainer.examples),
+                output_names=metadata.output_names,
+                optimize=False,
+                verbose=False,
+            )
+            _tidy(exported.model)
+            _name_values(exported.model.graph, list(explainer.examples), metadata.output_names)
+    except Exception as error:
+        raise ExportError(f"the ONNX exporter refuses this explainer: {_first_line(error)}") from error
+    model: onnx.ModelProto = exported.model_proto
+    _strip(model)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, metadata.to_json()
+    model.producer_name, model.producer_version = "relcompile", metadata.relcompile
+    _check_contract(model, explainer)
+    return model
+
+
+def _exported(module: GraphModule, explainer: Compiled) -> torch.export.ExportedProgram:
+    batch = torch.export.Dim("batch", min=1)
+    arguments = explainer.example_arguments(2)
+    shapes = tuple({0: batch} for _ in arguments)
+    try:
+        with _quiet():
+            return torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
+    except Exception as error:
+        raise ExportError(f"the explainer graph cannot be exported: {_first_line(error)}") from error
+
+
+def _tidy(model: ir.Model) -> None:
+    """Fold what the exporter writes for shapes and dtypes, share constants, drop what nobody reads.
+
+    The exporter's own optimiser also rewrites arithmetic, with a tolerance: it drops `z + 1e-9`, and with it the
+    stabiliser. Every pass here is exact.
+    """
+    ir.passes.Sequential(common.InlinePass(), common.IdentityEliminationPass())(model)
+    fold_constants_ir(model, onnx_shape_inference=True, output_size_limit=_LARGEST_FOLDED)
+    ir.passes.Sequential(
+        common.RemoveUnusedNodesPass(),
+        common.IdentityEliminationPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.DeduplicateInitializersPass(),
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedOpsetsPass(),
+    )(model)
+
+
+def _name_values(graph: ir.Graph, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """In ONNX a value has one name: an output that is an input, or another output, becomes a copy of it."""
+    for value, name in zip(graph.inputs, inputs, strict=True):
+        value.name = name
+    taken = set(graph.inputs)
+    for position, name in enumerate(outputs):
+        value = graph.outputs[position]
+        if value in taken:
+            copy = ir.Node("", "Identity", [value])
+            graph.append(copy)
+            copy.outputs[0].shape, copy.outputs[0].type = value.shape, value.type
+            value = graph.outputs[position] = copy.outputs[0]
+        value.name = name
+        taken.add(value)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove what names the machine that built the file."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer, *model.graph.value_info):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]
+
+
+def _check_contract(model: onnx.ModelProto, explainer: Compiled) -> None:
+    """Named inputs and outputs, a batch that is not a number, standard operators, no functions."""
+    symbols = set[str]()
+    for value in (*model.graph.input, *model.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if not dims or not dims[0].dim_param:
+            raise ExportError(f"{value.name}: the exporter fixed the batch size; the model depends on it")
+        symbols.add(dims[0].dim_param)
+        dims[0].dim_param = "batch"
+    _rename_dimensions(model, symbols)
+    names = [value.name for value in model.graph.input]
+    if names != list(explainer.examples):
+        raise ExportError(f"the exporter named the inputs {names}, not {list(explainer.examples)}")
+    foreign = sorted({f"{n.domain}::{n.op_type}" for n in model.graph.node if n.domain not in ("", "ai.onnx")})
+    if foreign or model.functions:
+        raise ExportError(f"the graph holds operators outside the ONNX standard: {', '.join(foreign)}")
+
+
+def _rename_dimensions(model: onnx.ModelProto, symbols: set[str]) -> None:
+    """Call the batch by one name everywhere.
+
+    A runtime may fuse or keep in its own layout only values whose shapes it can prove equal; where the batch comes
+    from the shape of another input it does not find out by itself.
+    """
+    sizes = (size for value in model.graph.value_info for size in value.type.tensor_type.shape.dim)
+    for size in sizes:
+        if size.dim_param in symbols:
+            size.dim_param = "batch"
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """The exporters warn about, and log, their own internals."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

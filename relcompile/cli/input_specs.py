@@ -1,0 +1,75 @@
+"""Descriptions of a model's inputs: "1x3x224x224", "tokens=1x16:int64"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+
+from relcompile.errors import InputSpecError
+from relcompile.frontend.capture import forward_parameters
+
+_SPEC = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:x\d+)*)(?::(?P<dtype>\w+))?")
+_DTYPES = ("float16", "float32", "float64", "int32", "int64", "bool")
+_IMAGE_SIZE, _INCEPTION_SIZE = 224, 299
+
+
+def example_inputs(model: torch.nn.Module, specs: Sequence[str], seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random tensors for the inputs that `specs` describe, in the order of `forward`; names come first.
+
+    Args:
+        model: whose `forward` takes them.
+        specs: "[name=]SIZExSIZE...[:dtype]", the batch first; those without a name are for the inputs that are left.
+        seed: of the random numbers: standard normal for floats, zeros for integers.
+
+    Raises:
+        InputSpecError: a description cannot be read, two are for one input, or there are more of them than inputs.
+    """
+    names = forward_parameters(model)
+    generator = torch.Generator().manual_seed(seed)
+    if len(specs) > len(names):
+        raise InputSpecError(f"forward takes {len(names)} inputs ({', '.join(names)}), {len(specs)} were described")
+    parsed = [parse_spec(spec) for spec in specs]
+    given = [name for name, _, _ in parsed if name]
+    if len(set(given)) < len(given):
+        raise InputSpecError(f"an input is described twice: {', '.join(given)}")
+    free = (name for name in names if name not in given)
+    inputs = dict[str, torch.Tensor]()
+    for name, shape, dtype in parsed:
+        random = torch.randn(shape, generator=generator)
+        inputs[name or next(free)] = random.to(dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
+    return {name: inputs[name] for name in sorted(inputs, key=[*names, *given].index)}
+
+
+def parse_spec(text: str) -> tuple[str | None, list[int], torch.dtype]:
+    """(name, shape, dtype) of "[name=]SIZExSIZE...[:dtype]".
+
+    Raises:
+        InputSpecError: it does not read like that, or a size is 0.
+    """
+    match = _SPEC.fullmatch(text.strip())
+    dtype = (match["dtype"] if match else None) or "float32"
+    if match is None or dtype not in _DTYPES:
+        raise InputSpecError(
+            f"input {text!r} does not read [name=]1x3x224x224[:dtype] with a dtype of {', '.join(_DTYPES)}"
+        )
+    shape = [int(size) for size in match["shape"].split("x")]
+    if 0 in shape:
+        raise InputSpecError(f"input {text!r} has a size of 0")
+    return match["name"], shape, getattr(torch, dtype)
+
+
+def default_spec(model: torch.nn.Module) -> str:
+    """What a classifier of this kind usually takes, from its first layer with weights.
+
+    Raises:
+        InputSpecError: the first layer gives no hint.
+    """
+    size = _INCEPTION_SIZE if type(model).__name__.startswith("Inception") else _IMAGE_SIZE
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            return f"1x{layer.in_channels}x{size}x{size}"
+        if isinstance(layer, torch.nn.Linear):
+            return f"1x{layer.in_features}"
+    raise InputSpecError("the model's input shape cannot be guessed; give --input 1x3x224x224")

@@ -1,0 +1,61 @@
+"""`relcompile inspect EXPLAINER --roots INPUT`: how far the learned roots of one input went. Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from relcompile.cli import views
+from relcompile.cli.explain_command import explain_best, photograph_input
+from relcompile.errors import InputSpecError
+from relcompile.files import UNREADABLE_ARRAY
+from relcompile.pictures.images import load_image, preprocess
+from relcompile.runtime.production import Explanation, ProductionExplainer
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+
+def report_roots(explainer: ProductionExplainer, path: Path, target: int | None) -> None:
+    """Print the report on learned roots, averaged over the samples in `path` (a photograph, or an .npz).
+
+    Raises:
+        RelcompileError: the explainer reports no roots, or `path` is no input of it.
+    """
+    record = explainer.metadata.roots
+    if record is None:
+        raise InputSpecError(
+            "this explainer reports no roots; compile it again with --roots and a rule that learns them"
+        )
+    explanation = _explanation(explainer, path, target)
+    if explanation.roots is None:
+        raise InputSpecError("this explainer promises a report on roots and does not compute it")
+    views.roots(record, explanation.roots.mean(0).tolist(), f"roots of {path.name}, rule {explainer.metadata.rule}")
+
+
+def _explanation(explainer: ProductionExplainer, path: Path, target: int | None) -> Explanation:
+    if path.suffix.lower() == ".npz":
+        return explainer.explain(*_arrays(explainer, path), target=_class(explainer, target))
+    size, preprocessing = photograph_input(explainer.metadata)
+    array, _ = preprocess(load_image(path), preprocessing, size)
+    return explain_best(explainer, array, target)
+
+
+def _arrays(explainer: ProductionExplainer, path: Path) -> list[Array]:
+    """The inputs by name."""
+    wanted = [record.name for record in explainer.metadata.inputs]
+    try:
+        with path.open("rb") as file, np.load(file) as stored:
+            missing = [name for name in wanted if name not in stored]
+            if missing:
+                raise InputSpecError(f"{path} lacks the inputs {', '.join(missing)}; it holds {', '.join(stored)}")
+            return [stored[name] for name in wanted]
+    except UNREADABLE_ARRAY as error:
+        raise InputSpecError(f"{path} cannot be read: {error}") from error
+
+
+def _class(explainer: ProductionExplainer, target: int | None) -> int | None:
+    if explainer.metadata.target.mode == "index" and target is None:
+        raise InputSpecError("say which class to explain with --target")
+    return target

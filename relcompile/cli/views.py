@@ -1,0 +1,157 @@
+"""What the command line prints: rich tables on stdout, errors and progress on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from relcompile.metadata import LayerRecord, Metadata, RootsRecord
+
+if TYPE_CHECKING:
+    from relcompile.methods.catalogue import Description
+
+_out = Console()
+_err = Console(stderr=True)
+
+
+def error(message: str) -> None:
+    """One message on stderr."""
+    _err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+
+
+def note(message: str) -> None:
+    """One line on stderr."""
+    _err.print(escape(message), highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(what: str) -> Generator[Callable[[str], None]]:
+    """A spinner with the current step and the time; yields what is told the name of each step."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=_err, transient=True) as bar:
+        task = bar.add_task(what)
+        yield lambda step: bar.update(task, description=f"{what}: {step}")
+
+
+@contextmanager
+def progress_bar(what: str, total: int, done: int = 0) -> Generator[Callable[[int], None]]:
+    """A bar with the time that is left; yields what is told how many of `total` are done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_err, transient=True) as bar:
+        task = bar.add_task(what, total=total, completed=done)
+        yield lambda count: bar.update(task, completed=count)
+
+
+def facts(title: str, rows: Mapping[str, str]) -> None:
+    """Two columns: what, and its value."""
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    _out.print(table)
+
+
+def layers(records: Sequence[LayerRecord]) -> None:
+    """One row per operator that relevance passes through."""
+    table = Table("layer", "operator", "kind", "rule", title=f"{len(records)} operators", title_justify="left")
+    table.add_column("parameters", justify="right")
+    for record in records:
+        table.add_row(escape(record.name), record.operator, record.kind, escape(record.rule), f"{record.parameters:,}")
+    _out.print(table)
+
+
+def summary(records: Sequence[LayerRecord]) -> None:
+    """One row per kind of operator and rule."""
+
+    def key(record: LayerRecord) -> tuple[str, str, str]:
+        return record.kind, record.operator, record.rule
+
+    table = Table("kind", "operator", "rule", "layers", title="rules", title_justify="left")
+    table.add_column("number", justify="right")
+    table.add_column("parameters", justify="right")
+    for (kind, operator, rule), group in groupby(sorted(records, key=key), key):
+        members = list(group)
+        names = members[0].name if len(members) == 1 else f"{members[0].name}, ..., {members[-1].name}"
+        total = sum(member.parameters for member in members)
+        table.add_row(kind, operator, escape(rule), escape(names), str(len(members)), f"{total:,}")
+    _out.print(table)
+
+
+def roots(record: RootsRecord, rows: Sequence[Sequence[float]], title: str) -> None:
+    """One row per layer whose root was learned."""
+    table = Table("layer", title=escape(title), title_justify="left")
+    for quantity in record.quantities:
+        table.add_column(quantity, justify="right")
+    for layer, values in zip(record.layers, rows, strict=True):
+        table.add_row(escape(layer), *(f"{value:.3g}" for value in values))
+    _out.print(table)
+
+
+def metadata(data: Metadata) -> None:
+    """What an explainer says about itself."""
+    target = data.target.mode if data.target.index is None else f"class {data.target.index}"
+    shapes = [f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.inputs]
+    rows = {
+        "rule": data.rule,
+        "inputs": ", ".join(shapes),
+        "outputs": ", ".join(data.output_names),
+        "explained": data.explained,
+        "target": target if data.target.classes is None else f"{target} of {data.target.classes}",
+        "weights sha256": data.weights_sha256,
+        "written by": f"relcompile {data.relcompile}, torch {data.torch}",
+    }
+    if data.at is not None:
+        rows["read at layer"] = data.at
+    if data.sampling is not None:
+        rows["mean over"] = data.sampling
+    if data.noise:
+        rows["noise"] = ", ".join(f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.noise)
+    if data.reference is not None:
+        rows["reference"] = data.reference
+    if data.preprocessing is not None:
+        rows["preprocessing"] = ", ".join(f"{k}={v}" for k, v in vars(data.preprocessing).items() if v is not None)
+    facts("explainer", rows)
+
+
+def classes(title: str, rows: Sequence[tuple[str, float]]) -> None:
+    """The best classes of one photograph."""
+    table = Table("class", title=escape(title), title_justify="left")
+    table.add_column("score", justify="right")
+    for name, score in rows:
+        table.add_row(escape(name), f"{score:.3f}")
+    _out.print(table)
+
+
+def rules(descriptions: Sequence[Description]) -> None:
+    """Every rule name with its equation, conservation and source."""
+    for description in descriptions:
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(no_wrap=True, style="dim")
+        grid.add_column()
+        for label, text in (("", description.summary), *description.facts):
+            grid.add_row(label.lower(), escape(text))
+        _out.print(f"[bold]{escape(description.name)}[/]", highlight=False)
+        _out.print(Padding(grid, (0, 0, 1, 4)))
+
+
+def operators(names: Mapping[str, Sequence[str]]) -> None:
+    """Supported operators by kind."""
+    table = Table("kind", "operators", title="supported operators", title_justify="left")
+    for kind, members in names.items():
+        table.add_row(kind, ", ".join(members))
+    _out.print(table)

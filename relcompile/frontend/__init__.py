@@ -1,0 +1,1 @@
+"""A model file or module becomes a captured graph."""

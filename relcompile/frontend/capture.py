@@ -1,0 +1,218 @@
+"""PyTorch model -> captured graph: functional aten operators, parameters as attributes, dynamic batch."""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import re
+import warnings
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+import torch
+from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
+
+from passes.graphs.emitter import aten
+from passes.graphs.nodes import arguments
+from passes.rewrites.decompose import composite_decompositions
+from relcompile.errors import CaptureError, InputSpecError
+
+_ASSERTIONS: tuple[Any, ...] = (  # what export writes down about dtypes and sizes; they compute nothing
+    aten._assert_async.msg,
+    aten._assert_scalar.default,
+    aten._assert_tensor_metadata.default,
+)
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_NAMED = (*_POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A model as one static graph.
+
+    Attributes:
+        module: placeholders are the model's inputs, every parameter is a buffer behind a `get_attr`: a copy, so that
+            whatever becomes of the model later does not change it.
+        inputs: names of the inputs, in order.
+        outputs: names of the outputs, in order (nested outputs are flattened; what is not a tensor is left out).
+        float_inputs: names of the inputs that relevance can be computed for.
+    """
+
+    module: GraphModule
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    float_inputs: tuple[str, ...]
+
+
+def capture(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Captured:
+    """Capture `model` as it computes on `inputs`, for any batch size.
+
+    Args:
+        model: any module; it is used in eval mode, and every part of it is left in the mode it was in.
+        inputs: example inputs by parameter name of `forward`, the batch on axis 0 (at least 2).
+
+    Raises:
+        CaptureError: the model cannot be captured; the message quotes the user's own line.
+        InputSpecError: `forward` does not take these inputs.
+    """
+    with _quiet(), in_eval_mode(model):
+        program = _export(model, inputs).run_decompositions(composite_decompositions())
+    outputs = program.graph_signature.output_specs
+    changed = [str(o.target) for o in outputs if o.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION)]
+    if changed:
+        raise CaptureError(
+            f"the model changes its own buffers in forward ({', '.join(changed)}); an explainer has no state"
+        )
+    return _lifted(program, tuple(inputs))
+
+
+def forward_parameters(model: torch.nn.Module) -> list[str]:
+    """Names of the positional parameters of `model.forward`, in order."""
+    return [p.name for p in _parameters(model).values() if p.kind in _POSITIONAL] or ["input"]
+
+
+def call_arguments(
+    model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]
+) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
+    """How `forward` takes `inputs`: by position up to the first parameter that is left out, by name behind it.
+
+    Raises:
+        InputSpecError: it has no such parameters, or needs others too.
+    """
+    known = _parameters(model)
+    if any(p.kind is p.VAR_POSITIONAL for p in known.values()) and known.keys().isdisjoint(inputs):
+        return tuple(inputs.values()), {}
+    if not known.keys() >= inputs.keys():
+        raise InputSpecError(f"forward takes {', '.join(known)}, not {', '.join(inputs)}")
+    missing = [p.name for p in known.values() if p.kind in _NAMED and p.default is p.empty and p.name not in inputs]
+    if missing:
+        raise InputSpecError(f"forward needs {', '.join(missing)} too; given: {', '.join(inputs)}")
+    leading = [p.name for p in takewhile(lambda p: p.kind in _POSITIONAL and p.name in inputs, known.values())]
+    return tuple(inputs[name] for name in leading), {name: x for name, x in inputs.items() if name not in leading}
+
+
+@contextmanager
+def in_eval_mode(model: torch.nn.Module) -> Generator[None]:
+    """Every part of `model` in eval mode; afterwards in the mode it was in."""
+    # The flags themselves: exported programs refuse `eval()`, and `train()` would forget that a part was frozen.
+    modes = {module: module.training for module in model.modules()}
+    try:
+        for module in modes:
+            module.training = False
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _parameters(model: torch.nn.Module) -> Mapping[str, inspect.Parameter]:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise CaptureError("a TorchScript module cannot be captured; give the PyTorch module that it was made from")
+    return inspect.signature(model.forward).parameters
+
+
+def _export(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.export.ExportedProgram:
+    batch = torch.export.Dim("batch", min=1)
+    args, kwargs = call_arguments(model, inputs)
+    named = _parameters(model).keys() >= inputs.keys()
+    shapes: Any = {name: {0: batch} for name in inputs} if named else (tuple({0: batch} for _ in args),)
+    try:
+        return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+    except Exception as error:
+        raise CaptureError(_explain(error)) from error
+
+
+def _explain(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    advice = "rewrite that line without Python control flow on tensor values or the batch size"
+    if "Constraints violated" in text or "batch" in text.lower():
+        advice = "the model fixes its batch size; use x.shape[0] (or -1 in a view) instead of a number"
+    frames = re.findall(r'File "([^"]+)", line (\d+), in forward\n\s*([^\n]+)', text + _user_frame(error))
+    place = f"\n  at {frames[-1][0].rpartition('/')[2]}:{frames[-1][1]}: {frames[-1][2]}" if frames else ""
+    first = next((line for line in text.splitlines() if line.strip()), text)[:400]
+    return f"the model cannot be captured as one static graph: {first}{place}\n  {advice}"
+
+
+def _user_frame(error: BaseException | None) -> str:
+    """The innermost `forward` frame of the chain of errors that is not torch's own."""
+    frames = list[str]()
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None:
+            code = trace.tb_frame.f_code
+            if code.co_name == "forward" and "/torch/" not in code.co_filename:
+                line = linecache.getline(code.co_filename, trace.tb_lineno).strip() or "(no source)"
+                frames.append(f'\nFile "{code.co_filename}", line {trace.tb_lineno}, in forward\n  {line}')
+            trace = trace.tb_next
+        error = error.__cause__ or error.__context__
+    return frames[0] if frames else ""
+
+
+def _lifted(program: torch.export.ExportedProgram, names: tuple[str, ...]) -> Captured:
+    """Parameters and constants of the program as buffers of a plain GraphModule."""
+    graph, root = program.graph, torch.nn.Module()
+    outputs = _outputs(program)
+    graph.output_node().args = (tuple(node for _, node in outputs),)
+    _lift_tensors(program, root)
+    for node in list(graph.nodes):
+        if node.target in _ASSERTIONS:
+            graph.erase_node(node)
+    for node in graph.find_nodes(op="placeholder"):
+        node.name = node.target = str(node.target)
+    module = GraphModule(root, graph, class_name="Captured").train(False)
+    placeholders = module.graph.find_nodes(op="placeholder")
+    floats = tuple(n.target for n in placeholders if n.meta["val"].is_floating_point())
+    return Captured(module, names, tuple(name for name, _ in outputs), floats)
+
+
+def _lift_tensors(program: torch.export.ExportedProgram, root: torch.nn.Module) -> None:
+    """Placeholders of stored tensors -> `get_attr` of buffers of `root`, one for each tensor."""
+    specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+    tensors: dict[str, Any] = {**program.constants, **program.state_dict}
+    buffers = dict[int, str]()  # by identity: a tensor that several layers share is stored once
+    for node in program.graph.find_nodes(op="placeholder"):
+        if specs[node.name].kind is InputKind.USER_INPUT:
+            continue
+        tensor = tensors[str(specs[node.name].target)]
+        if id(tensor) not in buffers:  # export's names are unique, and no name of an input: `p_layer1_0_weight`
+            root.register_buffer(node.name, tensor.detach().clone())
+        with program.graph.inserting_before(node):
+            attribute = program.graph.create_node("get_attr", buffers.setdefault(id(tensor), node.name))
+        attribute.meta.update(node.meta)
+        node.replace_all_uses_with(attribute)
+        program.graph.erase_node(node)
+
+
+def _outputs(program: torch.export.ExportedProgram) -> list[tuple[str, Node]]:
+    """The tensors among the results: called `output` if it is one, after keys or positions in a nested result else."""
+    results = zip(program.graph_signature.output_specs, arguments(program.graph.output_node())[0], strict=True)
+    own = [(spec, node) for spec, node in results if spec.kind is OutputKind.USER_OUTPUT]
+    skeleton: Any = pytree.tree_unflatten(list(range(len(own))), program.call_spec.out_spec)  # type: ignore[arg-type]
+    paths, _ = pytree.tree_flatten_with_path(skeleton)
+    named = [
+        (_key(path), node)
+        for (path, _), (spec, node) in zip(paths, own, strict=True)
+        if isinstance(spec.arg, TensorArgument)
+    ]
+    if not named:
+        raise CaptureError("the model returns no tensor")
+    return named if len(named) > 1 else [("output", named[0][1])]
+
+
+def _key(path: tuple[Any, ...]) -> str:
+    """`logits` for {"logits": ...}, `output_1` for the second of several, `hidden_0` for {"hidden": [...]}."""
+    key = "_".join(re.sub(r"\W", "", str(getattr(k, "key", getattr(k, "idx", k)))) for k in path)
+    return f"output_{key}" if key.isdigit() else key
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """torch.export warns about its own internals; nothing there is for the user of a compiler."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,1 @@
+"""Rules, presets, composites, and how they are spelt."""

@@ -1,0 +1,67 @@
+"""DeepLIFT: differences from a reference input."""
+
+from __future__ import annotations
+
+from passes.relevance.rule import AnyRule
+from relcompile.methods.composites import Composite, Entry
+from relcompile.methods.rules.deeplift import Rescale, RevealCancel
+from relcompile.methods.rules.differences import (
+    AffineDifference,
+    CrossTerms,
+    EachPart,
+    MatmulDifference,
+    MaxDifference,
+    SumOfDifferences,
+)
+from relcompile.methods.rules.pointwise import ScoresUnder
+
+_MAXIMA = ("max_pool2d", "max_pool3d", "amax", "amin", "maximum", "minimum")
+_KEPT, _CROSSED = AffineDifference("kept"), MaxDifference("crossed")
+
+
+def deeplift_rescale(reference: float = 0.0) -> Composite:
+    """DeepLIFT Rescale: differences from a reference input, through the chords of activations."""
+    return deeplift("deeplift-rescale", Rescale(), reference=reference)
+
+
+def deeplift_revealcancel(reference: float = 0.0) -> Composite:
+    """DeepLIFT RevealCancel: positive and negative contributions apart."""
+    return deeplift("deeplift-revealcancel", RevealCancel(), reference=reference)
+
+
+def deeplift_genomics(reference: float = 0.0) -> Composite:
+    """DeepLIFT as its library does by default: RevealCancel after dense layers, Rescale after convolutions."""
+    dense = Entry(RevealCancel(), kind="activation", after="linear")
+    return deeplift("deeplift-genomics", Rescale(), reference=reference).with_entries(dense)
+
+
+def deeplift_ablation(cross_terms: CrossTerms, name: str, reference: float = 0.0) -> Composite:
+    """DeepLIFT Rescale without the cross terms between positive and negative contributions.
+
+    Equation: m_x = W⁺ᵀm where Δx ≠ 0, Wᵀm where Δx = 0 (-text: W⁺ᵀm where Δx > 0, W⁻ᵀm where Δx < 0)
+    Conserves: no.
+    Source: Sixt et al. 2020, section 5: as their code has it, and (-text) as they describe it.
+    """
+    return deeplift(name, Rescale(), AffineDifference(cross_terms), reference=reference)
+
+
+def deeplift(
+    name: str,
+    activations: AnyRule,
+    affine: AnyRule = _KEPT,
+    maxima: AnyRule = _CROSSED,
+    *,
+    reference: float = 0.0,
+) -> Composite:
+    """One of DeepLIFT's methods: its rule of activations, of affine layers and of maxima."""
+    entries = (
+        Entry(activations, kind="activation"),
+        Entry(affine, kind="affine"),
+        *(Entry(maxima, operator=operator) for operator in _MAXIMA),
+        Entry(MatmulDifference(), operator="matmul"),
+        Entry(MatmulDifference(), operator="bmm"),
+        Entry(SumOfDifferences(), kind="sum"),
+        Entry(SumOfDifferences(), kind="product"),
+        Entry(ScoresUnder(), kind="softmax"),
+    )
+    return Composite(name, entries, start="cotangent", fallback=EachPart(), reference=reference)

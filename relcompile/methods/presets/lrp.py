@@ -1,0 +1,153 @@
+"""Layer-wise relevance propagation and Deep Taylor Decomposition: one rule for all layers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final, TypeAlias
+
+from passes.relevance.stabilise import Relative, Stabiliser
+from relcompile.errors import CompositeError
+from relcompile.methods.composites import Composite, Entry
+from relcompile.methods.rules.affine import AlphaBeta, Contrastive, Epsilon, Gamma
+from relcompile.methods.rules.input_layer import ByWeights, Flat, WSquared, ZBox
+from relcompile.methods.rules.parameters import Bound
+from relcompile.methods.rules.pointwise import PassThrough, ScoresUnder, SignalTakesAll
+from relcompile.methods.rules.residual import SplitByShare
+
+Bounds: TypeAlias = tuple[Bound, Bound]
+
+PASS: Final[tuple[Entry, ...]] = (
+    Entry(PassThrough(), kind="activation"),
+    Entry(SignalTakesAll(), kind="product"),
+    Entry(ScoresUnder(), kind="softmax"),
+)
+# A rule that leaves biases out of its denominators leaves added constants out, too.
+PASS_WITHOUT_BIAS: Final[tuple[Entry, ...]] = (*PASS, Entry(PassThrough(), kind="shift"))
+
+_AVERAGES = ("mean", "sum", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d")
+# Where the input does not matter to affine layers, relevance reaches sums that are 0: they cannot share by value.
+_BY_WEIGHTS: tuple[Entry, ...] = (
+    Entry(SplitByShare("uniform"), kind="sum"),
+    *(Entry(ByWeights(), operator=operator) for operator in _AVERAGES),
+    *PASS_WITHOUT_BIAS,
+)
+
+
+def lrp_0() -> Composite:
+    """LRP-0: relevance in proportion to the contributions, no stabiliser.
+
+    Equation: R_j = Σ_k x_j w_kj / z_k R_k
+    Conserves: up to what the bias absorbs.
+    Source: Bach et al. 2015, equation 56.
+    """
+    return Composite("lrp-0", PASS)
+
+
+def epsilon(epsilon: Stabiliser = 1e-6) -> Composite:
+    """LRP-ε on every affine layer."""
+    return Composite("epsilon", (Entry(Epsilon(epsilon), kind="affine"), *PASS))
+
+
+def relative_epsilon(epsilon: float = 0.25) -> Composite:
+    """LRP-ε on every affine layer, ε in units of the layer: times the root mean square of z in each sample.
+
+    Source: Montavon et al. 2019, section 10.3, and their tutorial; zennit's `Stabilizer(norm_scale=True)`.
+    """
+    return Composite("relative-epsilon", (Entry(relative_epsilon_rule(epsilon), kind="affine"), *PASS))
+
+
+def relative_epsilon_rule(epsilon: float = 0.25) -> Epsilon:
+    """LRP-ε, ε in units of the layer."""
+    return Epsilon(Relative(epsilon))
+
+
+def gamma(gamma: float = 0.25) -> Composite:
+    """LRP-γ on every affine layer."""
+    return Composite("gamma", (Entry(Gamma(gamma), kind="affine"), *PASS))
+
+
+def z_plus(epsilon: Stabiliser = 1e-9, bias: Any = "none") -> Composite:
+    """z⁺ on every affine layer: Deep Taylor Decomposition's inner rule."""
+    return alpha_beta(1, 0, bias, epsilon, name="z+")
+
+
+def alpha_beta(
+    alpha: float, beta: float, bias: Any = "none", epsilon: Stabiliser = 1e-9, name: str | None = None
+) -> Composite:
+    """LRP-αβ on every affine layer."""
+    rule = AlphaBeta(alpha, beta, bias, epsilon)
+    shifts = PASS_WITHOUT_BIAS if bias == "none" else PASS
+    return Composite(name or f"alpha{alpha:g}beta{beta:g}", (Entry(rule, kind="affine"), *shifts))
+
+
+def w_squared() -> Composite:
+    """w² on every affine layer, sum and average: the input does not matter."""
+    return Composite("w2", (Entry(WSquared(), kind="affine"), *_BY_WEIGHTS))
+
+
+def flat() -> Composite:
+    """Flat on every affine layer, sum and average: neither the input nor the weights matter."""
+    return Composite("flat", (Entry(Flat(), kind="affine"), *_BY_WEIGHTS))
+
+
+def z_box(bounds: Bounds | None = None) -> Composite:
+    """zᴮ on the first layer, z⁺ above it."""
+    return z_plus().with_entries(box(bounds))
+
+
+def deep_taylor(bounds: Bounds | None = None) -> Composite:
+    """Deep Taylor Decomposition: zᴮ at the input (w² if its bounds are not known), z⁺ inside.
+
+    Source: Montavon et al. 2017.
+    """
+    first = Entry(WSquared(), kind="affine", first=True) if bounds is None else box(bounds)
+    return replace(z_plus().with_entries(first), name="dtd")
+
+
+def excitation_backprop() -> Composite:
+    """Excitation Backprop: z⁺ without a bias, from a probability of 1 at the target.
+
+    Source: Zhang et al. 2016, equation 4.
+    """
+    inner = z_plus()
+    return Composite("excitation-backprop", inner.entries, start="one")
+
+
+def contrastive_lrp() -> Composite:
+    """Contrastive LRP on z⁺: what speaks for the target more than for all other classes together.
+
+    Equation: R = max(0, n(R(y_k)) - n(R(y_¬k))), y_k = y ⊙ onehot(k), y_¬k = y ⊙ (1 - onehot(k)), n(R) = R / Σ R
+    Conserves: no.
+    Source: Sixt et al. 2020, section 5; Gu et al. 2018.
+    """
+    return replace(z_plus(), name="contrastive-lrp", result="contrast")
+
+
+def contrastive_excitation_backprop() -> Composite:
+    """Contrastive Excitation Backprop: the last layer's excitation less its inhibition, then z⁺."""
+    last = Entry(Contrastive(), kind="affine", last=True)
+    return replace(excitation_backprop().with_entries(last), name="contrastive-excitation-backprop")
+
+
+def z_plus_rule(epsilon: float = 1e-9) -> AlphaBeta:
+    """z⁺ without a bias."""
+    return AlphaBeta(1, 0, epsilon=epsilon)
+
+
+def box(bounds: Bounds | None) -> Entry:
+    """zᴮ on the first layer."""
+    return Entry(box_rule(bounds), kind="affine", first=True)
+
+
+def box_rule(bounds: Bounds | None = None) -> ZBox:
+    """zᴮ with the bounds of the input.
+
+    Raises:
+        CompositeError: they are not known.
+    """
+    if bounds is None:
+        raise CompositeError(
+            "zᴮ needs the bounds of the input: give bounds=(low, high) (--bounds LOW,HIGH), or the input's "
+            "normalisation (--mean and --std)"
+        )
+    return ZBox(*bounds)

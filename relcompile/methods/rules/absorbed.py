@@ -1,0 +1,24 @@
+"""What biases and stabilisers absorb, handed back to the inputs."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from passes.graphs.emitter import Value
+from passes.relevance.stabilise import without_zeros
+
+Absorbed: TypeAlias = Literal["shared", "full"]
+
+
+def handed_back(relevance: Value, R: Value) -> Value:
+    """The factor of every element by which `relevance` gets the sum of R in every sample.
+
+    Too little: the positive relevances grow by one factor; too much: the negative ones do. Their order stays.
+    """
+    positive, negative = relevance.positive.sum_per_sample(), relevance.negative.sum_per_sample()
+    missing = R.sum_per_sample() - positive - negative
+    grow = missing.positive / without_zeros(positive) + 1.0
+    shrink = missing.negative / without_zeros(negative) + 1.0
+    shape = [-1, *[1] * (relevance.ndim - 1)]
+    factors = [factor.reshape(shape).expand_like(relevance) for factor in (grow, shrink)]
+    return factors[0].where(relevance > 0, factors[1])

@@ -1,0 +1,41 @@
+"""The exact adjoint: gradients, and every operator that only routes or averages relevance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from passes.operators.arithmetic import NegateCall, ScaleCall
+from passes.operators.call import Call
+from passes.relevance.messages import Message
+from passes.relevance.rule import Messages
+
+
+@final
+@dataclass(frozen=True)
+class Adjoint:
+    """The operator's own vector-Jacobian product.
+
+    Equation: m_in = (∂y/∂x)ᵀ m_out. With R = x ⊙ m this is the gradient times the input; for linear operators
+        without a bias (pools, sums, views, residual connections) it is the proportional split
+        R_i = Σ_j x_i w_ij / Σ_k x_k w_kj R_j.
+    Shapes: m_out like y, m_in like the operand.
+    Conserves: exactly for operators that are linear without a bias; otherwise it does not claim to.
+    Source: Baehrens et al. 2010; Bach et al. 2015, equation 56 (the proportional split).
+    """
+
+    applies_to: ClassVar[tuple[type[Call], ...]] = (Call,)
+
+    def propagate(self, call: Call, arriving: Message, /) -> Messages:
+        if isinstance(call, ScaleCall | NegateCall) and not arriving.has_multiplier:
+            relevance = arriving.relevance.sum_to(call.operand(0))  # y = c x: the multiplier would be divided by x
+            return (Message.of_relevance(call.operand(0), relevance),)
+        if call.moves_values and not arriving.has_multiplier:
+            parts = call.adjoint(arriving.relevance)
+            form = Message.of_relevance
+        else:
+            parts = call.adjoint(arriving.multiplier)
+            form = Message.of_multiplier
+        return tuple(
+            None if part is None else form(call.operand(position), part) for position, part in enumerate(parts)
+        )

@@ -1,0 +1,191 @@
+"""Rules for affine layers `z = W x + b` that divide by (a part of) the pre-activation z.
+
+Notation: x (N, J), W (K, J), b (K,), z and R_z (N, K); v⁺ = max(v, 0), v⁻ = min(v, 0); ⟨z⟩ε = z + ε sign(z).
+Every rule returns a multiplier m (N, J) with R_x = x ⊙ m.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias, final
+
+from passes.graphs.emitter import Value
+from passes.operators.affine import AffineCall
+from passes.operators.call import Call
+from passes.relevance.messages import Message
+from passes.relevance.rule import Messages
+from passes.relevance.stabilise import Stabiliser, stabilise, stabiliser_level
+from relcompile.errors import CompositeError
+from relcompile.methods.rules.parameters import require_choice, require_positive
+
+Bias: TypeAlias = Literal["none", "split", "full"]
+
+
+@final
+@dataclass(frozen=True)
+class Epsilon:
+    """LRP-ε: relevance in proportion to the contributions, small denominators damped.
+
+    Equation: R_j = Σ_k x_j w_kj / ⟨z_k⟩ε R_k, with the bias inside z unless it is left out.
+
+    Args:
+        epsilon: > 0, in units of the pre-activation, or `Relative` to the root mean square of z in each sample.
+        bias: "full" keeps it in z, where it absorbs its share; "none" leaves it out.
+    Conserves: up to what the bias and the stabiliser absorb.
+    Source: Bach et al. 2015, equation 58; zennit's and captum's `Epsilon`.
+    """
+
+    epsilon: Stabiliser = 1e-6
+    bias: Literal["none", "full"] = "full"
+    applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+
+    def __post_init__(self) -> None:
+        require_positive("epsilon", self.epsilon)
+        require_choice("bias", self.bias, ("none", "full"))
+
+    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+        return (Message.of_multiplier(call.x, self.multiplier(call, arriving.relevance)),)
+
+    def multiplier(self, call: AffineCall, R: Value) -> Value:
+        """The m of R_x = x ⊙ m."""
+        z = call.output if self.bias == "full" or call.bias is None else call.apply(call.x, call.weight)
+        return call.transposed(R / stabilise(z, self.epsilon), call.weight)
+
+
+@final
+@dataclass(frozen=True)
+class AlphaBeta:
+    """LRP-αβ: positive and negative contributions apart; α = 1, β = 0 is z⁺.
+
+    Equation: R_j = Σ_k (α (x_j w_kj)⁺ / (z⁺_k + ε) - β (x_j w_kj)⁻ / (z⁻_k - ε)) R_k, where
+        z⁺ = Σ_i (x_i w_ki)⁺ = W⁺x⁺ + W⁻x⁻ and z⁻ = Σ_i (x_i w_ki)⁻ = W⁻x⁺ + W⁺x⁻.
+
+    Args:
+        alpha, beta: >= 0, alpha - beta = 1.
+        bias: "none" leaves it out of the denominators (equation 5 of Sixt et al.), "split" adds b⁺ to z⁺ and b⁻ to
+            z⁻ (zennit), "full" adds b to both (iNNvestigate).
+        epsilon: > 0, in units of the pre-activation, or `Relative` to z⁺ and z⁻.
+    Conserves: exactly without a bias, wherever a unit has contributions of both signs (of a positive one, if β = 0).
+    Source: Bach et al. 2015, equation 60; Montavon et al. 2017 (z⁺, Deep Taylor); Sixt et al. 2020, equation 5.
+    """
+
+    alpha: float = 1.0
+    beta: float = 0.0
+    bias: Bias = "none"
+    epsilon: Stabiliser = 1e-9
+    applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+
+    def __post_init__(self) -> None:
+        require_positive("epsilon", self.epsilon)
+        require_choice("bias", self.bias, ("none", "split", "full"))
+        if self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-9:
+            raise CompositeError(f"alpha={self.alpha}, beta={self.beta}: alpha - beta must be 1, and beta at least 0")
+
+    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+        return _by_sign(call, arriving.relevance, self.alpha, self.beta, self.bias, self.epsilon)
+
+
+@final
+@dataclass(frozen=True)
+class Contrastive:
+    """The excitation of a unit less its inhibition: z⁺ with W, less z⁺ with -W.
+
+    Equation: R_j = Σ_k ((x_j w_kj)⁺ / (z⁺_k + ε) - (x_j w_kj)⁻ / (z⁻_k - ε)) R_k, z⁺ and z⁻ as in `AlphaBeta`,
+        without the bias. For the last layer, where R is 1 at the target.
+
+    Args:
+        epsilon: > 0, in units of the pre-activation.
+    Conserves: no; it sums to 0 wherever a unit has contributions of both signs.
+    Source: Zhang et al. 2016, section 3.3; Sixt et al. 2020, section 5.
+    """
+
+    epsilon: float = 1e-9
+    applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+
+    def __post_init__(self) -> None:
+        require_positive("epsilon", self.epsilon)
+
+    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+        return _by_sign(call, arriving.relevance, 1, 1, "none", self.epsilon)
+
+
+@final
+@dataclass(frozen=True)
+class Gamma:
+    """LRP-γ, generalised to inputs and outputs of both signs: contributions of the output's own sign weigh more.
+
+    Equation: with W↑ = W + γ W⁺ and W↓ = W + γ W⁻, for z_k > 0: R_j = Σ_k (x_j⁺ w↑_kj + x_j⁻ w↓_kj) / ⟨z↑_k⟩ε R_k,
+        z↑ = W↑x⁺ + W↓x⁻ + b + γ b⁺; for z_k < 0 with ↑ and ↓ exchanged; for x >= 0 and z > 0 this is W + γ W⁺.
+
+    Args:
+        gamma: > 0; 0.25 is zennit's default.
+        bias: "full" keeps it in z; "plain" adds b to z↑ and z↓ instead of b + γ b⁺ and b + γ b⁻ (captum); "none"
+            leaves it out of the denominators (not out of the sign of z).
+        epsilon: > 0, in units of the pre-activation, or `Relative` to z↑ and z↓.
+    Conserves: up to what the bias and the stabiliser absorb.
+    Source: Montavon et al. 2019, section 10.2.2; the generalisation is zennit's.
+    """
+
+    gamma: float = 0.25
+    bias: Literal["none", "plain", "full"] = "full"
+    epsilon: Stabiliser = 1e-6
+    applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+
+    def __post_init__(self) -> None:
+        require_positive("gamma", self.gamma)
+        require_positive("epsilon", self.epsilon)
+        require_choice("bias", self.bias, ("none", "plain", "full"))
+
+    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+        return (Message.of_multiplier(call.x, self.multiplier(call, arriving.relevance)),)
+
+    def multiplier(self, call: AffineCall, R: Value) -> Value:
+        """The m of R_x = x ⊙ m."""
+        x, W, z = call.x, call.weight, call.output
+        up, down = W + W.positive * self.gamma, W + W.negative * self.gamma
+        z_up = call.apply(x.positive, up, self._bias(call, 1)) + call.apply(x.negative, down)
+        z_down = call.apply(x.positive, down, self._bias(call, -1)) + call.apply(x.negative, up)
+        s_up = R.where(z > 0, 0.0) / stabilise(z_up, self.epsilon)
+        s_down = R.where(z < 0, 0.0) / stabilise(z_down, self.epsilon)
+        of_positive = call.transposed(s_up, up) + call.transposed(s_down, down)
+        of_negative = call.transposed(s_up, down) + call.transposed(s_down, up)
+        return of_positive.where(x >= 0, of_negative)
+
+    def _bias(self, call: AffineCall, sign: int) -> Value | None:
+        if call.bias is None or self.bias != "full":
+            return call.bias if self.bias == "plain" else None
+        return call.bias + (call.bias.positive if sign > 0 else call.bias.negative) * self.gamma
+
+
+def _by_sign(call: AffineCall, R: Value, alpha: float, beta: float, bias: Bias, epsilon: Stabiliser) -> Messages:
+    """Shares α of the positive and -β of the negative contributions; any α and β."""
+    x, W = call.x, call.weight
+    z = call.apply(x.positive, W.positive, _bias_of_sign(call, bias, 1)) + call.apply(x.negative, W.negative)
+    s = _share(R, alpha, z, bias, epsilon, 1)
+    of_positive, of_negative = call.transposed(s, W.positive), call.transposed(s, W.negative)
+    if beta:
+        z = call.apply(x.positive, W.negative, _bias_of_sign(call, bias, -1)) + call.apply(x.negative, W.positive)
+        s = _share(R, beta, z, bias, epsilon, -1)
+        of_positive = of_positive - call.transposed(s, W.negative)
+        of_negative = of_negative - call.transposed(s, W.positive)
+    return (Message.of_multiplier(x, of_positive.where(x >= 0, of_negative)),)
+
+
+def _share(R: Value, factor: float, z: Value, bias: Bias, epsilon: Stabiliser, sign: int) -> Value:
+    return (R if factor == 1 else R * factor) / _denominator(z, bias, epsilon, sign)
+
+
+def _denominator(z: Value, bias: Bias, epsilon: Stabiliser, sign: int) -> Value:
+    """z⁺ + ε or z⁻ - ε; by the sign of z if a whole bias may have turned it."""
+    if bias == "full":
+        return stabilise(z, epsilon)
+    level = stabiliser_level(z, epsilon)
+    return z + level if sign > 0 else z - level
+
+
+def _bias_of_sign(call: AffineCall, bias: Bias, sign: int) -> Value | None:
+    if call.bias is None or bias == "none":
+        return None
+    if bias == "full":
+        return call.bias
+    return call.bias.positive if sign > 0 else call.bias.negative

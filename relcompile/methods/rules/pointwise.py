@@ -1,0 +1,98 @@
+"""Rules for activations, for constants that are added, and for products."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from passes.graphs.emitter import Value
+from passes.operators.activation import ActivationCall
+from passes.operators.arithmetic import MatmulCall, ProductCall, QuotientCall, ShiftCall
+from passes.operators.call import Call
+from passes.operators.softmax import SoftmaxCall
+from passes.relevance.messages import Message
+from passes.relevance.reference import Split, difference
+from passes.relevance.rule import Messages
+from passes.relevance.stabilise import without_zeros
+
+
+@final
+@dataclass(frozen=True)
+class PassThrough:
+    """Relevance passes an activation, or an added constant, as it is.
+
+    Equation: R_z = R_y. As a multiplier m_z = m_y y / z; for ReLU that is the mask [z > 0]. Where f(0) ≠ 0
+        (sigmoid, softplus, an added constant) y / z has a pole, and relevance itself is carried.
+    Shapes: all like z.
+    Conserves: exactly.
+    Source: Bach et al. 2015, section "Pixel-wise decomposition for multilayer networks"; zennit's `Pass`.
+    """
+
+    applies_to: ClassVar[tuple[type[Call], ...]] = (ActivationCall, ShiftCall)
+
+    def propagate(self, call: ActivationCall | ShiftCall, arriving: Message, /) -> Messages:
+        if isinstance(call, ActivationCall) and call.vanishes_at_zero and arriving.has_multiplier:
+            return (Message(call.operand(0), lambda: self._multiplier(call, arriving), lambda: arriving.relevance),)
+        relevance = arriving.relevance
+        return (Message.of_relevance(call.operand(0), relevance.sum_to(call.operand(0))),)
+
+    @staticmethod
+    def _multiplier(call: ActivationCall, arriving: Message) -> Value:
+        if call.is_relu:
+            return call.derivative(arriving.multiplier)
+        return arriving.multiplier * (call.output / without_zeros(call.x))
+
+
+@final
+@dataclass(frozen=True)
+class ScoresUnder:
+    """A softmax at the end: what is explained are the scores under it, as if the network ended there.
+
+    Equation: m_z = m_y, so that R_z = z_k at the target k; relevance that is given (a seed, 1) passes as it is.
+    Shapes: all like z.
+    Conserves: to the score z_k, not to the probability.
+    Source: Shrikumar et al. 2017, section 3.6; Bach et al. 2015 explain scores.
+    """
+
+    applies_to: ClassVar[tuple[type[Call], ...]] = (SoftmaxCall,)
+
+    def propagate(self, call: SoftmaxCall, arriving: Message, /) -> Messages:
+        if arriving.has_multiplier:
+            return (Message.of_multiplier(call.x, arriving.multiplier),)
+        return (Message.of_relevance(call.x, arriving.relevance),)
+
+    def contribute(self, call: SoftmaxCall, /) -> Split:
+        """How the difference of the probabilities splits; nothing lies above them that would ask."""
+        change = difference(call.output)
+        return Split(change.positive, change.negative)
+
+
+@final
+@dataclass(frozen=True)
+class SignalTakesAll:
+    """In a product of a signal and a gate the signal takes all relevance; of two signals each takes half.
+
+    Equation: y = s g: R_s = R_y, R_g = 0; y = a b: R_a = R_b = R_y / 2. The gate is the operand that comes out
+        of a bounded non-linearity (sigmoid, hardsigmoid, tanh, softmax), or that is broadcast; in y = a / b it is b.
+    Conserves: exactly.
+    Source: Arras et al. 2017 (LSTM gates); Achtibat et al. 2024, equation 8 (the uniform half).
+    """
+
+    applies_to: ClassVar[tuple[type[Call], ...]] = (ProductCall, MatmulCall, QuotientCall)
+
+    def propagate(self, call: ProductCall | MatmulCall | QuotientCall, arriving: Message, /) -> Messages:
+        if len(call.operands) == 1:
+            return (Message.of_relevance(call.operand(0), arriving.relevance.sum_to(call.operand(0))),)
+        signal = call.signal
+        if signal is not None and not arriving.has_multiplier and call.operand(signal).shape == call.output.shape:
+            passed = Message.of_relevance(call.operand(signal), arriving.relevance)  # as a multiplier it has a pole
+            return tuple(passed if position == signal else None for position in range(2))
+        parts = call.adjoint(arriving.multiplier)
+        if signal is None:
+            return tuple(
+                None if part is None else Message.of_multiplier(call.operand(position), part * 0.5)
+                for position, part in enumerate(parts)
+            )
+        chosen = parts[signal]
+        message = None if chosen is None else Message.of_multiplier(call.operand(signal), chosen)
+        return tuple(message if position == signal else None for position in range(len(parts)))

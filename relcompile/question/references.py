@@ -1,0 +1,101 @@
+"""What differences are taken from: a constant input, or a runtime input `reference`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+
+from passes.relevance.add_reference import REFERENCE_INPUT
+from relcompile.errors import CompositeError, InputSpecError
+from relcompile.files import UNREADABLE_ARRAY
+from relcompile.methods.composites import Composite
+
+Reference: TypeAlias = float | tuple[float, ...] | torch.Tensor | Literal["input"]
+
+
+def chosen_reference(composite: Composite, given: Reference | None) -> Reference | None:
+    """The reference that was given, or the method's own; None for a method without one.
+
+    Raises:
+        CompositeError: a reference was given to a method that takes no differences.
+    """
+    if composite.reference is None and given is not None:
+        raise CompositeError(f"rule {composite.name} takes no differences from a reference; the deeplift rules do")
+    return composite.reference if given is None else given
+
+
+def parse_reference(text: str) -> Reference:
+    """Read a number, one number per channel ("0.1,0.2,0.3"), "input", or the name of an .npy file of one sample.
+
+    Raises:
+        InputSpecError: it is none of these, or the file cannot be read.
+    """
+    if text == "input":
+        return "input"
+    if text.endswith(".npy"):
+        return _read(Path(text))
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputSpecError(f"reference {text!r} must be a number, A,B,C, input, or an .npy file") from None
+    if not all(map(math.isfinite, numbers)):
+        raise InputSpecError(f"reference {text!r} must be finite")
+    first, *others = numbers
+    return numbers if others else first
+
+
+def reference_tensors(
+    reference: Reference, inputs: Mapping[str, torch.Tensor], sources: tuple[str, ...]
+) -> dict[str, torch.Tensor | None]:
+    """For every explained input a constant that broadcasts to one sample, or None for the runtime input.
+
+    Raises:
+        InputSpecError: the reference does not fit the input, or would have to be of several inputs.
+    """
+    if isinstance(reference, float | int):
+        return {name: torch.full([1] * inputs[name].dim(), float(reference), dtype=torch.float64) for name in sources}
+    if len(sources) != 1:
+        raise InputSpecError(
+            f"a reference that is not one number needs one explained input, there are {', '.join(sources)}; "
+            "choose with explain=[...] (--explain)"
+        )
+    (name,) = sources
+    if isinstance(reference, str):
+        if REFERENCE_INPUT in inputs:
+            raise InputSpecError(f"the model has an input called {REFERENCE_INPUT} itself; give a constant reference")
+        return {name: None}
+    return {name: _like_sample(reference, inputs[name])}
+
+
+def describe_reference(reference: Reference | None) -> str | None:
+    """As the metadata record it: "0", "0.1,0.2,0.3", "input", "tensor", or None."""
+    if isinstance(reference, torch.Tensor):
+        return "tensor"
+    if isinstance(reference, tuple):
+        return ",".join(f"{value:g}" for value in reference)
+    return reference if reference is None or isinstance(reference, str) else f"{reference:g}"
+
+
+def _like_sample(reference: tuple[float, ...] | torch.Tensor, example: torch.Tensor) -> torch.Tensor:
+    """(1, ...), from one number per channel, from one sample, or from a batch of one sample."""
+    sample = list(example.shape[1:])
+    if isinstance(reference, tuple):
+        if not sample or len(reference) != sample[0]:
+            raise InputSpecError(f"reference {reference} has {len(reference)} channels, the input is {sample}")
+        return torch.tensor(reference, dtype=torch.float64).reshape([1, -1, *[1] * (len(sample) - 1)])
+    if list(reference.shape) not in (sample, [1, *sample]):
+        raise InputSpecError(f"reference has the shape {list(reference.shape)}, one sample is {sample}")
+    return reference.detach().reshape([1, *sample]).clone()
+
+
+def _read(path: Path) -> torch.Tensor:
+    try:
+        with path.open("rb") as file:
+            return torch.from_numpy(np.load(file, allow_pickle=False))
+    except (*UNREADABLE_ARRAY, TypeError) as error:
+        raise InputSpecError(f"reference {path} cannot be read: {error}") from error

@@ -1,0 +1,1 @@
+"""Running a compiled explainer: numpy and ONNX Runtime only."""

@@ -1,0 +1,114 @@
+"""What the user gives -> what the graph reads, or an error that says why not."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relcompile.errors import InputSpecError, TargetError
+from relcompile.metadata import InputRecord, Metadata, TargetRecord
+
+Array = NDArray[Any]
+
+
+def inputs_but_target(metadata: Metadata) -> tuple[InputRecord, ...]:
+    """Everything that the graph reads beside the target."""
+    of_reference = () if metadata.reference_input is None else (metadata.reference_input,)
+    return (*metadata.inputs, *metadata.noise, *of_reference)
+
+
+def check_inputs(records: Sequence[InputRecord], arrays: Sequence[Array]) -> tuple[dict[str, Array], int]:
+    """The arrays by input name, and the batch size."""
+    if len(arrays) != len(records):
+        wanted = ", ".join(f"{record.name} {list(record.shape)}" for record in records)
+        raise InputSpecError(f"{len(arrays)} inputs were given, but the file takes {len(records)}: {wanted}")
+    sizes: dict[str, int] = {}
+    feeds = {record.name: _fit(record, array, sizes) for record, array in zip(records, arrays, strict=True)}
+    return feeds, sizes.get("batch", (*arrays[0].shape, 1)[0])
+
+
+def check_target(record: TargetRecord, entry: InputRecord | None, target: object, batch: int) -> Array | None:
+    """The target as the graph takes it, or the class that the file always explains."""
+    if entry is None and target is not None:
+        always = "the best class" if record.mode == "argmax" else f"class {record.index}"
+        raise TargetError(f"target={target!r} was given, but the file always explains {always}; leave it out")
+    if entry is None:
+        return None if record.mode == "argmax" else np.full(batch, record.index, np.int64)
+    if target is None and (record.mode == "seed" or record.classes is not None):
+        raise TargetError("this file needs target=..., or compile the model with --target argmax")
+    if record.mode == "seed":
+        try:
+            return _fit(entry, target, {"batch": batch})
+        except InputSpecError as error:
+            raise TargetError(f"the target is a seed: {error}") from error
+    return _check_classes(record, 0 if target is None else target, batch)
+
+
+def _check_classes(record: TargetRecord, target: object, batch: int) -> Array:
+    """One class for each row; class 0 is all that an output of one number a row has."""
+    try:
+        classes = np.asarray(target)
+    except ValueError as error:
+        raise TargetError(f"target={target!r} is not one class, or one for each row: {error}") from error
+    if classes.dtype.kind not in "iu" or classes.shape not in ((), (batch,)):
+        raise TargetError(
+            f"target has dtype {classes.dtype} and shape {classes.shape}; give one integer, or one for each "
+            f"of the {batch} rows"
+        )
+    limit = record.classes or 1
+    for value in classes.flat:
+        if not 0 <= value < limit:
+            known = (
+                f"classes run from 0 to {limit - 1}" if record.classes else "the output has no classes, leave it out"
+            )
+            raise TargetError(f"target {value} does not exist: {known}")
+    return np.full(batch, classes, np.int64)
+
+
+def check_noise(records: Sequence[InputRecord], given: Mapping[str, Array], seed: int, batch: int) -> dict[str, Array]:
+    """Noise as the graph takes it, drawn where it was not given."""
+    names = [record.name for record in records]
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise InputSpecError(f"noise {', '.join(unknown)} was given, but the file takes {', '.join(names) or 'none'}")
+    generator = np.random.default_rng(seed)
+    noise = dict[str, Array]()
+    for record in records:
+        sizes = [size if isinstance(size, int) else batch for size in record.shape]
+        drawn = generator.standard_normal(sizes, np.float64 if record.dtype == "float64" else np.float32)
+        array = given.get(record.name, drawn.astype(record.dtype, copy=False))
+        noise[record.name] = _fit(record, array, {"batch": batch})
+    return noise
+
+
+def check_reference(entry: InputRecord | None, reference: Array | None, batch: int) -> dict[str, Array]:
+    """The reference by its name, if the graph takes one."""
+    if (entry is None) != (reference is None):
+        raise InputSpecError(
+            "reference=... was given, but the file takes none: its reference is fixed"
+            if entry is None
+            else f"this file needs reference=..., {entry.dtype} {list(entry.shape)}: what differences are taken from"
+        )
+    return {} if entry is None else {entry.name: _fit(entry, reference, {"batch": batch})}
+
+
+def _fit(record: InputRecord, array: object, sizes: dict[str, int]) -> Array:
+    """The array as the graph takes it; `sizes` learns the size of each symbol."""
+    wanted = f"input {record.name} wants {record.dtype} {list(record.shape)}"
+    if not isinstance(array, np.ndarray):
+        raise InputSpecError(f"{wanted}, but a {type(array).__name__} was given; make it a numpy array")
+    found: Array = array
+    if found.ndim != len(record.shape):
+        raise InputSpecError(f"{wanted}, but the shape {found.shape} was given")
+    if 0 in found.shape:
+        raise InputSpecError(f"{wanted}, but an empty array of shape {found.shape} was given")
+    for axis, (expected, size) in enumerate(zip(record.shape, found.shape, strict=True)):
+        bound = expected if isinstance(expected, int) else sizes.setdefault(expected, size)
+        if bound != size:
+            raise InputSpecError(f"{wanted}, but the shape {found.shape} was given; axis {axis} is not {bound}")
+    dtype = np.dtype(record.dtype)
+    same_kind = found.dtype.kind == dtype.kind or {found.dtype.kind, dtype.kind} == {"i", "u"}
+    if not (same_kind and np.can_cast(found.dtype, dtype, casting="safe")):
+        raise InputSpecError(f"{wanted}, but {found.dtype} was given; convert it with .astype('{dtype}')")
+    return np.asarray(found, dtype=dtype, order="C")

@@ -1,0 +1,89 @@
+"""Sessions of ONNX Runtime on the device that was asked for, and not on another one."""
+
+import contextlib
+import io
+import logging
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+from relcompile.errors import ExplainerFileError, RuntimeUnavailableError
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+_CUDA = "CUDAExecutionProvider"
+
+
+_CPU = "CPUExecutionProvider"
+
+
+_EXTRAS = "install one of them: pip install 'relcompile[cpu]' or pip install 'relcompile[gpu]'"
+
+
+_FATAL = 4  # ONNX Runtime's log severity
+
+
+_log = logging.getLogger("relcompile.runtime")
+
+
+_preload_lock = threading.Lock()
+
+
+def import_onnxruntime() -> Any:
+    """The onnxruntime module, complete."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RuntimeUnavailableError(f"ONNX Runtime cannot be imported ({error}); {_EXTRAS}") from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise RuntimeUnavailableError(
+            "ONNX Runtime is installed in part only: onnxruntime and onnxruntime-gpu share a folder, and "
+            f"removing one breaks the other; uninstall both, then {_EXTRAS}"
+        )
+    return onnxruntime
+
+
+def session_options(runtime: Any, threads: int | None, spinning: bool) -> Any:
+    """Options of one session. Its errors come as exceptions, so it need not log them as well."""
+    options = runtime.SessionOptions()
+    options.log_severity_level = _FATAL
+    options.intra_op_num_threads = threads or 0
+    for pool in ("intra_op", "inter_op"):
+        options.add_session_config_entry(f"session.{pool}.allow_spinning", str(int(spinning)))
+    return options
+
+
+def open_session(runtime: Any, path: Path, device: Device, options: Any) -> Any:
+    """A session on the device, and an error rather than a silent move to another one."""
+    reason = "this ONNX Runtime was built without CUDA; pip install 'relcompile[gpu]' (and not [cpu] beside it)"
+    if device != "cpu" and _CUDA in runtime.get_available_providers():
+        complaints = _preload_cuda(runtime) or "ONNX Runtime's log on stderr says why"
+        reason = f"CUDA did not start: {complaints}"
+        try:
+            session = runtime.InferenceSession(str(path), options, providers=[_CUDA, _CPU], enable_fallback=0)
+            if _CUDA in session.get_providers():
+                return session
+        except Exception as error:  # the file's fault or the GPU's: the CPU will tell
+            reason = str(error)
+        if device == "auto":
+            _log.info("%s runs on the CPU although ONNX Runtime is installed for CUDA: %s", path, reason)
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=[_CPU], enable_fallback=0)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise ExplainerFileError(f"ONNX Runtime {runtime.__version__} cannot load {path}: {error}") from error
+    if device == "cuda":
+        raise RuntimeUnavailableError(f'device="cuda" ended on {session.get_providers()}: {reason}')
+    return session
+
+
+def _preload_cuda(runtime: Any) -> str:
+    """Load the CUDA libraries of the nvidia packages, which ONNX Runtime does not find by itself.
+
+    Returns:
+        What ONNX Runtime printed about missing libraries, on one line.
+    """
+    # The lock keeps two loads from restoring each other's standard output.
+    with _preload_lock, contextlib.redirect_stdout(io.StringIO()) as printed:
+        runtime.preload_dlls()
+    return "; ".join(printed.getvalue().splitlines())
