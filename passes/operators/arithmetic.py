@@ -130,7 +130,7 @@ class QuotientCall(Call):
 
 @dataclass(frozen=True, eq=False)
 class MatmulCall(Call):
-    """`y = a @ b` of two values that both depend on the input (batched matrices, equal leading axes)."""
+    """`y = a @ b` of two values that both depend on the input: batched matrices, leading axes broadcast."""
 
     kind = "product"
     signal: ClassVar[int | None] = None
@@ -141,7 +141,21 @@ class MatmulCall(Call):
     def adjoint_at(self, multiplier: Value, a: Value, b: Value) -> tuple[Value, Value]:
         """The adjoint if the operands were a and b."""
         matmul = aten.matmul.default
-        return self.emit.call(matmul, multiplier, swapped(b)), self.emit.call(matmul, swapped(a), multiplier)
+        of_a = self.emit.call(matmul, multiplier, swapped(b)).sum_to(a)
+        return of_a, self.emit.call(matmul, swapped(a), multiplier).sum_to(b)
+
+
+@dataclass(frozen=True, eq=False)
+class MixCall(Call):
+    """`y = a @ b` where one operand is a constant: an adjacency matrix, a mask of relations, a table of weights."""
+
+    kind = "scale"
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        a, b = (self.emit.value(self.argument(position)) for position in range(2))
+        if self.operands[0] is a.node:
+            return (self.emit.call(aten.matmul.default, multiplier, swapped(b)).sum_to(a),)
+        return (self.emit.call(aten.matmul.default, swapped(a), multiplier).sum_to(b),)
 
 
 class ReduceCall(UnaryCall):
@@ -246,11 +260,11 @@ def build_quotient(node: Node, emit: Emitter, active: Callable[[Node], bool]) ->
 
 
 def build_matmul(node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call | None:
-    """A product of two activations with equal leading axes; `x @ W` was made a linear layer before."""
+    """Of matrices, one or both active; `x @ W` was made a linear layer before."""
     operands = _active_operands(node, active)
-    shapes = [str(operand.meta["val"].shape[:-2]) for operand in operands]
-    ranks = [operand.meta["val"].dim() for operand in operands]
-    return MatmulCall(node, emit, operands) if len(set(shapes)) == 1 and len(shapes) == 2 and min(ranks) > 1 else None
+    if min(argument(node, position).meta["val"].dim() for position in range(2)) < 2:
+        return None
+    return MatmulCall(node, emit, operands) if len(operands) == 2 else MixCall(node, emit, operands)
 
 
 def _active_operands(node: Node, active: Callable[[Node], bool]) -> tuple[Node, ...]:

@@ -16,11 +16,6 @@ class SoftmaxCall(UnaryCall):
 
     kind = "softmax"
 
-    @classmethod
-    def build_last(cls, node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call | None:
-        """None unless `node` is the explained output."""
-        return None if any(map(active, node.users)) else cls(node, emit, (argument(node, 0),))
-
     def adjoint(self, multiplier: Value) -> Adjoints:
         y, axis = self.output, [self.argument(1) % self.output.ndim]
         if self.node.target is aten.softmax.int:

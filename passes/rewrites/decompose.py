@@ -12,11 +12,13 @@ from torch.fx import GraphModule, Node
 from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.graph import Rewrite, erase_unused, is_constant, rewrite_calls
 from passes.graphs.nodes import argument, arguments
+from passes.rewrites.attention import ATTENTION
+from passes.rewrites.normalisation import NORMALISATIONS, variance_and_mean
 
 
 @final
 class Decompose:
-    """celu, rrelu, pool1d, split, conv "same", matmul by a constant, ... -> operators that rules know.
+    """celu, rrelu, pool1d, split, conv "same", matmul by a constant, norms, attention, ... -> operators that rules know.
 
     Guarantees: equal numbers up to rounding; the operators in `_REWRITES` are gone where a rewrite exists.
     """
@@ -81,6 +83,8 @@ def _getitem(node: Node, emit: Emitter) -> Value | None:
         return emit.value(arguments(source)[0]).slice(dim, start, start + sizes[index])
     if index == 0 and source.target in (aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default):
         return _adaptive_max_pool(node, emit)
+    if source.target is aten.var_mean.correction:
+        return variance_and_mean(source, index, emit)
     if index == 0 and source.target in _EXTREMES:
         x, dim = emit.value(arguments(source)[0]), argument(source, 1)
         winners = emit.call(_EXTREMES[source.target], x, dim, True)
@@ -106,10 +110,14 @@ def _adaptive_average(node: Node, emit: Emitter) -> Value | None:
 
 
 def _matmul(node: Node, emit: Emitter) -> Value | None:
-    a, b = arguments(node)
-    if not is_constant(b) or b.meta["val"].dim() != 2:
+    """A stored matrix W on the right, x W, or on the left, W x = (xᵀ Wᵀ)ᵀ."""
+    a, b = (emit.value(operand) for operand in arguments(node))
+    if is_constant(b.node) and b.ndim == 2:
+        return emit.call(aten.linear.default, a, b.permute([1, 0]))
+    if not is_constant(a.node) or a.ndim != 2 or b.ndim < 2:
         return None
-    return emit.call(aten.linear.default, a, emit.value(b).permute([1, 0]))
+    swap = [*range(b.ndim - 2), b.ndim - 1, b.ndim - 2]
+    return emit.call(aten.linear.default, b.permute(swap), a).permute(swap)
 
 
 def _addmm(node: Node, emit: Emitter) -> Value | None:
@@ -117,6 +125,27 @@ def _addmm(node: Node, emit: Emitter) -> Value | None:
     if node.kwargs or not is_constant(b) or not is_constant(bias) or bias.meta["val"].dim() != 1:
         return None
     return emit.call(aten.linear.default, a, emit.value(b).permute([1, 0]), bias)
+
+
+def _same_strides(node: Node, _emit: Emitter) -> Node | None:
+    """as_strided that changes nothing but the strides of axes of one element."""
+    x, size, _, offset = (argument(node, k) for k in range(4))
+    before, after = x.meta["val"], node.meta["val"]
+    kept = [d for d in range(before.dim()) if before.shape[d] != 1] if before.dim() == len(size) else None
+    same = kept is not None and str(before.shape) == str(after.shape)
+    return x if same and not offset and all(str(before.stride(d)) == str(after.stride(d)) for d in kept or ()) else None
+
+
+def _fresh(value: float) -> Rewrite:
+    """A tensor of one number, which takes shape and dtype but no value from its operand."""
+
+    def full(node: Node, emit: Emitter) -> Value | None:
+        result: torch.Tensor = node.meta["val"]
+        if not all(isinstance(size, int) for size in result.shape):
+            return None
+        return emit.call(aten.full.default, list(result.shape), value, dtype=result.dtype)
+
+    return full
 
 
 def _mean_all(node: Node, emit: Emitter) -> Value:
@@ -154,7 +183,13 @@ _REWRITES: dict[Any, Rewrite] = {
     aten.clamp.default: _relu_as_clamp,
     aten.view.default: _reshape,
     aten._unsafe_view.default: _reshape,
+    aten.as_strided.default: _same_strides,
+    aten.bmm.default: _matmul,
+    aten.new_ones.default: _fresh(1.0),
+    aten.new_zeros.default: _fresh(0.0),
     getitem: _getitem,
+    **ATTENTION,
+    **NORMALISATIONS,
 }
 
 
@@ -167,10 +202,9 @@ def composite_decompositions() -> dict[Any, Any]:
 COMPOSITES: tuple[Any, ...] = (
     aten.addcmul.default,
     aten.adaptive_avg_pool1d.default,
-    aten.adaptive_avg_pool2d.default,
-    aten.adaptive_avg_pool3d.default,
     aten.adaptive_max_pool1d.default,
     aten.avg_pool1d.default,
+    aten.baddbmm.default,
     aten.channel_shuffle.default,
     aten.conv1d.default,
     aten.conv1d.padding,
@@ -181,14 +215,24 @@ COMPOSITES: tuple[Any, ...] = (
     aten.conv_transpose1d.default,
     aten.conv_transpose2d.input,
     aten.conv_transpose3d.input,
+    aten.einsum.default,
     aten.glu.default,
+    aten.gru.input,
     aten.lerp.Scalar,
     aten.lerp.Tensor,
+    aten.linalg_norm.default,
+    aten.linalg_vector_norm.default,
+    aten.logsumexp.default,
+    aten.lstm.input,
+    aten.norm.ScalarOpt_dim,
     aten.pad.default,
     aten.pixel_shuffle.default,
     aten.pixel_unshuffle.default,
     aten.prelu.default,
     aten.relu6.default,
+    aten.repeat_interleave.self_int,
+    aten.rnn_relu.input,
+    aten.rnn_tanh.input,
     aten.rsub.Scalar,
     aten.rsub.Tensor,
     aten.selu.default,
@@ -196,7 +240,10 @@ COMPOSITES: tuple[Any, ...] = (
     aten.square.default,
     aten.squeeze.dim,
     aten.stack.default,
+    aten.std.dim,
     aten.t.default,
+    aten.tile.default,
     aten.transpose.int,
     aten.unbind.int,
+    aten.var.dim,
 )
