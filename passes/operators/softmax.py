@@ -1,14 +1,9 @@
-"""Softmax and log-softmax at the explained output; inside a network (attention) they have no rule yet."""
+"""Softmax and log-softmax, at the explained output or inside a network (attention)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from torch.fx import Node
-
-from passes.graphs.emitter import Emitter, Value, aten
-from passes.graphs.nodes import argument
-from passes.operators.call import Adjoints, Call, UnaryCall
+from passes.graphs.emitter import Value, aten
+from passes.operators.call import Adjoints, UnaryCall
 
 
 class SoftmaxCall(UnaryCall):

@@ -12,7 +12,7 @@ from passes.errors import UnsupportedRuleError
 from passes.graphs.emitter import Emitter
 from passes.graphs.graph import describe_node
 from passes.relevance.rule import AnyRule
-from passes.views.active import describe_active
+from passes.views.active import describe_active, nodes_named
 from passes.views.layer import Layer, layers_of
 
 
@@ -38,7 +38,7 @@ class AssignRules:
 
     def apply(self, module: GraphModule, /) -> int:
         described = describe_active(Emitter(module), self.sources, self.output)
-        for node, layer in layers_of(module, described).items():
+        for node, layer in layers_of(module, described, nodes_named(module, self.sources)).items():
             rule = self.choose(layer)
             if not isinstance(described[node], rule.applies_to):
                 raise UnsupportedRuleError(f"{rule} is not defined for {layer.kind} operators: {describe_node(node)}")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 from torch.fx import GraphModule, Node
 
 from passes.graphs.graph import layer_name, layer_type, operator_name, tensor_of
 from passes.operators.call import Call
 from passes.views.residual_blocks import residual_members
+from passes.views.roles import Roles, roles_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class Layer:
         parameters: number of elements in the stored tensors that the operator reads.
         residual: it belongs to a residual block: a branch, or the activation of the sum.
         bottleneck: every way from the explained inputs to the explained output leads through it.
+        at_output: it is the explained output.
         after: aten name of the affine layer before it, for example "linear"; "" if there is none.
+        roles: what its operands are to each other, and which one is it.
         call: the view of the operator that rules are defined for.
     """
 
@@ -42,12 +45,15 @@ class Layer:
     parameters: int
     residual: bool = False
     bottleneck: bool = False
+    at_output: bool = False
     after: str = ""
+    roles: Roles = field(default_factory=dict)
     call: type[Call] = Call
 
 
-def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node, Layer]:
-    """What a composite sees of each operator."""
+def layers_of(module: GraphModule, described: Mapping[Node, Call], sources: Collection[Node]) -> dict[Node, Layer]:
+    """What a composite sees of each operator between the explained inputs `sources` and the explained output."""
+    roles = roles_of(module, described, sources)
     depth = _depths(described, forwards=True)
     height = _depths(described, forwards=False)
     in_blocks = residual_members(described)
@@ -65,7 +71,9 @@ def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node,
             parameters=sum(t.numel() for a in node.all_input_nodes if (t := tensor_of(module, a)) is not None),
             residual=node in in_blocks,
             bottleneck=node in narrow,
+            at_output=described.keys().isdisjoint(node.users),
             after=before[node],
+            roles=roles[node],
             call=type(call),
         )
         for node, call in described.items()

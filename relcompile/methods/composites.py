@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, get_args
 
 from passes.relevance.rule import AnyRule
 from passes.views.layer import Layer
+from passes.views.roles import Role
 from relcompile.errors import CompositeError
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.sampling import Sampling
@@ -17,7 +18,7 @@ from relcompile.methods.sampling import Sampling
 Start: TypeAlias = Literal["score", "magnitude", "one", "cotangent", "signal"]
 Kind: TypeAlias = Literal["affine", "pool", "activation", "sum", "shift", "scale", "product", "structure", "softmax"]
 Result: TypeAlias = Literal["relevance", "multiplier", "contrast", "activation-map"]
-_EQUAL = ("kind", "module_type", "operator", "first", "last", "residual", "bottleneck", "after")
+_EQUAL = ("kind", "module_type", "operator", "first", "last", "residual", "bottleneck", "at_output", "after")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class Entry:
         bottleneck: every way from the input to the output leads through it.
         depth: (from, below): how far up the network the layer lies, 0 at the first affine layer, 1 at the last.
         residual: it belongs to a residual block.
+        at_output: it is the explained output.
         after: aten name of the affine layer before it, for example "linear".
+        role: one of its operands is to the other what `passes.views.roles` calls so, for example "statistic".
         required: it is an error if no operator gets the rule from this entry.
 
     Raises:
@@ -52,7 +55,9 @@ class Entry:
     bottleneck: bool | None = None
     depth: tuple[float, float] | None = None
     residual: bool | None = None
+    at_output: bool | None = None
     after: str | None = None
+    role: Role | None = None
     required: bool = False
 
     def __post_init__(self) -> None:
@@ -67,6 +72,8 @@ class Entry:
         """Whether every condition holds."""
         wanted = {key: getattr(self, key) for key in _EQUAL}
         if any(value is not None and getattr(layer, key) != value for key, value in wanted.items()):
+            return False
+        if self.role is not None and self.role not in layer.roles:
             return False
         if self.depth is not None and not self.depth[0] <= layer.position < self.depth[1]:
             return False

@@ -53,6 +53,7 @@ from relcompile.methods.presets.lrp import (
     z_plus_rule,
 )
 from relcompile.methods.presets.mixed import epsilon_and, epsilon_gamma_box, lrp_cmp, montavon
+from relcompile.methods.presets.transformers import attn_lrp, cp_lrp, rel_p
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.affine import AlphaBeta, Epsilon, Gamma
 from relcompile.methods.rules.between_roots import BetweenRoots, ContributionsApart
@@ -66,8 +67,10 @@ __all__ = [
     "RULES",
     "Bounds",
     "alpha_beta",
+    "attn_lrp",
     "contrastive_excitation_backprop",
     "contrastive_lrp",
+    "cp_lrp",
     "deep_taylor",
     "deeplift",
     "deeplift_rescale",
@@ -86,6 +89,7 @@ __all__ = [
     "montavon",
     "pattern_attribution",
     "pattern_net",
+    "rel_p",
     "relative_epsilon",
     "smoothgrad",
     "w_squared",
@@ -132,6 +136,9 @@ PRESETS: Mapping[str, Callable[..., Composite]] = {
         epsilon_and, AlphaBeta(2, 1, "split", 1e-6), "epsilon-alpha2-beta1-flat", _FLAT_FIRST
     ),
     "epsilon-gamma-box": epsilon_gamma_box,
+    "attnlrp": attn_lrp,
+    "cp-lrp": cp_lrp,
+    "relp": rel_p,
     "deeplift-rescale": deeplift_rescale,
     "deeplift-revealcancel": deeplift_revealcancel,
     "deeplift-genomics": deeplift_genomics,

@@ -12,14 +12,22 @@ from relcompile.methods.rules.affine import AlphaBeta, Contrastive, Epsilon, Gam
 from relcompile.methods.rules.input_layer import ByWeights, Flat, WSquared, ZBox
 from relcompile.methods.rules.parameters import Bound
 from relcompile.methods.rules.pointwise import PassThrough, ScoresUnder, SignalTakesAll
+from relcompile.methods.rules.products import Hold, Stop
 from relcompile.methods.rules.residual import SplitByShare
 
 Bounds: TypeAlias = tuple[Bound, Bound]
 
+# Statistics of norms and attention weights are constants, as in Ali et al. 2022.
+STATISTICS_AND_ATTENTION_HELD: Final[tuple[Entry, ...]] = (
+    Entry(Hold("statistic"), role="statistic"),
+    Entry(Hold("attention"), role="attention"),
+)
 PASS: Final[tuple[Entry, ...]] = (
     Entry(PassThrough(), kind="activation"),
+    *STATISTICS_AND_ATTENTION_HELD,
     Entry(SignalTakesAll(), kind="product"),
-    Entry(ScoresUnder(), kind="softmax"),
+    Entry(ScoresUnder(), kind="softmax", at_output=True),
+    Entry(Stop(), kind="softmax"),
 )
 # A rule that leaves biases out of its denominators leaves added constants out, too.
 PASS_WITHOUT_BIAS: Final[tuple[Entry, ...]] = (*PASS, Entry(PassThrough(), kind="shift"))

@@ -1,0 +1,35 @@
+"""Which value every way from the explained inputs to an operator leads through."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from torch.fx import Node
+
+from passes.operators.call import Call
+
+
+def nearest_dominators(described: Mapping[Node, Call], sources: Collection[Node]) -> dict[Node, Node | None]:
+    """For every operator, in graph order, the last value before it that all ways lead through; None if there is none."""
+    above: dict[Node | None, Node | None] = dict.fromkeys(sources)
+    depth: dict[Node | None, int] = {None: 0, **dict.fromkeys(sources, 1)}
+    found = dict[Node, Node | None]()
+    for node, call in described.items():
+        first, *others = [operand for operand in call.operands if operand in depth]
+        meeting: Node | None = first
+        for operand in others:
+            meeting = _meet(meeting, operand, above, depth)
+        found[node] = above[node] = meeting
+        depth[node] = depth[meeting] + 1
+    return found
+
+
+def _meet(
+    a: Node | None, b: Node | None, above: Mapping[Node | None, Node | None], depth: Mapping[Node | None, int]
+) -> Node | None:
+    while a is not b:
+        if depth[a] >= depth[b]:
+            a = above[a]
+        else:
+            b = above[b]
+    return a

@@ -1,0 +1,79 @@
+"""Rules of products, by what their operands are to each other: one is held, or each gets half."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from passes.operators.arithmetic import MatmulCall, ProductCall, QuotientCall, SumCall
+from passes.operators.call import Call
+from passes.operators.softmax import SoftmaxCall
+from passes.relevance.messages import Message
+from passes.relevance.rule import Messages
+from passes.views.roles import Role
+
+
+@final
+@dataclass(frozen=True)
+class Hold:
+    """One operand is taken for a constant: its sibling gets everything.
+
+    Equation: y = a c with c held: m_a = cᵀ m_y, R_c = 0. So R_a = R_y where c is a factor; in a sum c absorbs its share.
+
+    Args:
+        role: which operand: the statistic of a norm, its mean, attention weights, a gate.
+    Conserves: exactly in products; in sums up to what the operand absorbs.
+    Source: Ali et al. 2022 (norms, attention); Arras et al. 2017 (gates); Achtibat et al. 2024, proposition 3.4.
+    """
+
+    role: Role
+    applies_to: ClassVar[tuple[type[Call], ...]] = (ProductCall, MatmulCall, QuotientCall, SumCall)
+
+    def propagate(self, call: Call, arriving: Message, /) -> Messages:
+        held = call.node.meta["layer"].roles[self.role]
+        if len(call.operands) == 1:
+            return (None,)
+        other = call.operand(1 - held)
+        kept = not isinstance(call, MatmulCall | SumCall) and other.shape == call.output.shape
+        if kept and not arriving.has_multiplier:
+            message = Message.of_relevance(other, arriving.relevance)  # a multiplier may have a pole
+        else:
+            part = call.adjoint(arriving.multiplier)[1 - held]
+            message = None if part is None else Message.of_multiplier(other, part)
+        return tuple(message if position != held else None for position in range(2))
+
+
+@final
+@dataclass(frozen=True)
+class Half:
+    """Each of two factors gets half of the product's relevance.
+
+    Equation: y = a b: m_a = ½ bᵀ m_y, m_b = ½ aᵀ m_y, so that R_a = R_b = R_y / 2; for matrices, summed over the products.
+    Conserves: exactly.
+    Source: Achtibat et al. 2024, equation 8 and proposition 3.3.
+    """
+
+    applies_to: ClassVar[tuple[type[Call], ...]] = (ProductCall, MatmulCall)
+
+    def propagate(self, call: ProductCall | MatmulCall, arriving: Message, /) -> Messages:
+        parts = call.adjoint(arriving.multiplier * 0.5)
+        return tuple(
+            None if part is None else Message.of_multiplier(call.operand(position), part)
+            for position, part in enumerate(parts)
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Stop:
+    """Nothing passes: the operator's output is taken for a constant.
+
+    Equation: m_x = 0
+    Conserves: no.
+    Source: Ali et al. 2022, section 3.1 (attention weights).
+    """
+
+    applies_to: ClassVar[tuple[type[Call], ...]] = (SoftmaxCall,)
+
+    def propagate(self, call: SoftmaxCall, arriving: Message, /) -> Messages:
+        return (None,)
