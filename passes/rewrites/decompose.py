@@ -18,7 +18,7 @@ from passes.rewrites.normalisation import NORMALISATIONS, variance_and_mean
 
 @final
 class Decompose:
-    """celu, rrelu, pool1d, split, conv "same", matmul by a constant, norms, attention, ... -> operators that rules know.
+    """celu, rrelu, pool1d, split, conv "same", norms, attention, recurrent layers, ... -> operators that rules know.
 
     Guarantees: equal numbers up to rounding; the operators in `_REWRITES` are gone where a rewrite exists.
     """

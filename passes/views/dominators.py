@@ -10,7 +10,7 @@ from passes.operators.call import Call
 
 
 def nearest_dominators(described: Mapping[Node, Call], sources: Collection[Node]) -> dict[Node, Node | None]:
-    """For every operator, in graph order, the last value before it that all ways lead through; None if there is none."""
+    """For every operator the last value before it that all ways lead through; None if there is none."""
     above: dict[Node | None, Node | None] = dict.fromkeys(sources)
     depth: dict[Node | None, int] = {None: 0, **dict.fromkeys(sources, 1)}
     found = dict[Node, Node | None]()

@@ -18,7 +18,7 @@ from passes.views.roles import Role
 class Hold:
     """One operand is taken for a constant: its sibling gets everything.
 
-    Equation: y = a c with c held: m_a = cᵀ m_y, R_c = 0. So R_a = R_y where c is a factor; in a sum c absorbs its share.
+    Equation: y = a c, c held: m_a = cᵀ m_y, R_c = 0, so that R_a = R_y. In a sum, c absorbs its share.
 
     Args:
         role: which operand: the statistic of a norm, its mean, attention weights, a gate.
@@ -48,7 +48,7 @@ class Hold:
 class Half:
     """Each of two factors gets half of the product's relevance.
 
-    Equation: y = a b: m_a = ½ bᵀ m_y, m_b = ½ aᵀ m_y, so that R_a = R_b = R_y / 2; for matrices, summed over the products.
+    Equation: y = a b: m_a = ½ bᵀ m_y, m_b = ½ aᵀ m_y. Elementwise R_a = R_b = R_y / 2.
     Conserves: exactly.
     Source: Achtibat et al. 2024, equation 8 and proposition 3.3.
     """
@@ -75,5 +75,5 @@ class Stop:
 
     applies_to: ClassVar[tuple[type[Call], ...]] = (SoftmaxCall,)
 
-    def propagate(self, call: SoftmaxCall, arriving: Message, /) -> Messages:
+    def propagate(self, _call: SoftmaxCall, _arriving: Message, /) -> Messages:
         return (None,)
