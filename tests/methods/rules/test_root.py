@@ -69,7 +69,7 @@ def test_layer_alone_equals_its_oracle(name: str, rule: str, signed: bool) -> No
     own = RULES[rule]
     settings = {"gamma": own.gamma, "shared": own.bias == "shared", "eps": own.epsilon}
     expected = oracle.alone(x.flatten(1), W, b, R.flatten(1), **settings).reshape(x.shape)
-    explainer = relcompile.compile(layer, x, rule=Composite("root", fallback=own), target="seed")
+    explainer = relcompile.compile(layer, x, rule=Composite("root", (Entry(own),)), target="seed")
     assert_close(explainer(x, R)[1], expected, FLOAT64)
 
 
@@ -122,7 +122,7 @@ def test_more_steps_never_raise_the_loss() -> None:
     layer, x, R = sample("convolution", signed=True)
     after = list[Tensor]()
     for steps in range(1, 7):
-        rule = Composite("root", fallback=LearnedRoot(steps))
+        rule = Composite("root", (Entry(LearnedRoot(steps)),))
         after.append(relcompile.compile(layer, x, rule=rule, target="seed", roots=True)(x, R)[2][:, 0, 2])
     falls = torch.stack(after).diff(dim=0)
     assert (falls < 0).all()
