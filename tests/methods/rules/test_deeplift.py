@@ -20,11 +20,11 @@ from relcompile.methods.presets import deeplift
 from relcompile.methods.rules.deeplift import Rescale, RevealCancel
 from relcompile.methods.rules.differences import AffineDifference, MaxDifference
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
+from tests.methods.rules.cases import network
 from tests.oracles import deeplift as oracle
 from tests.oracles import nets
 from tests.oracles.nets import NETS, Net
 from tests.oracles.network import Flatten, as_module, forward
-from tests.rules.cases import network
 
 TARGET = torch.tensor([0, 2, 1])
 SHIFT = 1e-6  # RevealCancel moves contributions below 0.5e-7 by 1e-7: it is complete only this far

@@ -16,8 +16,8 @@ from relcompile.cli import calibrate_command as command
 from relcompile.errors import CalibrationError
 from relcompile.metadata import Preprocessing
 from relcompile.pictures.images import load_image, preprocess
+from tests.cli.test_cli import files, run, small_network
 from tests.compare import FLOAT64, assert_close
-from tests.test_cli import files, run, small_network
 
 Capture = pytest.CaptureFixture[str]
 SHAPE = (3, 16, 16)

@@ -394,7 +394,7 @@ print(load(sys.argv[1], device="cpu").explain(np.ones((1, 3), np.float32), targe
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program, str(linear)],
-        cwd=Path(__file__).resolve().parents[1],
+        cwd=Path(__file__).resolve().parents[2],
         capture_output=True,
         text=True,
         check=False,

@@ -7,8 +7,8 @@ import pytest
 
 from relcompile.errors import ModelFileError
 from relcompile.frontend.model_file import read_model
-from tests.reading.pickles import MODULE, NEW, named, write_checkpoint
-from tests.reading.zoo import MODELS_SOURCE, PACKAGE, saved_zoo_model
+from tests.frontend.pickles import MODULE, NEW, named, write_checkpoint
+from tests.frontend.zoo import MODELS_SOURCE, PACKAGE, saved_zoo_model
 
 
 def test_a_foreign_class_is_named_with_three_ways_on_and_not_imported(zoo: Path) -> None:

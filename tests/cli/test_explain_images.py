@@ -12,7 +12,7 @@ from torch import nn
 
 import relcompile
 from relcompile.metadata import Preprocessing
-from tests.test_cli import files, run, small_network
+from tests.cli.test_cli import files, run, small_network
 
 
 @pytest.fixture(scope="module")

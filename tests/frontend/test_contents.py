@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from relcompile.errors import ModelFileError
 from relcompile.frontend.model_file import read_model
-from tests.reading.zoo import PACKAGE, same, tiny
+from tests.frontend.zoo import PACKAGE, same, tiny
 
 KNOWN_MODELS: dict[str, Callable[[], tuple[nn.Module, torch.Tensor]]] = {
     "resnet": lambda: (torchvision.models.resnet18(), torch.randn(1, 3, 64, 64)),

@@ -16,9 +16,9 @@ from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.rules.between_roots import BetweenRoots
 from relcompile.methods.rules.learned_root import LearnedRoot
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
+from tests.methods.rules.test_released_roots import NETWORKS, built
 from tests.oracles import learned_root as oracle
 from tests.oracles.affine import matrix_of
-from tests.rules.test_released_roots import NETWORKS, built
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "dense": (lambda: nn.Linear(20, 9), (20,)),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reading.zoo import MODELS_SOURCE, PACKAGE, forget_zoo
+from tests.frontend.zoo import MODELS_SOURCE, PACKAGE, forget_zoo
 
 
 @pytest.fixture

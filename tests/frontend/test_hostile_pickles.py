@@ -13,8 +13,8 @@ from torch import nn
 from relcompile.errors import ModelFileError
 from relcompile.frontend.model_file import read_model
 from relcompile.frontend.safe_pickle import PURE_FUNCTIONS
-from tests.reading.pickles import CALL_0, LINEAR, MODULE, NEW, named, text, write_checkpoint
-from tests.reading.zoo import PACKAGE
+from tests.frontend.pickles import CALL_0, LINEAR, MODULE, NEW, named, text, write_checkpoint
+from tests.frontend.zoo import PACKAGE
 
 CALL_TWO_ARGUMENTS = b"K\x02K\x03\x86R"
 REBUILD = named("torch._tensor", "_rebuild_from_type_v2") + b"(%b%b)}tR"

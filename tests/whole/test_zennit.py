@@ -48,7 +48,7 @@ RULES: dict[str, tuple[Composite, Any]] = {
     "epsilon": (epsilon(EPSILON), rules.Epsilon(epsilon=EPSILON)),
 }
 # Same mathematics but for zennit's 1e-18 at sums and averages; in float32 rounding, divided by 1e-6 stabilisers
-# (zennit in float32 is as far from zennit in float64; the forward pass decides: tests/test_precision.py).
+# (zennit in float32 is as far from zennit in float64; the forward pass decides: test_precision.py).
 DOUBLE = 1e-8
 # zennit's presets stabilise sums and average pools with 1e-6, and no option of theirs changes that alone.
 PRESET = 1e-4

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from tests.test_cli import run
+from tests.cli.test_cli import run
 
 
 @pytest.fixture(scope="module")

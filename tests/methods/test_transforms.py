@@ -19,9 +19,9 @@ from relcompile.methods.composites import Composite
 from relcompile.methods.presets import grad_cam, integrated_gradients, smoothgrad, z_plus
 from relcompile.methods.sampling import GaussianNoise
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
+from tests.methods.rules.cases import EPSILON, EXACT, Z_PLUS
 from tests.oracles import nets, transforms
 from tests.oracles.network import Step, as_module, explain, forward
-from tests.rules.cases import EPSILON, EXACT, Z_PLUS
 
 TARGET = torch.tensor([0, 2, 1])
 Z_PLUS_RULES = {**EXACT, "affine": Z_PLUS}

@@ -10,9 +10,9 @@ import torch
 import relcompile
 from relcompile.backend.onnx_file import lowered, save
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
+from tests.methods.rules.cases import BOUNDS, CASES, GRADIENT_CASES, PLAIN_NETS, RuleCase, network
 from tests.oracles.nets import Net
 from tests.oracles.network import as_module, explain, forward
-from tests.rules.cases import BOUNDS, CASES, GRADIENT_CASES, PLAIN_NETS, RuleCase, network
 
 ON_NETS = [(name, net) for name, case in CASES.items() for net in case.nets]
 TARGET = torch.tensor([0, 2, 1])
