@@ -71,7 +71,8 @@ def compile(
         target: "index" (a runtime input), "argmax", "seed", or a class number.
         reference: the input that differences are taken from, for the deeplift rules: one number, one per channel, a
             tensor of one sample, or "input" (a runtime input `reference`); 0 by default.
-        explain: names of the inputs that get relevance; all floating point inputs by default.
+        explain: names of the inputs that get relevance; all floating point inputs by default, or else the integer
+            inputs that are embedded (relevance (N, T) of every token: the sum over the features of its embedding).
         output: position of the output that is explained; if that is not floating point and exactly one is, that one.
         at: name of a layer: relevance is that of its output, and not that of the input. (Grad-CAM reads its feature
             map there; by default it takes the last one.)
@@ -162,15 +163,20 @@ def _explained_output(captured: Captured, position: int) -> int:
 
 
 def _explained_inputs(captured: Captured, names: Sequence[str] | None, output: int) -> tuple[str, ...]:
-    chosen = captured.float_inputs if names is None else tuple(dict.fromkeys(names))
-    unknown = [name for name in chosen if name not in captured.float_inputs]
-    if unknown or not chosen:
-        known = ", ".join(captured.float_inputs) or "none"
-        raise InputSpecError(f"no floating point input called {', '.join(unknown) or '(any)'}; there are: {known}")
     sink = explained_output(captured.module, output)
-    without = [
-        n.name for n in nodes_named(captured.module, chosen) if sink not in active_nodes(captured.module, [n], sink)
+    reaching = [
+        n for n in captured.inputs if sink in active_nodes(captured.module, nodes_named(captured.module, (n,)), sink)
     ]
+    floats = captured.float_inputs
+    explainable = (*floats, *(name for name in reaching if name not in floats))
+    chosen = (floats or explainable) if names is None else tuple(dict.fromkeys(names))
+    unknown = [name for name in chosen if name not in captured.inputs]
+    if unknown or not chosen:
+        known = ", ".join(explainable) or "none"
+        raise InputSpecError(
+            f"no floating point or embedded input called {', '.join(unknown) or '(any)'}; there are: {known}"
+        )
+    without = [name for name in chosen if name not in reaching]
     if len(without) == len(chosen) or (names is not None and without):
         raise InputSpecError(
             f"the explained output {captured.outputs[output]} does not depend on {', '.join(without)}, "

@@ -7,6 +7,7 @@ A norm that is one operator and a norm that is written out are then the same gra
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -19,29 +20,31 @@ from passes.graphs.nodes import argument
 
 
 def _layer_norm(node: Node, emit: Emitter) -> Value:
-    x, shape, weight, bias, epsilon = (argument(node, k) for k in range(5))
+    x, shape, weight, bias, epsilon = map(
+        partial(argument, node), ("input", "normalized_shape", "weight", "bias", "eps")
+    )
     normal = _standardised(emit.value(x), range(-len(shape), 0), epsilon)
     return _scaled_and_shifted(normal, weight, bias, None)
 
 
 def _group_norm(node: Node, emit: Emitter) -> Value:
     """The channels of a group, and all places, are one axis."""
-    x, groups, weight, bias, epsilon = (argument(node, k) for k in range(5))
+    x, groups, weight, bias, epsilon = map(partial(argument, node), ("input", "num_groups", "weight", "bias", "eps"))
     value = emit.value(x)
     grouped = value.reshape([value.shape[0], groups, prod(value.shape[1:]) // groups])
     return _scaled_and_shifted(_standardised(grouped, [2], epsilon).reshape_like(value), weight, bias, 1)
 
 
 def _instance_norm(node: Node, emit: Emitter) -> Value | None:
-    x, weight, bias, *_, uses_input, _, epsilon, _ = (argument(node, k) for k in range(9))
-    if not uses_input:
+    if not argument(node, "use_input_stats"):
         return None
+    x, weight, bias, epsilon = map(partial(argument, node), ("input", "weight", "bias", "eps"))
     value = emit.value(x)
     return _scaled_and_shifted(_standardised(value, range(2, value.ndim), epsilon), weight, bias, 1)
 
 
 def _rms_norm(node: Node, emit: Emitter) -> Value:
-    x, shape, weight, epsilon = (argument(node, k) for k in range(4))
+    x, shape, weight, epsilon = map(partial(argument, node), ("input", "normalized_shape", "weight", "eps"))
     value = emit.value(x)
     small = torch.finfo(value.fake.dtype).eps if epsilon is None else epsilon
     return _scaled_and_shifted(_over_root_mean_square(value, range(-len(shape), 0), small), weight, None, None)
@@ -57,12 +60,12 @@ def _deviation(node: Node, emit: Emitter) -> Value:
 
 def _spread(node: Node, emit: Emitter) -> Value:
     """The mean square of what is left of x without its mean, over n - correction in place of n."""
-    x = emit.value(argument(node, 0))
-    dims = argument(node, 1) or list(range(x.ndim))
-    correction = argument(node, 2)
+    x = emit.value(argument(node, "self"))
+    dims = argument(node, "dim") or list(range(x.ndim))
+    correction = argument(node, "correction")
     centred = x - _mean(x, dims)
     count = prod(x.shape[d] for d in dims)
-    variance = emit.call(aten.mean.dim, centred * centred, list(dims), argument(node, 3))
+    variance = emit.call(aten.mean.dim, centred * centred, list(dims), argument(node, "keepdim"))
     factor = count / max(count - (1 if correction is None else correction), 0)
     return variance if factor == 1 else variance * factor
 
@@ -71,9 +74,9 @@ def variance_and_mean(source: Node, index: int, emit: Emitter) -> Value:
     """Result `index` of `aten.var_mean`."""
     if index == 0:
         return _spread(source, emit)
-    x = emit.value(argument(source, 0))
-    dims = argument(source, 1) or list(range(x.ndim))
-    return emit.call(aten.mean.dim, x, list(dims), argument(source, 3))
+    x = emit.value(argument(source, "self"))
+    dims = argument(source, "dim") or list(range(x.ndim))
+    return emit.call(aten.mean.dim, x, list(dims), argument(source, "keepdim"))
 
 
 def _standardised(x: Value, dims: Sequence[int], epsilon: float) -> Value:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch.fx import GraphModule, Node
 
 from passes.graphs.graph import layer_name, layer_type, operator_name, tensor_of
-from passes.operators.call import Call
+from passes.operators.call import Call, Kind
 from passes.views.residual_blocks import residual_members
 from passes.views.roles import Roles, roles_of
 
@@ -21,7 +21,7 @@ class Layer:
         name: the user's layer name, for example "layer1.0.conv1".
         module_type: class name of the layer's module, for example "Conv2d"; "" outside any.
         operator: aten name, for example "convolution".
-        kind: affine, pool, activation, sum, shift, scale, product, structure or softmax.
+        kind: what sort of operator it is.
         first: no affine layer lies between the input and this one (which is affine).
         last: no affine layer lies between this one (which is affine) and the explained output.
         position: how far up the network: affine layers before it over affine layers before and after it, on the
@@ -38,7 +38,7 @@ class Layer:
     name: str
     module_type: str
     operator: str
-    kind: str
+    kind: Kind
     first: bool
     last: bool
     position: float

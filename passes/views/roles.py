@@ -1,5 +1,7 @@
 """What an operand is to its sibling: facts of the graph, whoever wrote it, that a composite may ask for.
 
+A softmax that makes nothing but attention weights has that role itself.
+
 statistic   a factor or divisor that the sibling is normalised by
 mean        what the sibling is freed of
 attention   weights out of a softmax that the sibling is averaged with
@@ -29,7 +31,18 @@ Roles: TypeAlias = Mapping[Role, int]
 def roles_of(module: GraphModule, described: Mapping[Node, Call], sources: Collection[Node]) -> dict[Node, Roles]:
     """The roles of the operands of every operator."""
     above = nearest_dominators(described, sources)
-    return {node: _roles(module, call, above[node], described) for node, call in described.items()}
+    roles = {node: _roles(module, call, above[node], described) for node, call in described.items()}
+    weights = [node for node, call in described.items() if isinstance(call, SoftmaxCall)]
+    return {**roles, **{node: {"attention": 0} for node in weights if _only_weighs(node, described, roles)}}
+
+
+def _only_weighs(node: Node, described: Mapping[Node, Call], roles: Mapping[Node, Roles]) -> bool:
+    """Every way from here, past what moves and scales values, ends where attention is paid."""
+    users = [user for user in node.users if user in described]
+    return bool(users) and all(
+        "attention" in roles[user] or (_moves(described[user]) and _only_weighs(user, described, roles))
+        for user in users
+    )
 
 
 def _roles(module: GraphModule, call: Call, source: Node | None, described: Mapping[Node, Call]) -> Roles:
@@ -59,6 +72,11 @@ def _roles(module: GraphModule, call: Call, source: Node | None, described: Mapp
 def _origin(operand: Node, described: Mapping[Node, Call]) -> Call | None:
     """The operator that made a value, before it was moved and scaled; None for an explained input."""
     call = described.get(operand)
-    while call is not None and call.kind in ("structure", "scale") and len(call.operands) == 1:
+    while call is not None and _moves(call):
         call = described.get(call.operands[0])
     return call
+
+
+def _moves(call: Call) -> bool:
+    """One value, moved or scaled."""
+    return call.kind in ("structure", "scale") and len(call.operands) == 1

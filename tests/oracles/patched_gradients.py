@@ -47,7 +47,9 @@ def _activation(function: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs
     return _with_value(x * torch.where(x == 0, 0, y / x).detach(), y)
 
 
-def _layer_norm(x: Tensor, shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+def _layer_norm(
+    x: Tensor, shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
     dims = tuple(range(-len(shape), 0))
     deviation = (x.var(dims, unbiased=False, keepdim=True) + eps).sqrt().detach()
     y = (x - x.mean(dims, keepdim=True)) / deviation

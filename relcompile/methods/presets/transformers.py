@@ -19,6 +19,7 @@ Mean: TypeAlias = Literal["live", "held"]
 _STATISTIC: Final = Entry(Hold("statistic"), role="statistic")
 _GATE: Final = Entry(Hold("gate"), role="gate")
 _ACTIVATION: Final = Entry(PassThrough(), kind="activation")
+_ATTENTION_WEIGHTS: Final = Entry(Stop(), kind="softmax", role="attention")
 _SCORES: Final = Entry(ScoresUnder(), kind="softmax", at_output=True)
 
 
@@ -45,7 +46,7 @@ def cp_lrp(mean: Mean = "live") -> Composite:
     Source: Ali et al. 2022.
     """
     entries = (*_attention_held(mean), Entry(Hold("switch"), role="switch"), Entry(Half(), kind="product"))
-    return Composite("cp-lrp", (*entries, _ACTIVATION, _SCORES, Entry(Stop(), kind="softmax"), Entry(Adjoint())))
+    return Composite("cp-lrp", (*entries, _ACTIVATION, _SCORES, _ATTENTION_WEIGHTS, Entry(Adjoint())))
 
 
 def rel_p(mean: Mean = "live") -> Composite:
@@ -58,7 +59,7 @@ def rel_p(mean: Mean = "live") -> Composite:
     Source: Jafari et al. 2025.
     """
     entries = (*_attention_held(mean), Entry(Half(), kind="product"), _ACTIVATION, _SCORES)
-    closing = (Entry(Stop(), kind="softmax"), Entry(Adjoint()))
+    closing = (_ATTENTION_WEIGHTS, Entry(Adjoint()))
     return Composite("relp", (*entries, *closing), start="cotangent", result="multiplier")
 
 

@@ -13,7 +13,7 @@ from passes.operators.softmax import SoftmaxCall
 from passes.relevance.messages import Message
 from passes.relevance.reference import Split, difference
 from passes.relevance.rule import Messages
-from passes.relevance.stabilise import without_zeros
+from passes.views.gates import signal_of
 
 
 @final
@@ -21,7 +21,7 @@ from passes.relevance.stabilise import without_zeros
 class PassThrough:
     """Relevance passes an activation, or an added constant, as it is.
 
-    Equation: R_z = R_y. As a multiplier m_z = m_y y / z; for ReLU that is the mask [z > 0]. Where f(0) ≠ 0
+    Equation: R_z = R_y. As a multiplier m_z = m_y y / z, the secant; for ReLU that is the mask [z > 0]. Where f(0) ≠ 0
         (sigmoid, softplus, an added constant) y / z has a pole, and relevance itself is carried.
     Shapes: all like z.
     Conserves: exactly.
@@ -38,9 +38,7 @@ class PassThrough:
 
     @staticmethod
     def _multiplier(call: ActivationCall, arriving: Message) -> Value:
-        if call.is_relu:
-            return call.derivative(arriving.multiplier)
-        return arriving.multiplier * (call.output / without_zeros(call.x))
+        return call.derivative(arriving.multiplier) if call.is_relu else arriving.multiplier * call.secant()
 
 
 @final
@@ -83,7 +81,7 @@ class SignalTakesAll:
     def propagate(self, call: ProductCall | MatmulCall | QuotientCall, arriving: Message, /) -> Messages:
         if len(call.operands) == 1:
             return (Message.of_relevance(call.operand(0), arriving.relevance.sum_to(call.operand(0))),)
-        signal = call.signal
+        signal = signal_of(call)
         if signal is not None and not arriving.has_multiplier and call.operand(signal).shape == call.output.shape:
             passed = Message.of_relevance(call.operand(signal), arriving.relevance)  # as a multiplier it has a pole
             return tuple(passed if position == signal else None for position in range(2))
