@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from passes.graphs.emitter import Emitter
-from passes.operators.activation import DERIVATIVES
+from passes.operators.activation import DERIVATIVES, ActivationCall
 from passes.operators.curvature import SECOND_DERIVATIVES, curvature
 from passes.pipelines import CANONICALIZE
 from passes.runner import run_passes
@@ -78,6 +78,7 @@ def written(function: Function, x: Tensor) -> Tensor:
     module = capture(Pointwise(function), {"x": x}).module
     run_passes(module, CANONICALIZE, keeps=verify_captured, ensures=verify_canonical)
     (call,) = describe_active(Emitter(module), ("x",), 0).values()
+    assert isinstance(call, ActivationCall)
     module.graph.output_node().args = ((curvature(call).node,),)
     module.recompile()
     return module(x)[0]
