@@ -9,7 +9,9 @@ import torch
 from torch.fx import GraphModule, Node
 
 from passes.graphs.graph import active_nodes, layer_name
-from passes.graphs.nodes import arguments
+from passes.graphs.nodes import argument, arguments
+from passes.operators.embedding import EmbeddingCall
+from passes.operators.table import is_a
 from passes.pipelines import OPTIMISE
 from passes.relevance.ledgers import AbsorbedRelevance, RootReport
 from passes.runner import run_passes
@@ -163,23 +165,25 @@ def _explained_output(captured: Captured, position: int) -> int:
 
 
 def _explained_inputs(captured: Captured, names: Sequence[str] | None, output: int) -> tuple[str, ...]:
-    sink = explained_output(captured.module, output)
-    reaching = [
-        n for n in captured.inputs if sink in active_nodes(captured.module, nodes_named(captured.module, (n,)), sink)
-    ]
-    floats = captured.float_inputs
-    explainable = (*floats, *(name for name in reaching if name not in floats))
-    chosen = (floats or explainable) if names is None else tuple(dict.fromkeys(names))
-    unknown = [name for name in chosen if name not in captured.inputs]
+    sink, floats = explained_output(captured.module, output), captured.float_inputs
+    ways = {n: active_nodes(captured.module, nodes_named(captured.module, (n,)), sink) for n in captured.inputs}
+    embedded = tuple(name for name, way in ways.items() if name not in floats and _embeds(way))
+    chosen = (floats or embedded) if names is None else tuple(dict.fromkeys(names))
+    unknown = [name for name in chosen if name not in (*floats, *embedded)]
     if unknown or not chosen:
-        known = ", ".join(explainable) or "none"
+        known = ", ".join((*floats, *embedded)) or "none"
         raise InputSpecError(
             f"no floating point or embedded input called {', '.join(unknown) or '(any)'}; there are: {known}"
         )
-    without = [name for name in chosen if name not in reaching]
+    without = [name for name in chosen if sink not in ways[name]]
     if len(without) == len(chosen) or (names is not None and without):
         raise InputSpecError(
             f"the explained output {captured.outputs[output]} does not depend on {', '.join(without)}, "
             "or by way of integers and comparisons only: there is no relevance to compute"
         )
     return chosen
+
+
+def _embeds(way: set[Node]) -> bool:
+    """Indices become values on the way."""
+    return any(is_a(node, EmbeddingCall) and argument(node, "indices") in way for node in way)

@@ -143,6 +143,9 @@ ROWS: Final[tuple[Operator, ...]] = (
         signs.same,
     ),
     Operator((aten.clone.default,), (structure.CopyCall,), signs.same),
+    Operator(
+        (aten._to_copy.default,), (structure.CastCall,), signs.same, refusal="it turns numbers into integers, or back"
+    ),
     Operator((aten.permute.default,), (structure.PermuteCall,), signs.same),
     Operator((aten.transpose.int,), (structure.TransposeCall,), signs.same),
     Operator((aten.slice.Tensor,), (structure.SliceCall,), signs.same),

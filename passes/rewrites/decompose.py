@@ -116,12 +116,17 @@ def _adaptive_average(node: Node, emit: Emitter) -> Value | None:
 def _matmul(node: Node, emit: Emitter) -> Value | None:
     """A stored matrix W on the right, x W, or on the left, W x = (xᵀ Wᵀ)ᵀ."""
     a, b = (emit.value(operand) for operand in arguments(node))
-    if is_constant(b.node) and b.ndim == 2:
-        return emit.call(aten.linear.default, a, b.permute([1, 0]))
-    if not is_constant(a.node) or a.ndim != 2 or b.ndim < 2:
+    if _is_stored_matrix(b) and a.ndim >= b.ndim:
+        return emit.call(aten.linear.default, a, b.reshape(b.shape[-2:]).permute([1, 0]))
+    if not _is_stored_matrix(a) or b.ndim < max(a.ndim, 2):
         return None
     swap = [*range(b.ndim - 2), b.ndim - 1, b.ndim - 2]
-    return emit.call(aten.linear.default, b.permute(swap), a).permute(swap)
+    return emit.call(aten.linear.default, b.permute(swap), a.reshape(a.shape[-2:])).permute(swap)
+
+
+def _is_stored_matrix(value: Value) -> bool:
+    """One matrix for all samples, perhaps with leading axes of one element."""
+    return is_constant(value.node) and value.ndim > 1 and all(size == 1 for size in value.shape[:-2])
 
 
 def _addmm(node: Node, emit: Emitter) -> Value | None:

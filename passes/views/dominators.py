@@ -15,9 +15,9 @@ def nearest_dominators(described: Mapping[Node, Call], sources: Collection[Node]
     depth: dict[Node | None, int] = {None: 0, **dict.fromkeys(sources, 1)}
     found = dict[Node, Node | None]()
     for node, call in described.items():
-        first, *others = [operand for operand in call.operands if operand in depth]
-        meeting: Node | None = first
-        for operand in others:
+        operands = [operand for operand in call.operands if operand in depth]
+        meeting: Node | None = operands[0] if operands else None
+        for operand in operands[1:]:
             meeting = _meet(meeting, operand, above, depth)
         found[node] = above[node] = meeting
         depth[node] = depth[meeting] + 1

@@ -138,6 +138,7 @@ STRUCTURE = (
     Case(aten.squeeze.dims, (x(2, 1, 3, 1), [1, 3])),
     Case(aten.squeeze.default, (x(2, 1, 3, 1),)),
     Case(aten.clone.default, (x(2, 3),)),
+    Case(aten._to_copy.default, (x(2, 3),), {"dtype": torch.float64}),
     Case(aten.permute.default, (x(2, 3, 4), [0, -1, 1])),
     Case(aten.transpose.int, (x(2, 3, 4), 1, -1)),
     Case(aten.slice.Tensor, (x(2, 9), 1, 1, -1)),

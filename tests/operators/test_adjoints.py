@@ -62,7 +62,9 @@ def multiplier_of(case: Case) -> tuple[Tensor, Tensor]:
 
 
 def test_every_operator_has_a_case() -> None:
-    assert {case.target for case in CASES} == {target for target, row in OPERATORS.items() if row.views}
+    # An index has no derivative: see tests/whole/test_tokens.py.
+    differentiable = {target for target, row in OPERATORS.items() if row.views and target is not aten.embedding.default}
+    assert {case.target for case in CASES} == differentiable
 
 
 @pytest.mark.parametrize("lowered", [False, True], ids=["as written", "lowered"])

@@ -8,7 +8,7 @@ halved and those of q and k are quartered (a product of two values twice over). 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def explain(model: nn.Module, x: Tensor, target: Tensor, method: str) -> Tensor:
-    """`x` times the patched gradient of the target's score."""
+def explain(model: nn.Module, x: Tensor, target: Tensor, method: str | None) -> Tensor:
+    """`x` times the patched gradient of the target's score; without a method, times the gradient."""
     leaf = x.clone().requires_grad_()
-    with patched(method):
+    with patched(method) if method else nullcontext():
         scores = model(leaf)[torch.arange(len(x)), target]
         (gradient,) = torch.autograd.grad(scores.sum(), leaf)
     return x * gradient

@@ -12,7 +12,7 @@ from torchvision import models
 from torchvision.models import convnext, swin_transformer
 
 import relcompile
-from tests.compare import FLOAT64, ONNX, assert_close
+from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
 from tests.oracles import attention as oracle
 from tests.oracles import patched_gradients
 
@@ -87,6 +87,22 @@ def max_vit() -> nn.Module:
 def conv_next() -> nn.Module:
     blocks = [convnext.CNBlockConfig(8, 16, 1), convnext.CNBlockConfig(16, None, 1)]
     return models.ConvNeXt(blocks, layer_scale=0.5, num_classes=10)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_what_is_not_handed_out_is_absorbed(name: str) -> None:
+    model = encoder(*ENCODERS[name])
+    output, relevance, absorbed = relcompile.compile(model, X, rule="attnlrp", absorbed=True)(X, TARGET)
+    assert_conserved(torch.cat([relevance.flatten(1), absorbed], 1), output[torch.arange(3), TARGET], RELEVANCE_FORM)
+
+
+def test_without_biases_only_softmaxes_absorb() -> None:
+    model = encoder()
+    for parameter_name, parameter in model.named_parameters():
+        if parameter_name.endswith("bias"):
+            nn.init.zeros_(parameter)
+    output, relevance = relcompile.compile(model, X, rule="cp-lrp")(X, TARGET)
+    assert_conserved(relevance, output[torch.arange(3), TARGET], RELEVANCE_FORM)
 
 
 VISION: dict[str, tuple[Callable[[], nn.Module], int]] = {
