@@ -1,4 +1,4 @@
-"""Which value every way from the explained inputs to an operator leads through."""
+"""Which value every way from the explained inputs to an operator leads through, and what lies behind it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,17 @@ def nearest_dominators(described: Mapping[Node, Call], sources: Collection[Node]
         found[node] = above[node] = meeting
         depth[node] = depth[meeting] + 1
     return found
+
+
+def operators_behind(source: Node, node: Node, described: Mapping[Node, Call]) -> set[Node]:
+    """All operators on the ways from `source`, which is left out, to `node`, which all lead through `source`."""
+    behind, queue = {node} - {source}, [node]
+    while queue:
+        current = queue.pop()
+        before = [n for n in described[current].operands if n in described and n is not source and n not in behind]
+        behind.update(before)
+        queue += before
+    return behind
 
 
 def _meet(

@@ -5,14 +5,15 @@ A softmax that makes nothing but attention weights has that role itself.
 statistic   a factor or divisor that the sibling is normalised by
 mean        what the sibling is freed of
 attention   weights out of a softmax that the sibling is averaged with
-gate        out of an activation with f(0) ≠ 0 (a sigmoid), or a divisor: zero at its input is not zero
+gate        out of an activation with f(0) ≠ 0 (a sigmoid), a divisor, or the g of an activation v g(v) that is written
+            out: zero at its input is not zero
 switch      out of any activation, where the sibling is not: the gate of a gated layer
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Literal, TypeAlias
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, Literal, TypeAlias, cast
 
 from torch.fx import GraphModule, Node
 
@@ -20,12 +21,13 @@ from passes.operators.activation import ActivationCall
 from passes.operators.arithmetic import MatmulCall, ProductCall, QuotientCall, SumCall
 from passes.operators.call import Call
 from passes.operators.softmax import SoftmaxCall
-from passes.views.dominators import nearest_dominators
+from passes.views.dominators import nearest_dominators, operators_behind
 from passes.views.statistics import statistic_operand
 
 Role: TypeAlias = Literal["statistic", "mean", "attention", "gate", "switch"]
 Roles: TypeAlias = Mapping[Role, int]
 """A role -> the position of the operand that has it."""
+_POINTWISE: Final = ("activation", "scale", "shift", "sum", "product")
 
 
 def roles_of(module: GraphModule, described: Mapping[Node, Call], sources: Collection[Node]) -> dict[Node, Roles]:
@@ -46,27 +48,63 @@ def _only_weighs(node: Node, described: Mapping[Node, Call], roles: Mapping[Node
 
 
 def _roles(module: GraphModule, call: Call, source: Node | None, described: Mapping[Node, Call]) -> Roles:
-    found = dict[Role, int]()
     if not isinstance(call, SumCall | ProductCall | QuotientCall | MatmulCall):
-        return found
+        return {}
     statistic = None if source is None else statistic_operand(module, call, source, described)
-    if statistic is not None:
-        found["mean" if isinstance(call, SumCall) else "statistic"] = statistic
     if isinstance(call, SumCall):
-        return found
+        return _found(mean=statistic)
     origins = [_origin(operand, described) for operand in call.operands]
-    softmaxes = [isinstance(origin, SoftmaxCall) for origin in origins]
-    if sum(softmaxes) == 1:
-        found["attention"] = softmaxes.index(True)
-    switches = [isinstance(origin, ActivationCall) for origin in origins]
-    if sum(switches) == 1:
-        found["switch"] = switches.index(True)
-    gates = [isinstance(origin, ActivationCall) and not origin.vanishes_at_zero for origin in origins]
+    activations = [isinstance(origin, ActivationCall) for origin in origins]
+    return _found(
+        statistic=statistic,
+        attention=_only([isinstance(origin, SoftmaxCall) for origin in origins]),
+        switch=_only(activations),
+        gate=_gate(call, source, described, origins),
+    )
+
+
+def _found(**positions: int | None) -> Roles:
+    """Without those that no operand has."""
+    return cast("Roles", {role: position for role, position in positions.items() if position is not None})
+
+
+def _only(facts: Sequence[bool]) -> int | None:
+    """Position of the one that is true."""
+    return facts.index(True) if sum(facts) == 1 else None
+
+
+def _gate(
+    call: Call, source: Node | None, described: Mapping[Node, Call], origins: Sequence[Call | None]
+) -> int | None:
     if isinstance(call, QuotientCall):
-        found["gate"] = len(call.operands) - 1
-    elif sum(gates) == 1:
-        found["gate"] = gates.index(True)
-    return found
+        return len(call.operands) - 1
+    lifted = _only([isinstance(origin, ActivationCall) and not origin.vanishes_at_zero for origin in origins])
+    return _own_gate(call, source, described) if lifted is None else lifted
+
+
+def _own_gate(call: Call, source: Node | None, described: Mapping[Node, Call]) -> int | None:
+    """In an activation that is written out, v g(v), the factor g: what is left is the secant g(v)."""
+    whole = [source is not None and _scales(operand, source, described) for operand in call.operands]
+    signal = _only(whole)
+    if signal is None or source is None or not isinstance(call, ProductCall):
+        return None
+    return 1 - signal if _is_pointwise(call.operands[1 - signal], source, described) else None
+
+
+def _scales(operand: Node, source: Node, described: Mapping[Node, Call]) -> bool:
+    """The operand is the source times numbers."""
+    while operand is not source and operand in described and described[operand].kind == "scale":
+        (operand,) = described[operand].operands
+    return operand is source
+
+
+def _is_pointwise(operand: Node, source: Node, described: Mapping[Node, Call]) -> bool:
+    """Every element of the operand is computed from the element of the source at its place."""
+    shape = str(source.meta["val"].shape)
+    return operand is not source and all(
+        described[node].kind in _POINTWISE and str(node.meta["val"].shape) == shape
+        for node in operators_behind(source, operand, described)
+    )
 
 
 def _origin(operand: Node, described: Mapping[Node, Call]) -> Call | None:

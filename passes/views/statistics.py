@@ -19,6 +19,7 @@ from passes.graphs.graph import tensor_of
 from passes.graphs.nodes import map_nodes, run_node
 from passes.operators.arithmetic import ProductCall, QuotientCall, SumCall
 from passes.operators.call import Call
+from passes.views.dominators import operators_behind
 
 _SIZE: Final = 10.0
 """Of the values that are tried: far above the ε of a norm, and not where a saturating function looks like one."""
@@ -46,15 +47,8 @@ def statistic_operand(module: GraphModule, call: Call, source: Node, described: 
 
 def _without_weights(node: Node, source: Node, described: Mapping[Node, Call]) -> bool:
     """No affine layer and no product of matrices lies between."""
-    seen, queue = {source, node}, [node]
-    while queue:
-        call = described[queue.pop()]
-        before = [operand for operand in call.operands if operand in described and operand not in seen]
-        if any(described[operand].kind not in _WITHOUT_WEIGHTS for operand in before):
-            return False
-        seen.update(before)
-        queue += before
-    return True
+    between = operators_behind(source, node, described) - {node}
+    return all(described[operator].kind in _WITHOUT_WEIGHTS for operator in between)
 
 
 def _scale(call: ProductCall | QuotientCall, trial: _Trial) -> int | None:

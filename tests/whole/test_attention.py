@@ -52,7 +52,7 @@ ENCODERS = {"pre-norm, gelu": ("gelu", True), "post-norm, relu": ("relu", False)
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("mean", ["live", "held"])
 @pytest.mark.parametrize("method", ["attnlrp", "cp-lrp"])
-def test_equals_the_relevance_form(method: oracle.Method, mean: oracle.Mean, name: str, tmp_path: Path) -> None:
+def test_equals_the_relevance_form(method: oracle.Method, mean: oracle.Mean, name: str) -> None:
     model = encoder(*ENCODERS[name])
     with torch.no_grad():
         expected = oracle.explain_encoder(list(model.layers), model.head, X, TARGET, method, mean)
@@ -60,7 +60,13 @@ def test_equals_the_relevance_form(method: oracle.Method, mean: oracle.Mean, nam
     output, relevance = explainer(X, TARGET)
     assert_close(output, model(X).detach(), RELEVANCE_FORM)
     assert_close(relevance, expected, RELEVANCE_FORM)
-    relcompile.compile(model.float(), X.float(), rule=f"{method}={mean}").save(tmp_path / "x.onnx")
+
+
+def test_in_onnx_runtime(tmp_path: Path) -> None:
+    model = encoder()
+    with torch.no_grad():
+        expected = oracle.explain_encoder(list(model.layers), model.head, X, TARGET, "attnlrp", "live")
+    relcompile.compile(model.float(), X.float(), rule="attnlrp").save(tmp_path / "x.onnx")
     found = relcompile.load(tmp_path / "x.onnx").explain(X.float().numpy(), target=TARGET.numpy())
     assert_close(found.relevance, expected, ONNX)
 
@@ -126,14 +132,21 @@ def vision(name: str) -> tuple[nn.Module, Tensor]:
 
 
 @pytest.mark.parametrize("name", VISION)
-def test_gradient_is_autograd(name: str, tmp_path: Path) -> None:
+def test_gradient_is_autograd(name: str) -> None:
     model, x = vision(name)
     leaf = x.clone().requires_grad_()
     (expected,) = torch.autograd.grad(model(leaf)[torch.arange(3), TARGET].sum(), leaf)
     output, gradient = relcompile.compile(model, x, rule="gradient")(x, TARGET)
     assert_close(output, model(x).detach(), FLOAT64)
     assert_close(gradient, expected, FLOAT64)
-    relcompile.compile(model.float(), x.float(), rule="gradient").save(tmp_path / "x.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VISION)
+def test_vision_in_onnx_runtime(name: str, tmp_path: Path) -> None:
+    model, x = vision(name)
+    expected = relcompile.compile(model, x, rule="attnlrp")(x, TARGET)[1]
+    relcompile.compile(model.float(), x.float(), rule="attnlrp").save(tmp_path / "x.onnx")
     found = relcompile.load(tmp_path / "x.onnx").explain(x.float().numpy(), target=TARGET.numpy())
     assert_close(found.relevance, expected, ONNX)
 

@@ -108,6 +108,14 @@ TWINS: dict[str, tuple[Spelling, ...]] = {
         lambda x: (x @ W) * torch.sigmoid(x @ V),
         lambda x: torch.sigmoid(x @ V) * (x @ W),
     ),
+    "gelu": (
+        lambda x: F.gelu(x @ W),
+        lambda x: 0.5 * (x @ W) * (1 + torch.erf((x @ W) / 2**0.5)),
+    ),
+    "gelu by tanh": (
+        lambda x: F.gelu(x @ W, approximate="tanh"),
+        lambda x: 0.5 * (x @ W) * (1 + torch.tanh((2 / torch.pi) ** 0.5 * ((x @ W) + 0.044715 * (x @ W) ** 3))),
+    ),
     "silu": (lambda x: F.silu(x @ W), lambda x: (x @ W) * torch.sigmoid(x @ W)),
 }
 METHODS = ("gradient", "attnlrp=held", "cp-lrp", "z+")

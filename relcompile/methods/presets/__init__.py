@@ -61,6 +61,7 @@ from relcompile.methods.rules.fixed_root import FixedRoot
 from relcompile.methods.rules.guided import BetaSmooth, Deconvnet, Guided, RectGrad
 from relcompile.methods.rules.input_layer import Flat, WSquared
 from relcompile.methods.rules.pointwise import PassThrough, SignalTakesAll
+from relcompile.methods.rules.products import Half, Hold
 
 __all__ = [
     "PRESETS",
@@ -174,4 +175,6 @@ RULES: Mapping[str, Callable[..., AnyRule]] = {
     "rectgrad": RectGrad,
     "beta-smooth": BetaSmooth,
     "signal-takes-all": SignalTakesAll,
+    "half": Half,
+    "hold": Hold,
 }

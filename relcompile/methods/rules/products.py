@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, final, get_args
 
 from passes.operators.arithmetic import MatmulCall, ProductCall, QuotientCall, SumCall
 from passes.operators.call import Call
@@ -11,6 +11,8 @@ from passes.operators.softmax import SoftmaxCall
 from passes.relevance.messages import Message
 from passes.relevance.rule import Messages
 from passes.views.roles import Role
+from relcompile.errors import CompositeError
+from relcompile.methods.rules.parameters import require_choice
 
 
 @final
@@ -26,11 +28,16 @@ class Hold:
     Source: Ali et al. 2022 (norms, attention); Arras et al. 2017 (gates); Achtibat et al. 2024, proposition 3.4.
     """
 
-    role: Role
+    role: Role = "statistic"
     applies_to: ClassVar[tuple[type[Call], ...]] = (ProductCall, MatmulCall, QuotientCall, SumCall)
 
+    def __post_init__(self) -> None:
+        require_choice("role", self.role, get_args(Role))
+
     def propagate(self, call: Call, arriving: Message, /) -> Messages:
-        held = call.node.meta["layer"].roles[self.role]
+        held = call.node.meta["layer"].roles.get(self.role)
+        if held is None:
+            raise CompositeError(f"{self} has nothing to hold at {call.layer}: give its entry role={self.role!r}")
         if len(call.operands) == 1:
             return (None,)
         other = call.operand(1 - held)
