@@ -247,6 +247,7 @@ COMPOSITES: tuple[Any, ...] = (
     aten.t.default,
     aten.tile.default,
     aten.transpose.int,
+    aten.type_as.default,
     aten.unbind.int,
     aten.var.dim,
 )

@@ -30,6 +30,10 @@ def attention(weigh: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Spelling:
     return lambda x: weigh(x @ W, x @ V, x)
 
 
+def after_linear(f: Spelling) -> Spelling:
+    return lambda x: f(x @ W)
+
+
 def heads(x: Tensor) -> Tensor:
     return x.unflatten(-1, (2, 3)).transpose(1, 2)
 
@@ -108,15 +112,12 @@ TWINS: dict[str, tuple[Spelling, ...]] = {
         lambda x: (x @ W) * torch.sigmoid(x @ V),
         lambda x: torch.sigmoid(x @ V) * (x @ W),
     ),
-    "gelu": (
-        lambda x: F.gelu(x @ W),
-        lambda x: 0.5 * (x @ W) * (1 + torch.erf((x @ W) / 2**0.5)),
-    ),
+    "gelu": (after_linear(F.gelu), after_linear(lambda z: 0.5 * z * (1 + torch.erf(z / 2**0.5)))),
     "gelu by tanh": (
-        lambda x: F.gelu(x @ W, approximate="tanh"),
-        lambda x: 0.5 * (x @ W) * (1 + torch.tanh((2 / torch.pi) ** 0.5 * ((x @ W) + 0.044715 * (x @ W) ** 3))),
+        after_linear(lambda z: F.gelu(z, approximate="tanh")),
+        after_linear(lambda z: 0.5 * z * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (z + 0.044715 * z**3)))),
     ),
-    "silu": (lambda x: F.silu(x @ W), lambda x: (x @ W) * torch.sigmoid(x @ W)),
+    "silu": (after_linear(F.silu), after_linear(lambda z: z * torch.sigmoid(z))),
 }
 METHODS = ("gradient", "attnlrp=held", "cp-lrp", "z+")
 CASES = [(name, method) for name in TWINS for method in METHODS]
