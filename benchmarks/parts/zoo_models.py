@@ -215,8 +215,15 @@ def transformers_models() -> Iterator[Specimen]:
     """Classes of transformers, from tiny random configurations."""
     for name, (wrapper, _) in _TRANSFORMERS.items():
         embeds = issubclass(wrapper, OfTokens | OfTwoTexts)
-        embedding = (lambda model: model.model.get_input_embeddings()) if embeds else None
+        embedding = _first_embedding if embeds else None
         yield Specimen("transformers", name.split("For")[0], name, lambda name=name: _transformer(name), embedding)
+
+
+def _first_embedding(model: nn.Module) -> nn.Module:
+    """Where the encoder's tokens go, or those of the only stack."""
+    inner: Any = model.get_submodule("model")
+    encoder = inner.get_encoder() if getattr(inner.config, "is_encoder_decoder", False) else inner
+    return encoder.get_input_embeddings()
 
 
 def _transformer(name: str) -> tuple[nn.Module, Inputs]:

@@ -31,7 +31,7 @@ class Pointwise:
     Attributes:
         derivative: writes m f'(z).
         curvature: writes f''(z), 0 at the kinks of a piecewise linear f.
-        secant: writes f(z) / z where f(0) = 0, and its limit at 0.
+        secant: writes f(z) / z where f(0) = 0; at 0 its limit, or 0 if that may be infinite.
         bounds: f clamps to these, and changes nothing between them; None: it does something else.
         jumps: f is not continuous at 0.
         parametric: f has a tensor of parameters, which is stored (PReLU's slopes).
@@ -73,7 +73,7 @@ class ActivationCall(UnaryCall):
         return self.function.curvature(self)
 
     def secant(self) -> Value:
-        """F(z) / z, and its limit at 0; for functions that vanish at 0."""
+        """F(z) / z, for functions that vanish at 0."""
         return self.function.secant(self)
 
     @property

@@ -13,10 +13,15 @@ from passes.operators.activation import ActivationCall, Secant
 
 
 def quotient(call: ActivationCall) -> Value:
-    """The division; at z = 0 its limit, the derivative."""
-    z = call.x
-    inside = z.differs(0.0)
-    return (call.output / z.where(inside, 1.0)).where(inside, call.derivative(z.ones()))
+    """The division, and 0 at z = 0: for functions whose slope there may be infinite (roots)."""
+    inside = call.x.differs(0.0)
+    return (call.output / call.x.where(inside, 1.0)).where(inside, 0.0)
+
+
+def smooth(call: ActivationCall) -> Value:
+    """The division, and its limit at z = 0, the derivative."""
+    inside = call.x.differs(0.0)
+    return (call.output / call.x.where(inside, 1.0)).where(inside, call.derivative(call.x.ones()))
 
 
 def slope(call: ActivationCall) -> Value:

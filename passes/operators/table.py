@@ -55,7 +55,7 @@ def _pointwise(
     curvature: Curvature,
     sign: signs.SignRule | None = None,
     *,
-    secant: Secant = s.quotient,
+    secant: Secant = s.smooth,
     gate: bool = False,
     jumps: bool = False,
 ) -> Operator:
@@ -67,7 +67,7 @@ def _clamp(derivative: Derivative, target: Any, low: str | None, high: str | Non
     """A clamp to numbers, in the arguments of these names."""
     bounds = between(low, high)
     return Operator(
-        (target,), (Pointwise(derivative, c.flat, s.quotient, bounds),), partial(signs.clamp, bounds), refusal=_TENSORS
+        (target,), (Pointwise(derivative, c.flat, s.smooth, bounds),), partial(signs.clamp, bounds), refusal=_TENSORS
     )
 
 
@@ -211,7 +211,7 @@ ROWS: Final[tuple[Operator, ...]] = (
     _pointwise(aten.log.default, lambda call, m: m / call.x, lambda call: c.log(call.x)),
     _pointwise(aten.log1p.default, lambda call, m: m / (call.x + 1.0), lambda call: c.log(call.x + 1.0)),
     _pointwise(aten.expm1.default, d.times(lambda call: call.output + 1.0), lambda call: call.output + 1.0),
-    _pointwise(aten.sqrt.default, lambda call, m: m / (call.output * 2.0), c.sqrt),
+    _pointwise(aten.sqrt.default, lambda call, m: m / (call.output * 2.0), c.sqrt, secant=s.quotient),
     _pointwise(aten.rsqrt.default, d.times(lambda call: c.cubed(call.output) * -0.5), c.rsqrt, jumps=True),
     _pointwise(
         aten.reciprocal.default,
@@ -225,7 +225,7 @@ ROWS: Final[tuple[Operator, ...]] = (
     _pointwise(aten.atan.default, d.atan, c.atan),
     _pointwise(aten.erf.default, d.erf, c.erf),
     _pointwise(aten.logit.default, d.logit, c.logit),
-    _pointwise(aten.pow.Tensor_Scalar, d.power, c.power),
+    _pointwise(aten.pow.Tensor_Scalar, d.power, c.power, secant=s.quotient),
     # what relevance does not pass: written by rules
     Operator((aten.sign.default,), sign=signs.same),
     Operator((aten.ones_like.default,), sign=signs.positive),

@@ -109,6 +109,5 @@ def test_the_secant_leads_through_the_origin(case: Case) -> None:
     assert_close(found * x, case.target(*case.args, **case.settings), FLOAT64)
     (at_zero,) = graph.module(torch.zeros_like(x.detach()), *(t.detach() for t in graph.tensors[1:]), x.detach())
     leaf = torch.zeros_like(x, requires_grad=True)
-    settings = {"args": case.args[1:], **case.settings}
-    (slope,) = torch.autograd.grad(case.target(leaf, *settings.pop("args"), **settings).sum(), leaf)
-    assert_close(at_zero, slope, FLOAT64)
+    (slope,) = torch.autograd.grad(case.target(leaf, *case.args[1:], **case.settings).sum(), leaf)
+    assert_close(at_zero, torch.where(slope.isinf(), 0, slope), FLOAT64)
