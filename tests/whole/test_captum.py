@@ -30,8 +30,8 @@ from torch.fx import symbolic_trace
 import relcompile
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets import alpha_beta, epsilon, integrated_gradients
+from relcompile.methods.presets.lrp import PASS
 from relcompile.methods.rules.affine import Gamma
-from relcompile.methods.rules.pointwise import PassThrough
 from tests.compare import FLOAT64, assert_close
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*backward hooks.*:UserWarning")  # captum's own advice
@@ -54,8 +54,8 @@ def unshared(model: nn.Module) -> nn.Module:
 
 
 def captums_gamma() -> Composite:
-    entries = (Entry(Gamma(0.25, bias="plain", epsilon=1e-9), kind="affine"), Entry(PassThrough(), kind="activation"))
-    return Composite("captum-gamma", entries)
+    rule = Gamma(0.25, bias="plain", epsilon=1e-9)
+    return Composite("captum-gamma", (Entry(rule, kind="affine"), *PASS))
 
 
 RULES: dict[str, tuple[Composite, Callable[[], Any]]] = {

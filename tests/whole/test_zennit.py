@@ -31,8 +31,8 @@ import relcompile
 from passes.relevance.stabilise import Relative
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets import PRESETS, alpha_beta, epsilon, excitation_backprop, gamma, z_plus
+from relcompile.methods.presets.lrp import PASS
 from relcompile.methods.rules.input_layer import Flat, WSquared, ZBox
-from relcompile.methods.rules.pointwise import PassThrough
 from tests.compare import FLOAT64, assert_close, assert_conserved, cosine
 
 EPSILON = 1e-6
@@ -63,7 +63,7 @@ def stabilizer(level: float) -> Any:
 
 def everywhere(rule: Any) -> Composite:
     """One rule on all affine layers, activations pass."""
-    return Composite("everywhere", (Entry(rule, kind="affine"), Entry(PassThrough(), kind="activation")))
+    return Composite("everywhere", (Entry(rule, kind="affine"), *PASS))
 
 
 OTHER_RULES: dict[str, tuple[Composite, Any]] = {

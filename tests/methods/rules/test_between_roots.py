@@ -93,7 +93,7 @@ def test_functions_that_stop_at_zero_pass_relevance() -> None:
             return torch.sqrt(x)
 
     x = torch.rand(2, 4, dtype=torch.float64)
-    _, relevance = relcompile.compile(Root(), x, rule=Composite("b", fallback=BetweenRoots()), target="seed")(x, x)
+    _, relevance = relcompile.compile(Root(), x, rule=Composite("b", (Entry(BetweenRoots()),)), target="seed")(x, x)
     assert_close(relevance, x, FLOAT64)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import relcompile
 from passes.relevance.rule import AnyRule
 from relcompile.errors import CompositeError
-from relcompile.methods.composites import Composite
+from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.rules.affine import AlphaBeta, Epsilon
 from relcompile.methods.rules.fixed_root import FixedRoot, Reference
 from relcompile.methods.rules.input_layer import WSquared, ZBox
@@ -51,7 +51,7 @@ def sample(name: str, *, signed: bool) -> tuple[nn.Module, Tensor, Tensor, Tenso
 
 
 def explained(layer: nn.Module, x: Tensor, R: Tensor, rule: AnyRule) -> Tensor:
-    return relcompile.compile(layer, x, rule=Composite("one", fallback=rule), target="seed")(x, R)[1]
+    return relcompile.compile(layer, x, rule=Composite("one", (Entry(rule),)), target="seed")(x, R)[1]
 
 
 @pytest.mark.parametrize("layer_name", LAYERS)

@@ -16,7 +16,8 @@ from torch.nn import functional
 import relcompile
 from passes.relevance.ledgers import ROOT_QUANTITIES
 from relcompile.errors import CompositeError
-from relcompile.methods.composites import Composite
+from relcompile.methods.composites import Composite, Entry
+from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense
 from tests.compare import ONNX, assert_close, assert_conserved
 from tests.oracles import released_roots as oracle
@@ -82,7 +83,7 @@ def test_layer_equals_autograd(name: str) -> None:
     x = torch.randn(2, *case.shape, dtype=torch.float64) * 2
     x = x if case.signed else x.clamp(min=0)
     R = torch.rand_like(layer(x)).detach()
-    explainer = relcompile.compile(layer, x, rule=Composite("released", fallback=case.rule), target="seed")
+    explainer = relcompile.compile(layer, x, rule=Composite("released", (Entry(case.rule),)), target="seed")
     assert_close(explainer(x, R)[1], case.expected(layer, x, R), 1e-9)
 
 
@@ -167,7 +168,7 @@ def test_file_computes_the_same(name: str, rule: str, tmp_path: Path) -> None:
 def test_relevance_starts_with_the_magnitude_of_the_score() -> None:
     layer = nn.Linear(4, 3, bias=False).double()
     x = torch.tensor([[1.0, 2.0, 0.5, 1.0], [0.1, 1.0, 0.5, 3.0]], dtype=torch.float64)
-    composite = Composite("magnitude", start="magnitude")
+    composite = Composite("magnitude", (Entry(Adjoint()),), start="magnitude")
     for k in range(3):
         output, relevance = relcompile.compile(layer, x, rule=composite, target=k)(x)
         assert_close(relevance.sum(1), output[:, k].abs().detach(), 1e-12)
@@ -175,7 +176,7 @@ def test_relevance_starts_with_the_magnitude_of_the_score() -> None:
 
 def single(layer: nn.Module, x: Tensor, R: Tensor, rule: Any) -> tuple[Tensor, Tensor]:
     """Relevance and report of one layer."""
-    composite = Composite("released", fallback=rule)
+    composite = Composite("released", (Entry(rule),))
     _, relevance, roots = relcompile.compile(layer, x, rule=composite, target="seed", roots=True)(x, R)
     return relevance, roots[:, 0]
 

@@ -70,7 +70,7 @@ def test_layer_alone_equals_its_oracle(name: str, rule: str, signed: bool) -> No
     own = RULES[rule]
     shared = own.bias == "shared"
     expected = oracle.alone(x.flatten(1), W, b, R.flatten(1), gamma=own.gamma, shared=shared, eps=own.epsilon)
-    explainer = relcompile.compile(layer, x, rule=Composite("root", fallback=own), target="seed")
+    explainer = relcompile.compile(layer, x, rule=Composite("root", (Entry(own),)), target="seed")
     assert_close(explainer(x, R)[1], expected.reshape(x.shape), FLOAT64)
 
 
@@ -123,7 +123,7 @@ def test_more_steps_never_raise_the_loss() -> None:
     layer, x, R = sample("convolution", signed=True)
     after = list[Tensor]()
     for steps in range(1, 7):
-        rule = Composite("root", fallback=LearnedRoot(steps))
+        rule = Composite("root", (Entry(LearnedRoot(steps)),))
         after.append(relcompile.compile(layer, x, rule=rule, target="seed", roots=True)(x, R)[2][:, 0, 2])
     falls = torch.stack(after).diff(dim=0)
     assert (falls < 0).all()
