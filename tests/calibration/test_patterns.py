@@ -51,6 +51,7 @@ def unfolded(x: Tensor, layer: Any, group: int) -> tuple[Tensor, Tensor]:
     assert isinstance(layer, nn.modules.conv._ConvNd)
     weight, channels = layer.weight.detach(), layer.in_channels // layer.groups
     neurons = layer.out_channels // layer.groups
+    settings: dict[str, Any]
     x = x[:, group * channels : (group + 1) * channels]
     if isinstance(layer, nn.Conv1d):
         x, weight = x[:, :, None], weight[:, :, None]
