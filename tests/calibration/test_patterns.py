@@ -53,7 +53,6 @@ def unfolded(x: Tensor, layer: Any, group: int) -> tuple[Tensor, Tensor]:
     neurons = layer.out_channels // layer.groups
     settings: dict[str, Any]
     x = x[:, group * channels : (group + 1) * channels]
-    settings: dict[str, Any]
     if isinstance(layer, nn.Conv1d):
         x, weight = x[:, :, None], weight[:, :, None]
         settings = {"stride": (1, *layer.stride), "padding": (0, *layer.padding)}
