@@ -99,7 +99,7 @@ def compile_(
 ) -> None:
     """Compile a trained model and a rule into one explainer file."""
     from relcompile.cli import compile_command, parsing
-    from relcompile.question.references import parse_reference
+    from relcompile.question.references import parse_reference, reference_file
 
     preprocessing = parsing.preprocessing(resize, crop, mean, std, interpolation, channels, scale)
     compile_command.compile_file(
@@ -113,6 +113,7 @@ def compile_(
             inputs=tuple(inputs or ()),
             target=target,
             reference=None if reference is None else parse_reference(reference),
+            reference_file=reference_file(reference),
             arch=arch,
             allow=tuple(allow or ()),
             trust=trust_model_file,
