@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from passes.errors import PassError
 from relcompile.cli import options, views
 from relcompile.cli.calibrate_options import calibrate
+from relcompile.cli.orderly import orderly
 from relcompile.errors import InputSpecError, RelcompileError
 from relcompile.files import plain_name
 
@@ -47,7 +48,8 @@ app = typer.Typer(
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: one message; exit code 2 for what is the user's to mend, 1 for what is not."""
     try:
-        app(arguments)
+        with orderly():
+            app(arguments)
     except (RelcompileError, PassError) as error:
         views.error(str(error))
         sys.exit(2)
