@@ -231,8 +231,10 @@ class Metadata:
         kinds = [record.dtype for record in self.noise if not record.dtype.startswith("float")]
         _require(not kinds, f"noise has the dtype {', '.join(kinds)}, which is not one of floating point")
         _require(not self.noise or self.sampling is not None, "there is noise, but sampling says nothing of it")
-        known = (None, "input") if self.reference_input is not None else (self.reference,)
-        _require(self.reference in known, f'there is an input for the reference, but that is "{self.reference}"')
+        fixed = self.reference not in (None, "input")
+        _require(not fixed or self.reference_input is None, f'reference is "{self.reference}", so it is no input')
+        at_runtime = self.reference == "input"
+        _require(not at_runtime or self.reference_input is not None, 'reference is "input", but reference_input is not')
 
     @property
     def output_names(self) -> list[str]:
