@@ -19,7 +19,7 @@ from relcompile.calibration.state import StateFile
 from relcompile.calibration.store import Calibration
 from relcompile.errors import CalibrationError
 from relcompile.metadata import Preprocessing
-from tests.test_cli import small_network
+from tests.cli.test_cli import small_network
 
 GOOD: dict[str, Any] = {"weights_sha256": "ab" * 32, "estimator": "relu", "samples": 4}
 DEEP = '{"kind":' * 20_000

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import relcompile
-from tests.test_cli import run, small_network
+from tests.cli.test_cli import run, small_network
 
 Capture = pytest.CaptureFixture[str]
 STATE = "{}.relcompile-partial"

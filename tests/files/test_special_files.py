@@ -10,7 +10,7 @@ import torch
 
 import relcompile
 from relcompile.pictures.images import load_image
-from tests.test_cli import run, small_network
+from tests.cli.test_cli import run, small_network
 
 COMMANDS = {
     "photograph": "explain x.onnx {}",
