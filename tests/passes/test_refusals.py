@@ -43,11 +43,9 @@ def error(rule: object) -> str:
 
 def test_all_refusals_stand_in_one_error() -> None:
     lines = error(z_plus().with_entries(NO_SIGMOID, NO_PRODUCT)).splitlines()
-    # softmax 5, matmul 10, mul 1, sigmoid 1, lstm 1 and its result, cummax 1 and its result
     heads = [line.partition(":")[0] for line in lines if not line.startswith("  ")]
-    assert heads[0].endswith(" operators have no rule")
-    assert {"matmul, 10 times", "softmax, 5 times", "lstm", "sigmoid", "mul", "cummax"} <= set(heads)
-    assert len(heads) == len(set(heads))
+    assert heads[0] == "19 operators have no rule"
+    assert sorted(heads[1:]) == ["cummax", "lstm", "matmul, 10 times", "mul", "sigmoid", "softmax, 5 times"]
 
 
 def test_a_sort_of_operator_is_named_once_with_its_first_places() -> None:
