@@ -91,6 +91,7 @@ ROWS: Final[tuple[Operator, ...]] = (
     # pools
     Operator((aten.mean.dim,), (arithmetic.MeanCall,), signs.same, refusal=_WHOLE_BATCH),
     Operator((aten.sum.dim_IntList,), (arithmetic.ReduceCall,), signs.same, refusal=_WHOLE_BATCH),
+    Operator((aten.cumsum.default,), (arithmetic.CumulativeSumCall,), signs.same, refusal=_WHOLE_BATCH),
     Operator((aten.max_pool2d.default, aten.max_pool3d.default), (pooling.MaxPoolCall,), signs.same),
     Operator((aten.avg_pool2d.default, aten.avg_pool3d.default), (pooling.AveragePoolCall,), signs.same),
     Operator(
