@@ -10,7 +10,7 @@ from torch.nn import functional
 import relcompile
 from passes.errors import UnsupportedOperatorError
 from passes.relevance.refuse import Refuse
-from relcompile.methods.composites import Entry
+from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets import z_plus
 
 X = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
@@ -35,7 +35,7 @@ class Net(nn.Module):
         return x.cummax(1)[0].mean(1)
 
 
-def error(rule: object) -> str:
+def error(rule: str | Composite) -> str:
     with pytest.raises(UnsupportedOperatorError) as caught:
         relcompile.compile(Net(), X, rule=rule)
     return str(caught.value)
