@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from torch.fx import GraphModule, Node
 
 from passes.graphs.emitter import aten
+from passes.graphs.facts import Fact
 from passes.graphs.graph import tensor_of
 from passes.graphs.nodes import argument, arguments
 from passes.operators.activation import clamp_bounds
 
 Sign: TypeAlias = Literal["zero", "positive", "negative"] | None
+SIGN: Final = Fact[Sign]("sign")
 _FLIP: dict[Sign, Sign] = {"positive": "negative", "negative": "positive", "zero": "zero", None: None}
 
 
@@ -35,7 +37,7 @@ def _of_tensor(tensor: Any) -> Sign:
 def sign_of(value: Any) -> Sign:
     """Sign of an operand: a node (as annotated) or a number."""
     if isinstance(value, Node):
-        return value.meta.get("sign")
+        return SIGN.of(value)
     if isinstance(value, int | float):
         return "zero" if value == 0 else "positive" if value > 0 else "negative"
     return None

@@ -27,7 +27,7 @@ from torch.fx import GraphModule, Node
 from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.graph import erase_unused, replace
 from passes.graphs.nodes import arguments
-from passes.operators.signs import infer, sign_of, vanishes_with
+from passes.operators.signs import SIGN, infer, sign_of, vanishes_with
 
 Simplification: TypeAlias = Callable[[Node, Emitter], "Value | Node | None"]
 
@@ -42,23 +42,32 @@ class Simplify:
         emit, count = Emitter(module), 0
         while rewrites := _sweep(module, emit):
             count += rewrites
+        SIGN.forget(module.graph)
         return count
 
 
 def _sweep(module: GraphModule, emit: Emitter) -> int:
     count = 0
     for node in list(module.graph.nodes):
-        node.meta["sign"] = infer(node, module)
+        SIGN.note(node, infer(node, module))
         if node.op != "call_function" or not node.users:
             continue
         with emit.inserting_before(node):
             result = next((r for rule in _TABLE.get(node.target, ()) if (r := rule(node, emit)) is not None), None)
         if result is not None:
+            _note_unknown(node.prev)
             replace(node, result)
             count += 1
     if count:
         erase_unused(module)
     return count
+
+
+def _note_unknown(node: Node) -> None:
+    """The next sweep infers the signs of what was just written: `node`, and what stands before it."""
+    while SIGN.is_absent(node):
+        SIGN.note(node, None)
+        node = node.prev
 
 
 def _clamp_of_known_sign(node: Node, _emit: Emitter) -> Node | None:
@@ -184,7 +193,7 @@ def _is_unpooling(node: Any) -> bool:
 def _maximum(unpooling: Node, emit: Emitter) -> Value:
     x, *geometry = arguments(unpooling)[1:7]
     value = emit.call(aten.max_pool2d.default, x, *geometry)
-    value.node.meta["sign"] = infer(value.node, emit.module)
+    SIGN.note(value.node, infer(value.node, emit.module))
     return value
 
 
@@ -215,7 +224,7 @@ def _takes_a_bias(affine: Node) -> bool:
 def _with_bias(affine: Node, number: float, emit: Emitter) -> Value:
     shape, axis = affine.meta["val"].shape, 1 if affine.target is aten.convolution.default else -1
     bias = emit.constant("epsilon", torch.full((int(shape[axis]),), number, dtype=affine.meta["val"].dtype))
-    bias.node.meta["sign"] = infer(bias.node, emit.module)
+    SIGN.note(bias.node, infer(bias.node, emit.module))
     return emit.call(affine.target, arguments(affine)[0], arguments(affine)[1], bias, *arguments(affine)[3:])
 
 
