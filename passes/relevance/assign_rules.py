@@ -11,15 +11,15 @@ from torch.fx import GraphModule
 from passes.errors import UnsupportedRuleError
 from passes.graphs.emitter import Emitter
 from passes.graphs.graph import describe_node
-from passes.relevance.rule import AnyRule
+from passes.relevance.rule import RULE, AnyRule
 from passes.views.active import describe_active
-from passes.views.layer import Layer, layers_of
+from passes.views.layer import LAYER, Layer, layers_of
 
 
 @final
 @dataclass(frozen=True)
 class AssignRules:
-    """Every operator between the explained inputs and the explained output gets `meta["rule"]`.
+    """Find out `RULE` and `LAYER` of every operator between the explained inputs and the explained output.
 
     Attributes:
         choose: the composite.
@@ -42,5 +42,6 @@ class AssignRules:
             rule = self.choose(layer)
             if not isinstance(described[node], rule.applies_to):
                 raise UnsupportedRuleError(f"{rule} is not defined for {layer.kind} operators: {describe_node(node)}")
-            node.meta["rule"], node.meta["layer"] = rule, layer
+            RULE.note(node, rule)
+            LAYER.note(node, layer)
         return len(described)
