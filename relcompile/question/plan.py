@@ -36,7 +36,7 @@ def relevance_passes(module: GraphModule, question: Question) -> tuple[Pass, ...
     read = sources if question.place is None else (question.place,)
     seed = partial(_seed, question, choose)
     read_out_ = partial(_read_out, question, Emitter(module).value(nodes_named(module, question.sources)[0]))
-    rules = (*(entry.rule for entry in question.composite.entries), question.composite.fallback)
+    rules = [entry.rule for entry in question.composite.entries]
     return (
         *before,
         AssignRules(question.composite.choose, sources, question.output),
