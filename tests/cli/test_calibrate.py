@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     random = np.random.default_rng(0)
     torch.save(small_network(), tmp_path / "model.pt")
     other = small_network()
-    other[0].weight.data += 1
+    other.get_parameter("0.weight").data += 1
     torch.save(other, tmp_path / "other.pt")
     np.save(tmp_path / "data.npy", random.normal(size=(20, *SHAPE)).astype(np.float32))
     np.savez(tmp_path / "data.npz", whatever=np.load(tmp_path / "data.npy"))

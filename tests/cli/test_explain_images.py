@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,7 +85,7 @@ class Segmenter(nn.Module):
         super().__init__()
         self.scores = nn.Conv2d(3, 3, 1)
         nn.init.zeros_(self.scores.weight)
-        self.scores.bias.data = torch.tensor([0.0, 1.0, 2.0])
+        self.get_parameter("scores.bias").data = torch.tensor([0.0, 1.0, 2.0])
         self.scores.weight.data[1, 0] = torch.tensor([[30.0]])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -103,7 +105,7 @@ class Regressor(nn.Module):
 
 GREY = Preprocessing(None, "bilinear", None, (0.5,), (0.5,))
 # model, shape of its input, options of compile, class that is explained
-KINDS = {
+KINDS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, Any], int]] = {
     "segmentation": (Segmenter, (3, 12, 12), {}, 2),
     "segmentation, the best of every place": (Segmenter, (3, 12, 12), {"target": "argmax"}, -1),
     "regression": (Regressor, (1, 8, 8), {}, 0),

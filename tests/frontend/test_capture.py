@@ -165,7 +165,7 @@ def sourceless() -> nn.Module:
     return type("Sourceless", (Net,), namespace)(lambda n, x: x)
 
 
-REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, type[Exception], str]] = {
+REFUSED: dict[str, tuple[Callable[[], Any], Any, type[Exception], str]] = {
     "TorchScript": (lambda: torch.jit.trace(nn.Linear(4, 3).double(), X), X, CaptureError, "that it was made from"),
     "no source": (sourceless, X, CaptureError, "<string>:2"),
     "no tensor": (lambda: Net(lambda n, x: None), X, CaptureError, "returns no tensor"),

@@ -6,6 +6,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -21,7 +22,7 @@ from tests.frontend.zoo import PACKAGE, same, tiny
 KNOWN_MODELS: dict[str, Callable[[], tuple[nn.Module, torch.Tensor]]] = {
     "resnet": lambda: (torchvision.models.resnet18(), torch.randn(1, 3, 64, 64)),
     "densenet": lambda: (
-        torchvision.models.DenseNet(4, (1, 1), 4, num_classes=3),
+        torchvision.models.DenseNet(4, (1, 1, 1, 1), 4, num_classes=3),
         torch.randn(1, 3, 64, 64),
     ),
     "vit": lambda: (
@@ -49,10 +50,11 @@ def test_known_models_are_read_without_trust(name: str, tmp_path: Path) -> None:
 
 def test_classes_and_partials_come_back_as_attributes(tmp_path: Path) -> None:
     for name in ("resnet", "vit"):
-        model, _ = KNOWN_MODELS[name]()
+        model: Any = KNOWN_MODELS[name]()[0]
         model.nested = {"kinds": [nn.ReLU, (nn.Linear, OrderedDict(kind=nn.GELU))]}
         torch.save({"model": model}, tmp_path / name)
-    resnet, vit = read_model(tmp_path / "resnet"), read_model(tmp_path / "vit")
+    resnet: Any = read_model(tmp_path / "resnet")
+    vit: Any = read_model(tmp_path / "vit")
     assert resnet._norm_layer is nn.BatchNorm2d
     assert resnet.nested == {"kinds": [nn.ReLU, (nn.Linear, {"kind": nn.GELU})]}
     assert vit.norm_layer(4).eps == 1e-6
@@ -229,7 +231,7 @@ def test_arch_is_found_in_the_working_directory(zoo: Path) -> None:
     torch.save(state, zoo / "model")
     before = list(sys.path)
     read = read_model(zoo / "model", arch=f"{PACKAGE}.models:Net")
-    assert torch.equal(read.fc.weight, state["fc.weight"])
+    assert torch.equal(read.get_parameter("fc.weight"), state["fc.weight"])
     assert sys.path == before
 
 

@@ -111,7 +111,7 @@ def test_a_refusal_comes_before_any_import(zoo: Path) -> None:
 
 @pytest.mark.parametrize("function", PURE_FUNCTIONS, ids=lambda function: function.__name__)
 def test_allowed_functions_are_tensor_in_tensor_out(function: Callable[..., Any], tmp_path: Path) -> None:
-    model = nn.Identity()
+    model: Any = nn.Identity()
     model.function = function
     torch.save(model, tmp_path / "model")
     assert read_model(tmp_path / "model").function is function

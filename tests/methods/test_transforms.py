@@ -272,7 +272,7 @@ def test_relevance_at_a_layer(layer: str) -> None:
 def test_a_layer_keeps_its_output_where_batch_norms_are_merged() -> None:
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2))
-    nn.init.uniform_(layers[1].weight, 2.0, 3.0)
+    nn.init.uniform_(layers.get_parameter("1.weight"), 2.0, 3.0)
     model, x = layers.double().eval(), torch.randn(2, 2, 6, 6, dtype=torch.float64)
     for name in ("0", "1"):
         A = model[: int(name) + 1](x).detach().requires_grad_()

@@ -251,7 +251,8 @@ def test_concatenations_are_chained() -> None:
 
     graph, x = graph_of(dense, 2)
     assert apply(graph, ChainConcatenations()) == 2
-    assert [len(node.args[0]) for node in calls(graph, aten.cat.default)] == [1, 2, 2, 2]
+    operands: list[Any] = [node.args[0] for node in calls(graph, aten.cat.default)]
+    assert [len(parts) for parts in operands] == [1, 2, 2, 2]
     assert torch.equal(graph(x)[0], dense(x))
     assert apply(graph, ChainConcatenations()) == 0
 
@@ -285,7 +286,7 @@ def test_dead_code_goes() -> None:
     assert apply(graph, RemoveDeadCode()) == 0
 
 
-POOLS: dict[str, tuple[int, dict[str, Any], tuple[int, ...]]] = {
+POOLS: dict[str, tuple[int | tuple[int, int], dict[str, Any], tuple[int, ...]]] = {
     "tiles": (2, {}, (3, 6, 8)),
     "tiles with a rest": (2, {}, (3, 7, 9)),
     "overlapping, padded": (3, {"stride": 2, "padding": 1}, (3, 8, 8)),

@@ -252,7 +252,7 @@ def test_a_map_in_a_figure_of_ones_own_is_centred_at_zero() -> None:
     low, high = drawn.get_clim()
     assert low == -high < 0
     assert high == pytest.approx(np.percentile(np.abs(blob().astype(float).sum(0) * 3), 99.5))
-    np.testing.assert_allclose(drawn.get_array(), blob().astype(float).sum(0) * 3, rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(drawn.get_array()), blob().astype(float).sum(0) * 3, rtol=1e-6)
     assert list(bar.get_yticks()) == [low, 0, high]
     assert axes.get_title() == "a rule"
     with pytest.raises(ExportError, match="a rule: the relevance is"):

@@ -92,9 +92,9 @@ def test_perturbation_prefers_the_true_map() -> None:
 
     layers = (torch.nn.AvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(9, 2))
     network = torch.nn.Sequential(*layers)
-    torch.nn.init.zeros_(network[2].weight)
-    torch.nn.init.zeros_(network[2].bias)
-    network[2].weight.data[0] = torch.linspace(-1, 1, 9)
+    for values in network.parameters():
+        torch.nn.init.zeros_(values)
+    network.get_parameter("2.weight").data[0] = torch.linspace(-1, 1, 9)
     images = torch.ones(4, 1, 12, 12)
     subject = networks.Subject("linear", network, images, torch.zeros(4, dtype=torch.int64), 4, (0.0, 1.0))
     true = (

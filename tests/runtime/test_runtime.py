@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -130,7 +131,7 @@ def test_one_class_serves_all_rows_and_integers_of_all_widths_are_classes(linear
         ("seed", np.ones((2, 4), np.int64), r"seed:.*int64 was given"),
     ],
 )
-def test_a_target_that_does_not_fit_is_refused(tmp_path: Path, mode: str, target: object, message: str) -> None:
+def test_a_target_that_does_not_fit_is_refused(tmp_path: Path, mode: str, target: Any, message: str) -> None:
     explainer = load(write(tmp_path / "e.onnx", mode), device="cpu")
     with pytest.raises(TargetError, match=message):
         explainer.explain(X, target=target)
@@ -175,7 +176,7 @@ def test_arrays_of_equal_value_explain_equally(linear: Path, same: np.ndarray) -
 
 def test_absorbed_relevance_is_handed_on(tmp_path: Path) -> None:
     explanation = load(write(tmp_path / "e.onnx", absorbed=True), device="cpu").explain(X, target=0)
-    np.testing.assert_allclose(explanation.absorbed, X.sum(1, keepdims=True))
+    np.testing.assert_allclose(np.asarray(explanation.absorbed), X.sum(1, keepdims=True))
 
 
 def test_several_inputs_share_their_symbols_and_have_their_own_relevance(tmp_path: Path) -> None:

@@ -72,11 +72,12 @@ def test_lrp(rule: str, network) -> None:
     model, x = unshared(network("vgg11", num_classes=8)), sample(48)
     target = model(x).argmax(1)  # a positive logit: captum's gamma does not look at the sign of z
     found = relcompile.compile(model, x, rule=composite)(x, target)[1]
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.rule = captum_rule()
-        if isinstance(module, nn.MaxPool2d | nn.AdaptiveAvgPool2d):
-            module.rule = EpsilonRule(POOLS)
+    layers: list[Any] = list(model.modules())  # captum reads an attribute that modules do not declare
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.rule = captum_rule()
+        if isinstance(layer, nn.MaxPool2d | nn.AdaptiveAvgPool2d):
+            layer.rule = EpsilonRule(POOLS)
     expected = LRP(model).attribute(x.clone().requires_grad_(), target=target).detach()
     assert_close(found, expected, FLOAT64)
 
@@ -107,7 +108,7 @@ def for_captum(model: nn.Module, pool: nn.Module | None = None, *, apart: bool =
 
 def by_grad_cam(layer: str) -> Callable[[nn.Module, Tensor], Tensor]:
     def attribute(model: nn.Module, x: Tensor) -> Tensor:
-        maps = LayerGradCam(model, model.get_submodule(layer)).attribute(x, target=TARGET, relu_attributions=True)
+        maps: Any = LayerGradCam(model, model.get_submodule(layer)).attribute(x, target=TARGET, relu_attributions=True)
         return LayerAttribution.interpolate(maps, x.shape[2:], interpolate_mode="bilinear")
 
     return attribute

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from hypothesis import HealthCheck, assume, given, settings
@@ -26,7 +27,7 @@ BATCHES = (2, 1, 4)
 # Same mathematics in float64; random statistics and a few layers leave sums of mixed sign.
 TOLERANCE = 1e-9
 SHARED = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-Draw = Callable[[st.SearchStrategy], object]
+Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
 class Functional(nn.Module):
@@ -80,12 +81,12 @@ class Network(nn.Module):
         if isinstance(module, nn.BatchNorm2d):
             randomise(module)
         elif isinstance(getattr(module, "weight", None), Tensor):
-            nn.init.kaiming_normal_(module.weight)
+            nn.init.kaiming_normal_(module.get_parameter("weight"))
             if self.positive:  # every unit can have a positive contribution
                 with torch.no_grad():
-                    module.weight[:, 0].abs_()
+                    module.get_parameter("weight")[:, 0].abs_()
             if getattr(module, "bias", None) is not None:
-                nn.init.normal_(module.bias, std=0.3)
+                nn.init.normal_(module.get_parameter("bias"), std=0.3)
 
     def forward(self, x: Tensor) -> Tensor:
         values = [x]

@@ -76,8 +76,8 @@ def plain(net: Net, x: Tensor) -> Tensor:
 
 def statistics(channels: int) -> nn.Module:
     norm = nn.BatchNorm2d(channels)
-    nn.init.normal_(norm.running_mean)
-    nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    nn.init.normal_(norm.get_buffer("running_mean"))
+    nn.init.uniform_(norm.get_buffer("running_var"), 0.5, 2.0)
     nn.init.uniform_(norm.weight, 0.5, 1.5)
     nn.init.normal_(norm.bias)
     return norm
@@ -94,9 +94,9 @@ RECTIFIED: dict[str, Net] = {
     "one ReLU reused": Net(lambda n, x: n.relu(n.b(n.relu(n.a(x))))),
     "one conv reused": Net(lambda n, x: n.relu(n.a(n.relu(n.a(x))))),
     "in-place ReLU": Net(lambda n, x: n.pool(n.inplace(n.b(n.inplace(n.a(x)))))),
-    "F.conv2d": Net(lambda n, x: functional.relu(functional.conv2d(x, n.a.weight, padding=1))),
-    "F.linear": Net(lambda n, x: functional.relu(functional.linear(x, n.a.weight.flatten(1)[:, :6]))),
-    "x @ W.T": Net(lambda n, x: functional.relu(x @ n.a.weight.flatten(1)[:, :6].T)),
+    "F.conv2d": Net(lambda n, x: functional.relu(functional.conv2d(x, n.get_parameter("a.weight"), padding=1))),
+    "F.linear": Net(lambda n, x: functional.relu(functional.linear(x, n.get_parameter("a.weight").flatten(1)[:, :6]))),
+    "x @ W.T": Net(lambda n, x: functional.relu(x @ n.get_parameter("a.weight").flatten(1)[:, :6].T)),
     "x + f(x)": Net(residual),
     "x += f(x)": Net(residual_in_place),
     "mean": Net(lambda n, x: n.relu(n.a(x)).mean((2, 3))),
@@ -175,7 +175,7 @@ def test_twin(name: str, rule: str) -> None:
 
 
 def weights(net: Net, name: str) -> Affine:
-    weight = net.get_submodule(name).weight.detach()
+    weight = net.get_parameter(f"{name}.weight").detach()
     return Affine(partial(functional.conv2d, padding=1), {"weight": weight})
 
 

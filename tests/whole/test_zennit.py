@@ -56,6 +56,11 @@ LOW, HIGH = -5.0, 5.0
 SINGLE = {"z+": (1e-3, 0.999999), "z+ with bias": (1e-3, 0.999999), "epsilon": (5e-3, 0.99999)}
 
 
+def stabilizer(level: float) -> Any:
+    """zennit's, in units of the layer; it takes one wherever it says that it takes a number."""
+    return Stabilizer(level, norm_scale=True)
+
+
 def everywhere(rule: Any) -> Composite:
     """One rule on all affine layers, activations pass."""
     return Composite("everywhere", (Entry(rule, kind="affine"), *PASS))
@@ -68,10 +73,10 @@ OTHER_RULES: dict[str, tuple[Composite, Any]] = {
         rules.AlphaBeta(2, 1, stabilizer=EPSILON, zero_params="bias"),
     ),
     "gamma": (gamma(), rules.Gamma(stabilizer=EPSILON)),
-    "relative epsilon": (epsilon(Relative(0.25)), rules.Epsilon(epsilon=Stabilizer(0.25, norm_scale=True))),
+    "relative epsilon": (epsilon(Relative(0.25)), rules.Epsilon(epsilon=stabilizer(0.25))),
     "relative alpha2beta1": (
         alpha_beta(2, 1, "split", Relative(1e-2)),
-        rules.AlphaBeta(2, 1, stabilizer=Stabilizer(1e-2, norm_scale=True)),
+        rules.AlphaBeta(2, 1, stabilizer=stabilizer(1e-2)),
     ),
     "w2": (everywhere(WSquared(EPSILON, "squared")), rules.WSquare(stabilizer=EPSILON)),
     "w2 without bias": (everywhere(WSquared(EPSILON)), rules.WSquare(stabilizer=EPSILON, zero_params="bias")),
@@ -130,8 +135,8 @@ def by_score(output: Tensor) -> Tensor:
 def attributed(model: nn.Module, composite: Any, x: Tensor, start: Callable[[Tensor], Tensor]) -> Tensor:
     """What arrives at the input from `start`."""
     with Gradient(model, composite) as attributor:
-        _, relevance = attributor(x.clone(), start)
-    return relevance.detach()
+        result: Any = attributor(x.clone(), start)
+    return result[1].detach()
 
 
 def without_eps(model: nn.Module) -> nn.Module:
@@ -164,7 +169,7 @@ def test_zennit(name: str, rule: str, network) -> None:
 
 def thin_vgg16() -> nn.Module:
     """VGG-16 with an eighth of its channels: as deep, and much faster."""
-    widths: list[Any] = [width if width == "M" else width // 8 for width in vgg.cfgs["D"]]
+    widths: list[Any] = [width // 8 if isinstance(width, int) else width for width in vgg.cfgs["D"]]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = vgg.VGG(vgg.make_layers(widths), init_weights=False)

@@ -117,7 +117,7 @@ def test_genomics_default_equals_its_oracle() -> None:
     net = dense_after_convolutions(nets.Weights(3, bias=True))
     x, reference = samples(net)
     explainer = relcompile.compile(as_module(net.steps), x, rule="deeplift-genomics", reference="input")
-    rules = {"conv_relu": "rescale", "late_relu": "rescale", "fc_relu": "reveal_cancel"}
+    rules: dict[str, Any] = {"conv_relu": "rescale", "late_relu": "rescale", "fc_relu": "reveal_cancel"}
     expected = oracle.attribute(net.steps, x, reference, TARGET, rule=rules, variant="full")["input"]
     assert_close(explainer(x, TARGET, reference)[1], expected, FLOAT64)
 
@@ -157,7 +157,7 @@ def test_one_file_for_every_batch(name: str, reference: Any, tmp_path: Path) -> 
         x, target = net.batch(batch, seed=batch).float(), torch.arange(batch) % 3
         given = (net.batch(batch, seed=9).float(),) if reference == "input" else ()
         output, relevance = explainer(x, target, *given)
-        keywords = {"reference": given[0].numpy()} if given else {}
+        keywords: dict[str, Any] = {"reference": given[0].numpy()} if given else {}
         found = production.explain(x.numpy(), target=target.numpy(), **keywords)
         assert_close(found.output, output.numpy(), ONNX)
         assert_close(found.relevance, relevance.numpy(), ONNX)
@@ -170,9 +170,9 @@ def test_runtime_folds_a_constant_reference(tmp_path: Path) -> None:
     model, x = nn.Sequential(*layers, nn.LazyLinear(5)), torch.randn(2, 3, 64, 64)
     model(x)
     counts = dict[str, list[int]]()
-    for rule, keywords in {"deeplift-rescale": {"reference": 0.5}, "gradient*input": {}}.items():
+    for rule, reference in {"deeplift-rescale": 0.5, "gradient*input": None}.items():
         path, optimised = tmp_path / "explainer.onnx", tmp_path / "optimised.onnx"
-        save(relcompile.compile(model, x, rule=rule, **keywords), path)
+        save(relcompile.compile(model, x, rule=rule, reference=reference), path)
         options = onnxruntime.SessionOptions()
         options.optimized_model_filepath = str(optimised)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

@@ -299,7 +299,9 @@ def test_search_in_onnx_runtime(name: str, tmp_path: Path) -> None:
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(module, (x, R), dynamic_shapes=({0: batch}, {0: batch}), strict=False)
     path = tmp_path / "search.onnx"
-    torch.onnx.export(program, dynamo=True, optimize=False, verbose=False).save(path)
+    exported = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False)
+    assert exported is not None
+    exported.save(path)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
     for rows in (slice(0, 1), slice(0, 3)):

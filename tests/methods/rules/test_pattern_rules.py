@@ -98,7 +98,7 @@ def test_attribution_conserves_where_every_unit_is_active() -> None:
     """w · a = 1 and the bias takes nothing."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double()
-    model[0].bias.data.fill_(50.0)
+    model.get_parameter("0.bias").data.fill_(50.0)
     x = torch.randn(200, 4, dtype=torch.float64)
     calibration = relcompile.calibrate(model, [x])
     explainer = relcompile.compile(model, x, rule="patternattribution", calibration=calibration)
@@ -174,10 +174,10 @@ def test_bottlenecks(net_name: str) -> None:
 def test_a_seed_is_where_the_signal_starts(rule: str) -> None:
     net = build("cnn", seed=1, bias=True)
     model, x = as_module(net.steps), net.batch(3, seed=2)
-    given = {"rule": PRESETS[rule](random_patterns(model), normalise=False)}
-    output, expected = relcompile.compile(model, x, **given)(x, TARGET)
+    composite = PRESETS[rule](random_patterns(model), normalise=False)
+    output, expected = relcompile.compile(model, x, rule=composite)(x, TARGET)
     seed = torch.zeros_like(output).scatter(1, TARGET[:, None], output.gather(1, TARGET[:, None]))
-    assert_close(relcompile.compile(model, x, target="seed", **given)(x, seed)[1], expected, FLOAT64)
+    assert_close(relcompile.compile(model, x, target="seed", rule=composite)(x, seed)[1], expected, FLOAT64)
 
 
 def test_one_layer_of_another_composite() -> None:
@@ -187,9 +187,9 @@ def test_one_layer_of_another_composite() -> None:
     calibration = random_patterns(model)
     given = Given(calibration=calibration)
     composite = named("lrp-0").with_entries(layer_entry("fc1=patternattribution", given))
-    W, A = model.fc1.weight.detach(), calibration.patterns["fc1"]
+    W, A = model.get_parameter("fc1.weight").detach(), calibration.patterns["fc1"]
     z = x @ W.T
-    gradient = model.fc2.weight.detach()[TARGET]
+    gradient = model.get_parameter("fc2.weight").detach()[TARGET]
     expected = (z * (z > 0) * gradient) @ (W * A)
     assert_close(relcompile.compile(model, x, rule=composite)(x, TARGET)[1], expected, FLOAT64)
 

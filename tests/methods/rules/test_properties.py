@@ -78,7 +78,7 @@ def test_columns_of_alpha_beta_sum_to_their_difference(rule: str, alpha: int, be
     """One layer: α of the excitation and -β of the inhibition leave a unit that has both; α or -β if it has one."""
     layer, found = one_layer(rule)
     total = found(x.expand(OUTPUTS, -1, -1), torch.eye(OUTPUTS, dtype=torch.float64))[1].flatten(1).sum(1)
-    contributions = x.reshape(-1) * layer[1].weight.detach()
+    contributions = x.reshape(-1) * layer.get_parameter("1.weight").detach()
     excitation, inhibition = contributions.clamp(min=0).sum(1), contributions.clamp(max=0).sum(1)
     expected = alpha * excitation / (excitation + EPSILON) - beta * inhibition / (inhibition - EPSILON)
     assert_close(total, expected, FLOAT64)

@@ -126,7 +126,7 @@ MILLIONTH = 10**-5.5  # what rounds to 1e-6, in powers of ten
 RULES = ("root-v1", "root-v2", "root-v3", "root-v3-unrolled")
 
 
-def built(name: str, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Tensor]:
+def built(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Tensor]:
     torch.manual_seed(3)
     network = NETWORKS[name]().to(dtype).eval()
     return network, torch.randn(8, 3, 12, 12, dtype=dtype)

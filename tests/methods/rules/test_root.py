@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,10 +68,10 @@ def test_layer_alone_equals_its_oracle(name: str, rule: str, signed: bool) -> No
     layer, x, R = sample(name, signed=signed)
     W, b = matrix_of(layer, tuple(x.shape[1:]))
     own = RULES[rule]
-    settings = {"gamma": own.gamma, "shared": own.bias == "shared", "eps": own.epsilon}
-    expected = oracle.alone(x.flatten(1), W, b, R.flatten(1), **settings).reshape(x.shape)
+    shared = own.bias == "shared"
+    expected = oracle.alone(x.flatten(1), W, b, R.flatten(1), gamma=own.gamma, shared=shared, eps=own.epsilon)
     explainer = relcompile.compile(layer, x, rule=Composite("root", (Entry(own),)), target="seed")
-    assert_close(explainer(x, R)[1], expected, FLOAT64)
+    assert_close(explainer(x, R)[1], expected.reshape(x.shape), FLOAT64)
 
 
 @pytest.mark.parametrize("signed", [True, False], ids=["signed", "positive"])
@@ -88,7 +89,7 @@ def test_layer_under_another_activation_equals_autograd(f: Callable[[Tensor], Te
 def check_under_activation(name: str, own: LearnedRoot, f: Callable[[Tensor], Tensor], *, signed: bool) -> None:
     layer, x, m = sample(name, signed=signed)
     W, b = matrix_of(layer, tuple(x.shape[1:]))
-    settings = {"kappa": 5.0, "steps": own.steps, "shared": own.bias == "shared"}
+    settings: dict[str, Any] = {"kappa": 5.0, "steps": own.steps, "shared": own.bias == "shared"}
     expected = oracle.under_activation(x.flatten(1), W, b, m.flatten(1), f, **settings).reshape(x.shape)
     entries = (Entry(own, kind="affine"), Entry(BetweenRoots(5.0, near=1e-9), kind="activation"))
     composite = Composite("root", entries, start="cotangent")
