@@ -120,7 +120,7 @@ def in_eval_mode(model: torch.nn.Module) -> Generator[None]:
 
 
 def _parameters(model: torch.nn.Module) -> Mapping[str, inspect.Parameter]:
-    if isinstance(model, torch.jit.ScriptModule):
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise CaptureError("a TorchScript module cannot be captured; give the PyTorch module that it was made from")
     return inspect.signature(model.forward).parameters
 

@@ -120,8 +120,7 @@ def flattened(model: nn.Module, call: Callable[..., Any], inputs: Iterable[str])
     try:
         for path, module in list(_paths(model)):
             flat.add_tensors(module, path)
-            if not isinstance(module, torch.jit.ScriptModule):
-                vars(module)["forward"] = flat.add_layer(module, path, root=module is model)
+            vars(module)["forward"] = flat.add_layer(module, path, root=module is model)
         yield flat
     finally:
         for module in kept:
@@ -165,7 +164,7 @@ def _paths(model: nn.Module) -> Generator[tuple[str, nn.Module]]:
             if child is None or id(child) in around:
                 continue
             inner = around | {id(child)}
-            if id(child) in seen and not isinstance(child, torch.jit.ScriptModule):
+            if id(child) in seen:
                 child = children[key] = _twin(child)
             seen.add(id(child))
             waiting.append((join(path, key), child, inner))
