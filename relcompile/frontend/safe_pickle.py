@@ -22,7 +22,6 @@ import importlib
 import os
 import pickle
 import sys
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
