@@ -72,7 +72,7 @@ def capture(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Captu
         program = _export(flat, inputs).run_decompositions(composite_decompositions())
     outputs = program.graph_signature.output_specs
     changed = [o for o in outputs if o.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION)]
-    changed = [*flat.changed, *(flat.tensors[str(o.target)] for o in changed)]
+    changed = [*sorted(flat.changed), *(flat.tensors[str(o.target)] for o in changed)]
     if changed:
         raise CaptureError(
             f"the model changes its own buffers in forward ({', '.join(changed)}); an explainer has no state"

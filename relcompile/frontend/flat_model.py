@@ -37,7 +37,7 @@ class FlatModel(nn.Module):
     def __init__(self, call: Callable[..., Any], inputs: Iterable[str]) -> None:
         super().__init__()
         self.tensors = dict[str, str]()
-        self.changed = list[str]()
+        self.changed = set[str]()  # torch puts back lists and dictionaries that a forward changes, but no sets
         self.forward = _with_parameters(self.run, inputs)
         self._call = call
         self._layers = dict[str, LayerEntry]()
@@ -54,8 +54,8 @@ class FlatModel(nn.Module):
             present = [slots.get(key) for slots, key, _ in self._slots]
         finally:
             self._place(stored)
-        changed = (slot[2] for slot, a, b in zip(self._slots, given, present, strict=True) if a is not b)
-        self.changed = [self.tensors[name] for name in dict.fromkeys(changed)]
+        for (_, _, name), before, after in zip(self._slots, given, present, strict=True):
+            self.changed.update([self.tensors[name]] if before is not after else [])
         return result
 
     def layer_entry(self, entry: LayerEntry) -> LayerEntry | None:

@@ -58,7 +58,7 @@ class Affine(nn.Module):
     """A layer that finds its tensors where they are, whatever they are called."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weight, bias = next(iter(self._parameters.values())), next(iter(self._buffers.values()))
+        (weight, *_), (bias, *_) = self.parameters(), self.buffers()
         return x @ weight.T + bias
 
 
@@ -99,7 +99,7 @@ def file_with(names: list[str]) -> nn.Module:
     given, net = cycle(names), nn.Sequential(nn.Linear(4, 4), nn.ReLU())
     for _ in range(-(-len(names) // PLACES)):
         linear, norm = nn.Linear(4, 4), batch_norm(given)
-        linear._parameters[f"{next(given)} again"] = linear.weight
+        linear._parameters[f"{next(given)} again"] = linear._parameters["weight"]
         linear._buffers[next(given)] = torch.ones(2)
         vars(linear)[f"{next(given)} plain"] = torch.ones(2)
         for part in (linear, norm, nn.Sequential(nn.ReLU()), net[0]):
