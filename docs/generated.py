@@ -6,7 +6,6 @@ generated is stored, so nothing of it can be out of date.
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
@@ -19,6 +18,7 @@ from mkdocs.structure.files import File
 from relcompile.cli.main import app
 from relcompile.methods import catalogue
 from relcompile.methods.catalogue import Description
+from relcompile.methods.preset import Preset
 from relcompile.methods.presets import PRESETS, RULES
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -114,10 +114,9 @@ def _drawn(same: list[Description]) -> list[Description]:
     return [rule for rule in same if (PICTURES / f"{_anchor(rule.name)}.png").exists()][:1]
 
 
-def _parameters(row: Any) -> str:
+def _parameters(preset: Preset[Any]) -> str:
     """What may follow the name, with the defaults."""
-    known = inspect.signature(getattr(row, "build", row)).parameters.values()
-    return ", ".join(f"`{p.name}={p.default}`" for p in known if isinstance(p.default, float | int | str))
+    return ", ".join(f"`{name}={default}`" for name, default in preset.parameters.items())
 
 
 def _anchor(name: str) -> str:

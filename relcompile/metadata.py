@@ -72,6 +72,21 @@ class TargetRecord:
         limit = math.inf if self.classes is None else self.classes
         _require(self.index is None or 0 <= self.index < limit, f"index {self.index} is not one of {limit} classes")
 
+    @property
+    def takes_class(self) -> bool:
+        """The file has an input for the class of every sample."""
+        return self.mode == "index"
+
+    @property
+    def takes_seed(self) -> bool:
+        """The file has an input for the relevance of the output."""
+        return self.mode == "seed"
+
+    @property
+    def takes_best(self) -> bool:
+        """The file explains the class that it finds to be the best."""
+        return self.mode == "argmax"
+
 
 @dataclass(frozen=True)
 class RootsRecord:

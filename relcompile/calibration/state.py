@@ -29,6 +29,7 @@ class StateFile:
     """
 
     def __init__(self, output: Path) -> None:
+        self.target = output
         self.path = output.with_name(output.name + SUFFIX)
         self._ours = identity(self.path)
         if self.exists:

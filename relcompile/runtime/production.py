@@ -99,7 +99,7 @@ class ProductionExplainer:
         feeds |= check_reference(metadata.reference_input, reference, batch)
         found = self.run(feeds)
         output = found[metadata.explained]
-        if metadata.target.mode == "argmax" and output.ndim <= 2:
+        if metadata.target.takes_best and output.ndim <= 2:
             checked = output.reshape(batch, -1).argmax(axis=1).astype(np.int64)
         return Explanation(
             output=output,
@@ -170,16 +170,16 @@ def _match_session(metadata: Metadata, session: Any) -> InputRecord | None:
     known = {*values, *(value.name for value in session.get_outputs())}
     missing = [name for name in (*promised, *metadata.output_names) if name not in known]
     extra = [name for name in values if name not in promised]
-    mode = metadata.target.mode
-    if missing or len(extra) != (mode in ("index", "seed")):
+    target = metadata.target
+    if missing or len(extra) != (target.takes_class or target.takes_seed):
         raise ExplainerFileError(
             f"graph and metadata disagree: the graph lacks {missing} and has the inputs {extra} beyond the "
-            f'model\'s own, for target mode "{mode}"'
+            f'model\'s own, for target mode "{target.mode}"'
         )
     if not extra:
         return None
     value = values[extra[0]]
-    if mode == "index":
+    if target.takes_class:
         return InputRecord(value.name, ("batch",), "int64")
     dtype = {"tensor(float16)": "float16", "tensor(double)": "float64"}.get(value.type, "float32")
     sizes: Sequence[int | str | None] = value.shape[1:]

@@ -14,6 +14,7 @@ from relcompile.methods.rules.differences import (
     MaxDifference,
     SumOfDifferences,
 )
+from relcompile.methods.starts import Cotangent
 
 _KEPT, _CROSSED = AffineDifference("kept"), MaxDifference("crossed")
 
@@ -73,4 +74,4 @@ def deeplift(
         *SOFTMAX,
         *(Entry(EachPart(), kind=kind) for kind in ("pool", "shift", "scale", "structure")),
     )
-    return Composite(name, entries, start="cotangent", reference=reference)
+    return Composite(name, entries, start=Cotangent(), reference=reference)

@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import Final
 
 from relcompile.methods.composites import Composite, Entry
+from relcompile.methods.results import AsActivationMap, AsMultiplier
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.guided import BetaSmooth, Deconvnet, Guided, RectGrad
 from relcompile.methods.rules.parameters import Bound
 from relcompile.methods.sampling import GaussianNoise, StraightPath, as_count
+from relcompile.methods.starts import Cotangent
 
 # Of every kind.
 ADJOINTS: Final[tuple[Entry, ...]] = (Entry(Adjoint()),)
@@ -20,7 +22,7 @@ def gradient() -> Composite:
 
     Use: as the baseline, and for what moves the score at this very input; noisy, and no account of the score.
     """
-    return Composite("gradient", ADJOINTS, start="cotangent", result="multiplier")
+    return Composite("gradient", ADJOINTS, start=Cotangent(), result=AsMultiplier())
 
 
 def gradient_times_input() -> Composite:
@@ -28,7 +30,7 @@ def gradient_times_input() -> Composite:
 
     Use: as the baseline that sums to the score of a piecewise linear network without biases; equals LRP-0 there.
     """
-    return Composite("gradient*input", ADJOINTS, start="cotangent")
+    return Composite("gradient*input", ADJOINTS, start=Cotangent())
 
 
 def guided_backprop() -> Composite:
@@ -37,7 +39,7 @@ def guided_backprop() -> Composite:
     Use: for sharp pictures of what excites units; hardly depends on the class, so not as evidence for one.
     """
     entries = (Entry(Guided(), kind="activation"), *ADJOINTS)
-    return Composite("guided-backprop", entries, start="cotangent", result="multiplier")
+    return Composite("guided-backprop", entries, start=Cotangent(), result=AsMultiplier())
 
 
 def deconvnet() -> Composite:
@@ -46,7 +48,7 @@ def deconvnet() -> Composite:
     Use: for comparison with the literature; Guided Backprop is the better picture.
     """
     entries = (Entry(Deconvnet(), kind="activation"), *ADJOINTS)
-    return Composite("deconvnet", entries, start="cotangent", result="multiplier")
+    return Composite("deconvnet", entries, start=Cotangent(), result=AsMultiplier())
 
 
 def rectgrad(q: float = 98.0) -> Composite:
@@ -55,7 +57,7 @@ def rectgrad(q: float = 98.0) -> Composite:
     Use: for pictures with little noise; q says how little.
     """
     entries = (Entry(RectGrad(q), kind="activation"), *ADJOINTS)
-    return Composite("rectgrad", entries, start="cotangent", result="multiplier")
+    return Composite("rectgrad", entries, start=Cotangent(), result=AsMultiplier())
 
 
 def beta_smooth(beta: float = 10.0) -> Composite:
@@ -64,7 +66,7 @@ def beta_smooth(beta: float = 10.0) -> Composite:
     Use: where a gradient should not jump with the smallest change of the input.
     """
     entries = (Entry(BetaSmooth(beta), operator="relu"), *ADJOINTS)
-    return Composite("beta-smooth", entries, start="cotangent", result="multiplier")
+    return Composite("beta-smooth", entries, start=Cotangent(), result=AsMultiplier())
 
 
 def smoothgrad(count: float = 25, level: float = 0.15) -> Composite:
@@ -98,4 +100,4 @@ def grad_cam() -> Composite:
     Use: to see in which region a convolutional network looks; coarse, cheap, and on any architecture.
     Source: Selvaraju et al. 2017, equations 1 and 2.
     """
-    return Composite("grad-cam", ADJOINTS, start="cotangent", result="activation-map")
+    return Composite("grad-cam", ADJOINTS, start=Cotangent(), result=AsActivationMap())

@@ -8,6 +8,7 @@ from relcompile.calibration.store import HOW_TO, Calibration
 from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets.lrp import NO_ATTENTION, PASS_WITHOUT_BIAS, PROPORTIONAL, SOFTMAX
+from relcompile.methods.results import AsMultiplier
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.between_roots import BetweenRoots, ContributionsApart
 from relcompile.methods.rules.learned_root import LearnedRoot
@@ -15,6 +16,7 @@ from relcompile.methods.rules.pattern import Normalised, PatternAttribution, Pat
 from relcompile.methods.rules.pointwise import SignalTakesAll
 from relcompile.methods.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense, Version
 from relcompile.methods.rules.residual import SplitByShare
+from relcompile.methods.starts import Magnitude, Signal
 
 
 def pattern_net(calibration: Calibration | None = None, *, normalise: bool = True) -> Composite:
@@ -36,7 +38,7 @@ def pattern_net(calibration: Calibration | None = None, *, normalise: bool = Tru
         NO_ATTENTION,
         *PROPORTIONAL,
     )
-    return Composite("patternnet", (*_normalised(entries, normalise), *others), start="signal", result="multiplier")
+    return Composite("patternnet", (*_normalised(entries, normalise), *others), start=Signal(), result=AsMultiplier())
 
 
 def pattern_attribution(calibration: Calibration | None = None, *, normalise: bool = False) -> Composite:
@@ -92,7 +94,7 @@ def released_roots(version: Version, *, unrolled: bool = False) -> Composite:
         *PASS_WITHOUT_BIAS,
     )
     name = f"root-v{version}-unrolled" if unrolled else f"root-v{version}"
-    return Composite(name, entries, start="magnitude")
+    return Composite(name, entries, start=Magnitude())
 
 
 def learned_root(steps: float = 1) -> Composite:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from passes.relevance.refuse import Refuse
 from passes.relevance.stabilise import Relative, Stabiliser
 from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite, Entry
+from relcompile.methods.results import AsContrast
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.affine import AlphaBeta, Contrastive, Epsilon, Gamma
 from relcompile.methods.rules.input_layer import ByWeights, Flat, WSquared, ZBox
-from relcompile.methods.rules.parameters import Bound
+from relcompile.methods.rules.parameters import Bounds
 from relcompile.methods.rules.pointwise import PassThrough, ScoresUnder, SignalTakesAll
 from relcompile.methods.rules.residual import SplitByShare
-
-Bounds: TypeAlias = tuple[Bound, Bound]
+from relcompile.methods.starts import One
 
 NO_ATTENTION: Final = Entry(
     Refuse(
@@ -156,7 +156,7 @@ def excitation_backprop() -> Composite:
     Source: Zhang et al. 2016, equation 4.
     """
     inner = z_plus()
-    return Composite("excitation-backprop", inner.entries, start="one")
+    return Composite("excitation-backprop", inner.entries, start=One())
 
 
 def contrastive_lrp() -> Composite:
@@ -167,7 +167,7 @@ def contrastive_lrp() -> Composite:
     Use: for what sets the class apart from the others, where z⁺ shows the same for all.
     Source: Sixt et al. 2020, section 5; Gu et al. 2018.
     """
-    return replace(z_plus(), name="contrastive-lrp", result="contrast")
+    return replace(z_plus(), name="contrastive-lrp", result=AsContrast())
 
 
 def contrastive_excitation_backprop() -> Composite:

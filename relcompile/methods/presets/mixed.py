@@ -8,13 +8,13 @@ from passes.relevance.rule import AnyRule
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets.lrp import (
     PASS,
-    Bounds,
     alpha_beta,
     box,
     relative_epsilon_rule,
 )
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.affine import Epsilon, Gamma
+from relcompile.methods.rules.parameters import Bounds
 
 
 def lrp_cmp(alpha: float, beta: float) -> Composite:
