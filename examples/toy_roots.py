@@ -24,15 +24,21 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 
 import relcompile
-from passes.graphs.emitter import Value
-from passes.operators.activation import ActivationCall
-from passes.operators.call import Call
-from passes.relevance.messages import Message
-from passes.relevance.rule import Messages
 from relcompile import Composite, Entry
-from relcompile.methods.rules.adjoint import Adjoint
-from relcompile.methods.rules.root_losses import SquaredError
-from relcompile.methods.rules.root_search import BetweenZeroAndInput, Descent, learn_root
+from relcompile.rules import (
+    ROOT,
+    ActivationCall,
+    Adjoint,
+    BetweenZeroAndInput,
+    Call,
+    Descent,
+    Form,
+    Messages,
+    Relevance,
+    SquaredError,
+    Value,
+    learn_root,
+)
 
 
 class Toy(torch.nn.Module):
@@ -63,12 +69,14 @@ class LearnedTangent:
     steps: int = 60
     step_size: float = 8.0
     applies_to: ClassVar[tuple[type[Call], ...]] = (ActivationCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Relevance,)
 
-    def propagate(self, call: ActivationCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: ActivationCall, arriving: Relevance, /) -> Messages:
         gained = arriving.relevance - call.at(call.x.zeros()).output
         search = Descent(SquaredError(), self.steps, self.step_size, constraint=BetweenZeroAndInput())
         root = learn_root(Tangent(call), call.x, gained, search)
-        return (Message.of_relevance(call.x, Tangent(call).apply(root.signal), root),)
+        ROOT.note(call.node, root)
+        return (Relevance(call.x, Tangent(call).apply(root.signal)),)
 
 
 def logistic_slope(x: Tensor) -> Tensor:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch.fx import GraphModule
 
 from passes.errors import InvariantError, PassError
+from passes.graphs.anchors import anchored
+from passes.graphs.facts import row
 
 log = logging.getLogger(__name__)
 Verifier = Callable[[GraphModule], None]
@@ -53,7 +55,8 @@ def run_passes(
         on_pass: told the name of each pass before it runs, for a progress display.
 
     Raises:
-        InvariantError: a pass left a graph that does not lint, does not verify, or did not count honestly.
+        InvariantError: a pass left a graph that does not lint, does not verify or lost an anchor, or did not count
+            honestly.
     """
     reports: list[PassReport] = []
     for step in passes:
@@ -71,12 +74,11 @@ def run_passes(
     return reports
 
 
-def fingerprint(module: GraphModule) -> int:
-    """Changes if and only if the graph, or which tensor an attribute names, changes."""
+def fingerprint(module: GraphModule) -> tuple[Any, ...]:
+    """Changes if and only if the graph, which tensor an attribute names, or a fact about a node changes."""
     # The printed graph leaves out nested arguments' metadata only; tensors are told apart by identity.
     tensors = tuple((name, id(t)) for name, t in (*module.named_parameters(), *module.named_buffers()))
-    rules = tuple(repr(node.meta.get("rule")) for node in module.graph.nodes)
-    return hash((str(module.graph), tensors, rules))
+    return str(module.graph), tensors, tuple(map(row, module.graph.nodes))
 
 
 def _check(
@@ -91,6 +93,7 @@ def _check(
     history = ", ".join(r.name for r in reports) or "none"
     try:
         module.graph.lint()
+        anchored(module)
         verify(module)
     except (RuntimeError, PassError) as error:
         raise InvariantError(f"pass {step.name} (after: {history}) left a graph that is not valid: {error}") from error

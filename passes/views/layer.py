@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from torch.fx import GraphModule, Node
 
+from passes.graphs.facts import Fact
 from passes.graphs.graph import layer_name, layer_type, operator_name, tensor_of
 from passes.operators.call import Call, Kind
 from passes.views.residual_blocks import residual_members
@@ -49,6 +51,9 @@ class Layer:
     after: str = ""
     roles: Roles = field(default_factory=dict)
     call: type[Call] = Call
+
+
+LAYER: Final = Fact[Layer]("layer")
 
 
 def layers_of(module: GraphModule, described: Mapping[Node, Call], sources: Collection[Node]) -> dict[Node, Layer]:

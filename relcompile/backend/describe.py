@@ -9,29 +9,35 @@ import torch
 from torch.fx import GraphModule, Node
 
 from passes.relevance.add_reference import REFERENCE_INPUT
-from passes.relevance.ledgers import REPORTED, ROOT_QUANTITIES, AbsorbedRelevance, RootReport
+from passes.relevance.found_root import ROOT
+from passes.relevance.ledgers import ROOT_QUANTITIES, AbsorbedRelevance, RootReport
+from passes.relevance.rule import RULE
 from passes.views.active import explained_output, nodes_named
+from passes.views.layer import LAYER
 from relcompile.errors import CompositeError
-from relcompile.metadata import InputRecord, LayerRecord, Metadata, RootsRecord, TargetRecord
+from relcompile.metadata import InputRecord, LayerRecord, Metadata, RootsRecord
 from relcompile.question.io_names import relevance_names
+from relcompile.question.options import Options
 from relcompile.question.question import Question
+from relcompile.question.references import describe_reference
+from relcompile.question.targets import number_of_classes
 
 
-def described(module: GraphModule, question: Question, digest: str) -> Metadata:
+def described(module: GraphModule, question: Question, options: Options, digest: str) -> Metadata:
     """The metadata of an explainer graph, before passes that drop the annotations of its nodes.
 
     Raises:
         CompositeError: an entry of the composite has to match a layer, and matches none; or no roots are learned.
     """
-    annotated = [node for node in module.graph.nodes if "layer" in node.meta]
-    question.composite.check([node.meta["layer"] for node in annotated])
+    annotated = LAYER.known_in(module.graph.nodes)
+    question.composite.check([LAYER.of(node) for node in annotated])
     at_runtime = question.references is not None and None in question.references.values()
     return Metadata(
         relcompile=version("relcompile"),
         torch=torch.__version__,
         rule=question.composite.name,
         layers=tuple(map(_layer_record, annotated)),
-        target=_target_record(module, question),
+        target=question.target.record(number_of_classes(explained_output(module, question.output).meta["val"])),
         inputs=tuple(_input_record(module, name) for name in question.inputs),
         outputs=question.outputs,
         explained=question.outputs[question.output],
@@ -39,6 +45,10 @@ def described(module: GraphModule, question: Question, digest: str) -> Metadata:
         absorbed=any(isinstance(ledger, AbsorbedRelevance) for ledger in question.ledgers),
         roots=_roots_record(annotated, question),
         weights_sha256=digest,
+        class_names=None if options.class_names is None else tuple(options.class_names),
+        preprocessing=options.preprocessing,
+        at=question.at,
+        reference=describe_reference(question.reference),
         sampling=None if question.composite.sampling is None else str(question.composite.sampling),
         noise=tuple(_input_record(module, name) for name in question.noise.values()),
         reference_input=_input_record(module, REFERENCE_INPUT) if at_runtime else None,
@@ -59,23 +69,17 @@ def example_arguments(module: GraphModule, inputs: Mapping[str, torch.Tensor]) -
 
 
 def _layer_record(node: Node) -> LayerRecord:
-    layer = node.meta["layer"]
-    return LayerRecord(layer.name, layer.operator, layer.kind, str(node.meta["rule"]), layer.parameters)
+    layer = LAYER.of(node)
+    return LayerRecord(layer.name, layer.operator, layer.kind, str(RULE.of(node)), layer.parameters)
 
 
 def _roots_record(annotated: Sequence[Node], question: Question) -> RootsRecord | None:
     if not any(isinstance(ledger, RootReport) for ledger in question.ledgers):
         return None
-    layers = tuple(node.meta["layer"].name for node in annotated if REPORTED in node.meta)
+    layers = tuple(LAYER.of(node).name for node in ROOT.known_in(annotated))
     if not layers:
         raise CompositeError(f"rule {question.composite.name} learns no roots to report")
     return RootsRecord(layers, ROOT_QUANTITIES)
-
-
-def _target_record(module: GraphModule, question: Question) -> TargetRecord:
-    shape = explained_output(module, question.output).meta["val"].shape
-    classes = shape[1] if len(shape) > 1 and isinstance(shape[1], int) else None
-    return TargetRecord(question.target.mode, question.target.index, classes)
 
 
 def _input_record(module: GraphModule, name: str) -> InputRecord:

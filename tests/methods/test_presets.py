@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from relcompile.methods.spelling import Given, named
 GIVEN = Given(bounds=(-1.0, 1.0), calibration=Calibration({}, "", "relu", 0))
 VIEWS = [(row, view) for row in ROWS for view in row.views]
 # Where an operator may stand; a softmax at the output is stepped over by some.
-PLACES = [
+PLACES: list[dict[str, Any]] = [
     {"first": first, "last": last, "residual": residual, "at_output": at_output, "position": position}
     for first, last, residual, at_output, position in product(*[(False, True)] * 4, (0.0, 0.5, 1.0))
 ]

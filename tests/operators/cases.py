@@ -85,6 +85,7 @@ POOLS = (
     Case(aten.mean.dim, (x(*IMAGE), [1], True)),
     Case(aten.sum.dim_IntList, (x(*IMAGE), [1, 3])),
     Case(aten.sum.dim_IntList, (x(*IMAGE), [-2], True)),
+    Case(aten.cumsum.default, (x(*IMAGE), -2)),
     Case(aten.max_pool2d.default, (x(*IMAGE), [3, 2], [2, 1], [1, 0], [1, 2], True)),
     Case(aten.max_pool2d.default, (x(*IMAGE), [2, 2])),
     Case(aten.max_pool3d.default, (x(*VOLUME), [2, 3, 2], [2, 2, 2], [1, 1, 0])),

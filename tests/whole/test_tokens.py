@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import relcompile
-from relcompile.errors import InputSpecError
+from relcompile.errors import CompositeError, InputSpecError
 from tests.compare import FLOAT64, ONNX, assert_close
 from tests.oracles import patched_gradients
 
@@ -98,3 +98,8 @@ def test_an_integer_that_is_not_embedded_has_no_relevance() -> None:
 
     with pytest.raises(InputSpecError, match="length"):
         relcompile.compile(Scaled(), {"x": torch.randn(2, 3), "length": MASK}, explain=["length"])
+
+
+def test_a_method_that_moves_the_input_refuses_indices() -> None:
+    with pytest.raises(CompositeError, match="ids holds indices"):
+        relcompile.compile(reader(), {"ids": IDS, "mask": MASK}, rule="smoothgrad")

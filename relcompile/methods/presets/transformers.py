@@ -10,9 +10,11 @@ from typing import Final, Literal, TypeAlias
 
 from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite, Entry
+from relcompile.methods.results import AsMultiplier
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.pointwise import PassThrough, ScoresUnder
 from relcompile.methods.rules.products import Half, Hold, Stop
+from relcompile.methods.starts import Cotangent
 
 Mean: TypeAlias = Literal["live", "held"]
 
@@ -31,6 +33,7 @@ def attn_lrp(mean: Mean = "live") -> Composite:
             deviation is (proposition 3.4).
     Equation: softmax R_i = x_i (R_i - s_i Σ_j R_j), its exact Jacobian as a multiplier; products R_a = R_b = R / 2
     Conserves: up to what biases and softmaxes absorb.
+    Use: for transformers, in two forward passes; on vision transformers with γ on their linear layers.
     Source: Achtibat et al. 2024.
     """
     entries = (_STATISTIC, *_means(mean), _GATE, Entry(Half(), kind="product"), _ACTIVATION, _SCORES)
@@ -43,6 +46,7 @@ def cp_lrp(mean: Mean = "live") -> Composite:
     Args:
         mean: as in `attnlrp`.
     Conserves: up to what biases absorb.
+    Use: for transformers where what was attended to matters, and not why.
     Source: Ali et al. 2022.
     """
     entries = (*_attention_held(mean), Entry(Hold("switch"), role="switch"), Entry(Half(), kind="product"))
@@ -55,12 +59,13 @@ def rel_p(mean: Mean = "live") -> Composite:
     Args:
         mean: as in `attnlrp`.
     Equation: attention weights and statistics held, gated products by halves; the score of a patch is (a' - a) ⊙ m
+    Use: to predict what patching an activation would change, at a layer (`--at`).
     Conserves: no; x ⊙ m is conserved up to what biases absorb.
     Source: Jafari et al. 2025.
     """
     entries = (*_attention_held(mean), Entry(Half(), kind="product"), _ACTIVATION, _SCORES)
     closing = (_ATTENTION_WEIGHTS, Entry(Adjoint()))
-    return Composite("relp", (*entries, *closing), start="cotangent", result="multiplier")
+    return Composite("relp", (*entries, *closing), start=Cotangent(), result=AsMultiplier())
 
 
 def _attention_held(mean: Mean) -> tuple[Entry, ...]:

@@ -8,7 +8,7 @@ from typing import ClassVar, final
 from passes.operators.arithmetic import NegateCall, ScaleCall
 from passes.operators.call import Call
 from passes.operators.embedding import EmbeddingCall
-from passes.relevance.messages import Message
+from passes.relevance.messages import Form, Multiplier, Relevance
 from passes.relevance.rule import Messages
 
 
@@ -26,20 +26,19 @@ class Adjoint:
     """
 
     applies_to: ClassVar[tuple[type[Call], ...]] = (Call,)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier, Relevance)
 
-    def propagate(self, call: Call, arriving: Message, /) -> Messages:
-        if isinstance(call, ScaleCall | NegateCall) and not arriving.has_multiplier:
+    def propagate(self, call: Call, arriving: Multiplier | Relevance, /) -> Messages:
+        if isinstance(call, ScaleCall | NegateCall) and isinstance(arriving, Relevance):
             relevance = arriving.relevance.sum_to(call.operand(0))  # y = c x: the multiplier would be divided by x
-            return (Message.of_relevance(call.operand(0), relevance),)
+            return (Relevance(call.operand(0), relevance),)
         if isinstance(call, EmbeddingCall):
             of_index = arriving.relevance.sum([-1])
-            return (Message(call.operand(0), lambda: of_index, lambda: of_index),)
-        if call.moves_values and not arriving.has_multiplier:
-            parts = call.adjoint(arriving.relevance)
-            form = Message.of_relevance
+            return (Multiplier(call.operand(0), of_index, of_index),)
+        if call.moves_values and isinstance(arriving, Relevance):
+            parts, form = call.adjoint(arriving.relevance), Relevance
         else:
-            parts = call.adjoint(arriving.multiplier)
-            form = Message.of_multiplier
+            parts, form = call.adjoint(arriving.multiplier), Multiplier
         return tuple(
             None if part is None else form(call.operand(position), part) for position, part in enumerate(parts)
         )

@@ -8,8 +8,9 @@ from typing import ClassVar, final, get_args
 from passes.operators.arithmetic import MatmulCall, ProductCall, QuotientCall, SumCall
 from passes.operators.call import Call
 from passes.operators.softmax import SoftmaxCall
-from passes.relevance.messages import Message
+from passes.relevance.messages import Form, Message, Multiplier, Relevance
 from passes.relevance.rule import Messages
+from passes.views.layer import LAYER
 from passes.views.roles import Role
 from relcompile.errors import CompositeError
 from relcompile.methods.rules.parameters import require_choice
@@ -30,23 +31,24 @@ class Hold:
 
     role: Role = "statistic"
     applies_to: ClassVar[tuple[type[Call], ...]] = (ProductCall, MatmulCall, QuotientCall, SumCall)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier, Relevance)
 
     def __post_init__(self) -> None:
         require_choice("role", self.role, get_args(Role))
 
     def propagate(self, call: Call, arriving: Message, /) -> Messages:
-        held = call.node.meta["layer"].roles.get(self.role)
+        held = LAYER.of(call.node).roles.get(self.role)
         if held is None:
             raise CompositeError(f"{self} has nothing to hold at {call.layer}: give its entry role={self.role!r}")
         if len(call.operands) == 1:
             return (None,)
         other = call.operand(1 - held)
         kept = not isinstance(call, MatmulCall | SumCall) and other.shape == call.output.shape
-        if kept and not arriving.has_multiplier:
-            message = Message.of_relevance(other, arriving.relevance)  # a multiplier may have a pole
+        if kept and isinstance(arriving, Relevance):
+            message: Message | None = Relevance(other, arriving.relevance)  # a multiplier may have a pole
         else:
             part = call.adjoint(arriving.multiplier)[1 - held]
-            message = None if part is None else Message.of_multiplier(other, part)
+            message = None if part is None else Multiplier(other, part)
         return tuple(message if position != held else None for position in range(2))
 
 
@@ -61,12 +63,12 @@ class Half:
     """
 
     applies_to: ClassVar[tuple[type[Call], ...]] = (ProductCall, MatmulCall)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier,)
 
     def propagate(self, call: ProductCall | MatmulCall, arriving: Message, /) -> Messages:
         parts = call.adjoint(arriving.multiplier * 0.5)
         return tuple(
-            None if part is None else Message.of_multiplier(call.operand(position), part)
-            for position, part in enumerate(parts)
+            None if part is None else Multiplier(call.operand(position), part) for position, part in enumerate(parts)
         )
 
 
@@ -81,6 +83,7 @@ class Stop:
     """
 
     applies_to: ClassVar[tuple[type[Call], ...]] = (SoftmaxCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier, Relevance)
 
     def propagate(self, _call: SoftmaxCall, _arriving: Message, /) -> Messages:
         return (None,)
