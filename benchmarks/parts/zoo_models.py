@@ -88,14 +88,20 @@ def timm_models() -> Iterator[Specimen]:
 
 
 def _timm_model(name: str) -> tuple[nn.Module, Inputs]:
+    """On images of 64 if the model takes them, else on those that it was made for."""
     import timm
 
     try:
-        return timm.create_model(name, num_classes=_CLASSES, img_size=64), _images(64)
+        model, inputs = timm.create_model(name, num_classes=_CLASSES, img_size=64), _images(64)
     except (TypeError, ValueError, AssertionError):
+        model, inputs = timm.create_model(name, num_classes=_CLASSES), _images(64)
+    try:
+        with torch.no_grad():
+            model.eval()(**inputs)
+    except (RuntimeError, AssertionError, ValueError):
         model = timm.create_model(name, num_classes=_CLASSES)
-    fixed = model.pretrained_cfg.get("fixed_input_size", False)
-    return model, _images(model.pretrained_cfg["input_size"][-1] if fixed else 64)
+        inputs = _images(model.pretrained_cfg["input_size"][-1])
+    return model, inputs
 
 
 class LastLogits(nn.Module):

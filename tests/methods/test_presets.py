@@ -24,7 +24,11 @@ PLACES: list[dict[str, Any]] = [
     {"first": first, "last": last, "residual": residual, "at_output": at_output, "position": position}
     for first, last, residual, at_output, position in product(*[(False, True)] * 4, (0.0, 0.5, 1.0))
 ]
-REFUSALS = {"softmax": "a softmax inside a network", "embedding": "an index has no reference"}
+REFUSALS = {
+    "softmax": "a softmax inside a network",
+    "embedding": "an index has no reference",
+    "scale": "a product with a constant matrix",
+}
 
 
 def layers() -> list[Layer]:
@@ -52,7 +56,7 @@ def test_every_kind_has_an_answer(name: str) -> None:
         assert issubclass(layer.call, rule.applies_to)
         if isinstance(rule, Refuse):
             assert rule.reason.startswith(REFUSALS[layer.kind]), layer
-            assert not layer.at_output or layer.kind == "embedding"
+            assert layer.kind != "softmax" or not layer.at_output
 
 
 def test_a_kind_that_is_not_named_is_refused() -> None:

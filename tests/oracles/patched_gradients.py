@@ -31,7 +31,7 @@ def explain(model: nn.Module, x: Tensor, target: Tensor, method: str | None) -> 
 def patched(method: str) -> Generator[None]:
     """`torch.nn.functional` with other gradients and the same values."""
     replaced: dict[str, Callable[..., Tensor]] = {
-        name: partial(_activation, getattr(functional, name)) for name in ("gelu", "relu", "silu", "hardswish", "mish")
+        name: partial(activation, getattr(functional, name)) for name in ("gelu", "relu", "silu", "hardswish", "mish")
     }
     attention = functional.scaled_dot_product_attention
     replaced["layer_norm"] = _layer_norm
@@ -42,7 +42,8 @@ def patched(method: str) -> Generator[None]:
         yield
 
 
-def _activation(function: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def activation(function: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """The value of the function, the secant f(x) / x for its gradient."""
     y = function(x, *args, **kwargs).detach()
     return _with_value(x * torch.where(x == 0, 0, y / x).detach(), y)
 
@@ -62,10 +63,10 @@ def _attention(
 ) -> Tensor:
     if constant:
         return function(q.detach(), k.detach(), v, *args, **kwargs)
-    return function(_divided(q, 4), _divided(k, 4), _divided(v, 2), *args, **kwargs)
+    return function(divided(q, 4), divided(k, 4), divided(v, 2), *args, **kwargs)
 
 
-def _divided(x: Tensor, by: float) -> Tensor:
+def divided(x: Tensor, by: float) -> Tensor:
     """The value x, the gradient of x / by."""
     return _with_value(x / by, x.detach())
 

@@ -76,5 +76,6 @@ def deeplift(
         NO_RULE_FOR_SOFTMAX,
         Entry(Refuse("an index has no reference that differences could be taken from"), kind="embedding"),
         *(Entry(EachPart(), kind=kind) for kind in ("pool", "shift", "scale", "structure")),
+        Entry(Refuse("a product with a constant matrix has no parts of one sign"), kind="scale"),
     )
     return Composite(name, entries, start=Cotangent(), reference=reference)
