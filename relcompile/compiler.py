@@ -30,6 +30,7 @@ from relcompile.frontend.canonical import (
     weights_digest,
 )
 from relcompile.frontend.capture import Captured
+from relcompile.frontend.constants import refuse_lost_backwards
 from relcompile.metadata import Preprocessing
 from relcompile.methods.composites import Composite
 from relcompile.methods.presets import Bounds
@@ -55,6 +56,7 @@ def compile(
     at: str | None = None,
     absorbed: bool = False,
     roots: bool = False,
+    forward_derivative: bool = False,
     class_names: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     progress: Progress | None = None,
@@ -77,6 +79,8 @@ def compile(
             map there; by default it takes the last one.)
         absorbed: also compute what biases and stabilisers absorb, (N, operators).
         roots: also report on the roots that the rules learn, (N, roots, quantities); names are in the metadata.
+        forward_derivative: the model calls custom autograd functions or hooks, and yet the derivative of its forward is
+            meant, for the rules that are gradients.
         class_names: stored with the explainer, one per class.
         preprocessing: stored with the explainer: how a photograph becomes the input.
         progress: told the name of every step.
@@ -86,7 +90,7 @@ def compile(
 
     Raises:
         CalibrationError: the calibration belongs to a model with other weights.
-        CaptureError: the model is not one static graph.
+        CaptureError: the model is not one static graph; or it has a backward of its own, and the rule is a gradient.
         MiscompilationError: the explainer does not predict what the model predicts on the examples.
         CompositeError, TargetError, InputSpecError: a rule, a target or an input does not exist; two inputs or
             outputs have one name; or no rule learns the roots that were asked for.
@@ -101,6 +105,8 @@ def compile(
     reference = chosen_reference(composite, reference)
     inputs = named_inputs(model, example_inputs)
     captured = captured_graph(model, inputs, progress)
+    if composite.start == "cotangent" and not forward_derivative:
+        refuse_lost_backwards(captured.lost_backwards)
     module, output = captured.module, _explained_output(captured, output)
     sources = _explained_inputs(captured, explain, output)
     reads_layer = at is not None or composite.result == "activation-map"

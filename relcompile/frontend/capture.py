@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
@@ -21,6 +21,7 @@ from passes.graphs.emitter import aten
 from passes.graphs.nodes import arguments
 from passes.rewrites.decompose import composite_decompositions
 from relcompile.errors import CaptureError, InputSpecError
+from relcompile.frontend.constants import as_autograd_sees
 
 _ASSERTIONS: tuple[Any, ...] = (  # what export writes down about dtypes and sizes; they compute nothing
     aten._assert_async.msg,
@@ -41,12 +42,14 @@ class Captured:
         inputs: names of the inputs, in order.
         outputs: names of the outputs, in order (nested outputs are flattened; what is not a tensor is left out).
         float_inputs: names of the inputs that relevance can be computed for.
+        lost_backwards: custom autograd functions and hooks, whose derivative is not that of the graph.
     """
 
     module: GraphModule
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     float_inputs: tuple[str, ...]
+    lost_backwards: tuple[str, ...] = ()
 
 
 def capture(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Captured:
@@ -60,7 +63,7 @@ def capture(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Captu
         CaptureError: the model cannot be captured; the message quotes the user's own line.
         InputSpecError: `forward` does not take these inputs.
     """
-    with _quiet(), in_eval_mode(model):
+    with _quiet(), in_eval_mode(model), _any_mode(), as_autograd_sees(model) as lost:
         program = _export(model, inputs).run_decompositions(composite_decompositions())
     outputs = program.graph_signature.output_specs
     changed = [str(o.target) for o in outputs if o.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION)]
@@ -68,7 +71,7 @@ def capture(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Captu
         raise CaptureError(
             f"the model changes its own buffers in forward ({', '.join(changed)}); an explainer has no state"
         )
-    return _lifted(program, tuple(inputs))
+    return replace(_lifted(program, tuple(inputs)), lost_backwards=tuple(dict.fromkeys(lost)))
 
 
 def forward_parameters(model: torch.nn.Module) -> list[str]:
@@ -123,6 +126,8 @@ def _export(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch
     shapes: Any = {name: {0: batch} for name in inputs} if named else (tuple({0: batch} for _ in args),)
     try:
         return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+    except CaptureError:
+        raise
     except Exception as error:
         raise CaptureError(_explain(error)) from error
 
@@ -208,6 +213,13 @@ def _key(path: tuple[Any, ...]) -> str:
     """`logits` for {"logits": ...}, `output_1` for the second of several, `hidden_0` for {"hidden": [...]}."""
     key = "_".join(re.sub(r"\W", "", str(getattr(k, "key", getattr(k, "idx", k)))) for k in path)
     return f"output_{key}" if key.isdigit() else key
+
+
+@contextmanager
+def _any_mode() -> Generator[None]:
+    """Gradients are on, whatever the mode of the caller."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 @contextmanager
