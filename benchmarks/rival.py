@@ -93,7 +93,8 @@ def attribution(model: torch.nn.Module, rule: str) -> Callable[[torch.Tensor], t
     def run(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         attributor = Gradient(model=model, composite=composite, attr_output=_score_of_class_0)
         with attributor:
-            return attributor(x)
+            result: Any = attributor(x)
+        return result
 
     return run
 
@@ -108,6 +109,7 @@ def export_rival(model: torch.nn.Module, rule: str, x: torch.Tensor, path: Path)
     with warnings.catch_warnings(action="ignore"):
         traced = make_fx(attribution(model, rule), decomposition_table=DECOMPOSITIONS)(x)
         program = torch.onnx.export(traced, (x,), dynamo=True, verbose=False)
+        assert program is not None
         onnx.save_model(program.model_proto, str(path))
     return time.perf_counter() - start
 

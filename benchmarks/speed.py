@@ -98,6 +98,7 @@ def export_forward(model: torch.nn.Module, x: torch.Tensor, path: Path) -> float
     with warnings.catch_warnings(action="ignore"):  # the exporter's, about its own internals
         shapes = ({0: torch.export.Dim("batch", min=1)},)
         program = torch.onnx.export(model, (torch.cat([x, x]),), dynamo=True, dynamic_shapes=shapes, verbose=False)
+        assert program is not None
         onnx.save_model(program.model_proto, str(path))
     return time.perf_counter() - start
 

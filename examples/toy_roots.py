@@ -27,10 +27,10 @@ import relcompile
 from passes.graphs.emitter import Value
 from passes.operators.activation import ActivationCall
 from passes.operators.call import Call
-from passes.operators.curvature import curvature
 from passes.relevance.messages import Message
 from passes.relevance.rule import Messages
 from relcompile import Composite, Entry
+from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.root_losses import SquaredError
 from relcompile.methods.rules.root_search import BetweenZeroAndInput, Descent, learn_root
 
@@ -53,7 +53,7 @@ class Tangent:
 
     def pullback(self, signal: Value, cotangent: Value, /) -> Value:
         at_root = self.call.at(self.call.x - signal)
-        return at_root.derivative(cotangent) - curvature(at_root) * signal * cotangent
+        return at_root.derivative(cotangent) - at_root.curvature() * signal * cotangent
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def lrp_0(pixels: Tensor) -> Tensor:
 
 def learned(pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Relevance of the learned root, and its report (N, 1, quantities)."""
-    rule = Composite("toy", (Entry(LearnedTangent(), kind="activation"),))
+    rule = Composite("toy", (Entry(LearnedTangent(), kind="activation"), Entry(Adjoint())))
     _, relevance, report = relcompile.compile(Toy(), pixels, rule=rule, target=0, roots=True)(pixels)
     return relevance, report
 

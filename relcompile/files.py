@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a full disk or an interrupt never leaves half of one."""
+"""Files: what the user names is opened in one way, and written so that nothing ever leaves half a file."""
 
 import contextlib
 import os
@@ -8,15 +8,86 @@ import stat
 import zipfile
 from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from relcompile.errors import ExportError
+from relcompile.errors import ExportError, InputSpecError, RelcompileError
 
 # What `numpy.load` raises for an array file that is missing, foreign, empty or cut off.
 UNREADABLE_ARRAY: Final = (OSError, ValueError, EOFError, zipfile.BadZipFile)
+
+_KINDS: Final = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_input(path: Path | str, what: str, limit: int, error: type[RelcompileError] = InputSpecError) -> BinaryIO:
+    """Open a file that the user named for reading: a regular one, of at most `limit` bytes.
+
+    A pipe would wait for ever and a device never end, so neither is opened, not even for a moment.
+
+    Args:
+        path: the file.
+        what: what it is to the user, for the message: "the image".
+        limit: bytes.
+        error: what is raised.
+
+    Raises:
+        RelcompileError: as `error`; names the file, and what it is if it is not a regular file, or its size and the
+            limit, or why it cannot be opened.
+    """
+    try:
+        _require_readable(os.stat(path), limit)
+        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115  (the caller closes it)
+        try:
+            _require_readable(os.fstat(file.fileno()), limit)  # another file may have taken the name meanwhile
+        except ValueError:
+            file.close()
+            raise
+        return file
+    except FileNotFoundError as cause:
+        raise error(f"{what} {path} cannot be read: there is no such file") from cause
+    except (OSError, ValueError) as cause:
+        raise error(f"{what} {path} cannot be read: {getattr(cause, 'strerror', None) or cause}") from cause
+
+
+def read_input(path: Path | str, what: str, limit: int, error: type[RelcompileError] = InputSpecError) -> bytes:
+    """All bytes of a file that the user named; see `open_input`.
+
+    Raises:
+        RelcompileError: as `open_input`, or the file grew beyond the limit while it was read.
+    """
+    with open_input(path, what, limit, error) as file:
+        try:
+            content = file.read(limit + 1)
+        except OSError as cause:
+            raise error(f"{what} {path} cannot be read: {cause.strerror}") from cause
+    if len(content) > limit:
+        raise error(f"{what} {path} cannot be read: {_too_large(len(content), limit)}")
+    return content
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Opening a pipe waits for whoever writes to it, unless told not to."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _require_readable(status: os.stat_result, limit: int) -> None:
+    """Raise ValueError, with the reason, unless this is a regular file of at most `limit` bytes."""
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"it is {_KINDS.get(stat.S_IFMT(status.st_mode), 'something else')}, not a regular file")
+    if status.st_size > limit:
+        raise ValueError(_too_large(status.st_size, limit))
+
+
+def _too_large(size: int, limit: int) -> str:
+    return f"it has {size:,} bytes, more than the {limit:,} that are read"
 
 
 @contextlib.contextmanager

@@ -38,8 +38,8 @@ def random_network(name: str, *, seed: int = 0, **settings: Any) -> nn.Module:
 
 def randomise(norm: nn.modules.batchnorm._BatchNorm) -> None:
     """Statistics and an affine map far from the identity."""
-    nn.init.normal_(norm.running_mean, std=0.3)
-    nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    nn.init.normal_(norm.get_buffer("running_mean"), std=0.3)
+    nn.init.uniform_(norm.get_buffer("running_var"), 0.5, 2.0)
     nn.init.uniform_(norm.weight, 0.5, 1.5)
     nn.init.normal_(norm.bias, std=0.3)
 
@@ -49,9 +49,10 @@ def _shrink_classifier(model: nn.Module) -> None:
     classifier = getattr(model, "classifier", None)
     if not isinstance(classifier, nn.Sequential):
         return
-    dense = [k for k, m in enumerate(classifier) if isinstance(m, nn.Linear)]
+    dense = {k: m for k, m in enumerate(classifier) if isinstance(m, nn.Linear)}
     if len(dense) != 3:
         return
-    sizes = [classifier[dense[0]].in_features, 64, 64, classifier[dense[-1]].out_features]
+    first, _, last = dense.values()
+    sizes = [first.in_features, 64, 64, last.out_features]
     for position, inputs, outputs in zip(dense, sizes, sizes[1:], strict=False):
         classifier[position] = nn.Linear(inputs, outputs)

@@ -17,14 +17,14 @@ def arguments(node: Node) -> tuple[Any, ...]:
     return node.args
 
 
-def argument(node: Node, position: int, default: Any = None) -> Any:
-    """Argument `position` of the schema of `node`, or the schema's default, or `default`."""
+def argument(node: Node, place: int | str) -> Any:
+    """The argument at a position, or of a name, in the schema of `node`; else the schema's default, or None."""
+    schema = schema_of(node)
+    position = place if isinstance(place, int) else [entry.name for entry in schema].index(place)
     if position < len(node.args):
         return node.args[position]
-    entry = schema_of(node)[position]
-    if entry.name in node.kwargs:
-        return node.kwargs[entry.name]
-    return entry.default_value if entry.has_default_value() else default
+    entry = schema[position]
+    return node.kwargs.get(entry.name, entry.default_value if entry.has_default_value() else None)
 
 
 def schema_of(node: Node) -> list[Any]:

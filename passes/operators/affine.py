@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from torch.fx import Node
 
 from passes.graphs.emitter import Emitter, Value, aten
-from passes.graphs.nodes import arguments
-from passes.operators.call import Adjoints, Call, UnaryCall
+from passes.graphs.nodes import argument
+from passes.operators.call import Active, Adjoints, UnaryCall
+
+
+class Geometry(NamedTuple):
+    """How a convolution (or its transpose) reads its input; one number an axis, in the order of `aten.convolution`."""
+
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+    transposed: bool
+    output_padding: list[int]
+    groups: int
+
+    @classmethod
+    def of(cls, node: Node) -> Geometry:
+        """That of an `aten.convolution`."""
+        return cls(*(argument(node, name) for name in cls._fields))
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,20 +35,20 @@ class AffineCall(UnaryCall):
     kind = "affine"
 
     @classmethod
-    def build_affine(cls, node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call | None:
+    def view(cls, node: Node, emit: Emitter, active: Active, /) -> Self | None:
         """Only the operand x may depend on the input: relevance has no way to a computed weight or bias."""
-        computed = [a for a in arguments(node)[1:3] if isinstance(a, Node) and active(a)]
-        return None if computed else cls.build(node, emit, active)
+        computed = [a for a in (argument(node, "weight"), argument(node, "bias")) if isinstance(a, Node) and active(a)]
+        return None if computed else cls(node, emit, (argument(node, "input"),))
 
     @property
     def weight(self) -> Value:
         """W, in the operator's own layout."""
-        return self.emit.value(self.argument(1))
+        return self.emit.value(self.argument("weight"))
 
     @property
     def bias(self) -> Value | None:
         """b, of shape (K,), or None."""
-        node = self.argument(2)
+        node = self.argument("bias")
         return None if node is None else self.emit.value(node)
 
     def apply(self, x: Value, weight: Value, bias: Value | None = None) -> Value:
@@ -61,31 +76,30 @@ class LinearCall(AffineCall):
 class ConvolutionCall(AffineCall):
     """aten.convolution over 1, 2 or 3 axes, with stride, padding, dilation and groups; or its transpose."""
 
+    @property
+    def geometry(self) -> Geometry:
+        """Stride, padding, dilation, groups, and whether it is the transpose of a convolution."""
+        return Geometry.of(self.node)
+
     def apply(self, x: Value, weight: Value, bias: Value | None = None) -> Value:
-        return self.emit.call(aten.convolution.default, x, weight, bias, *self._geometry)
+        return self._convolution(x, weight, bias, self.geometry)
 
     def transposed(self, s: Value, weight: Value) -> Value:
-        stride, padding, dilation, is_transposed, _, groups = self._geometry
-        target = self.x.shape[2:]
-        if is_transposed:
-            zeros = [0] * len(target)
-            back = self.emit.call(
-                aten.convolution.default, s, weight, None, stride, padding, dilation, False, zeros, groups
-            )
-            return crop_to(back, target)
-        kernel = weight.shape[2:]
+        geometry, target = self.geometry, self.x.shape[2:]
+        if geometry.transposed:
+            forward = geometry._replace(transposed=False, output_padding=[0] * len(target))
+            return crop_to(self._convolution(s, weight, None, forward), target)
         reached = [
             (size - 1) * st - 2 * p + d * (k - 1) + 1
-            for size, st, p, d, k in zip(s.shape[2:], stride, padding, dilation, kernel, strict=True)
+            for size, st, p, d, k in zip(
+                s.shape[2:], geometry.stride, geometry.padding, geometry.dilation, weight.shape[2:], strict=True
+            )
         ]
         missing = [want - have for want, have in zip(target, reached, strict=True)]
-        return self.emit.call(
-            aten.convolution.default, s, weight, None, stride, padding, dilation, True, missing, groups
-        )
+        return self._convolution(s, weight, None, geometry._replace(transposed=True, output_padding=missing))
 
-    @property
-    def _geometry(self) -> tuple[Any, ...]:
-        return tuple(self.argument(position) for position in range(3, 9))
+    def _convolution(self, x: Value, weight: Value, bias: Value | None, geometry: Geometry) -> Value:
+        return self.emit.call(aten.convolution.default, x, weight, bias, *geometry)
 
 
 def crop_to(value: Value, target: tuple[Any, ...]) -> Value:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from math import prod
+from typing import Any, Self
 
 from torch.fx import Node
 
-from passes.errors import UnsupportedOperatorError
 from passes.graphs.emitter import Emitter, Value, aten
-from passes.graphs.graph import describe_node
 from passes.graphs.nodes import argument
-from passes.operators.call import Adjoints, Call, UnaryCall
+from passes.operators.call import Active, Adjoints, Call, UnaryCall
 
 
 @dataclass(frozen=True, eq=False)
 class CombinationCall(Call):
     """`y = Σ_k a_k x_k + b`, elementwise with broadcasting; a_k and b are constants."""
+
+    keeps_places = True
 
     def term(self, value: Value, position: int, /) -> Value:
         """`a_k value`, for the operand k at `position`."""
@@ -32,6 +32,12 @@ class SumCall(CombinationCall):
     """`y = a + b` or `y = a - b` (also scaled: `a + alpha b`), with broadcasting. Residual connections."""
 
     kind = "sum"
+
+    @classmethod
+    def view(cls, node: Node, emit: Emitter, active: Active, /) -> Self | None:
+        """Both operands depend on the input."""
+        operands = _active_operands(node, active)
+        return cls(node, emit, operands) if len(operands) == 2 else None
 
     @property
     def signs(self) -> tuple[float, ...]:
@@ -63,6 +69,12 @@ class ShiftCall(CombinationCall):
 
     kind = "shift"
 
+    @classmethod
+    def view(cls, node: Node, emit: Emitter, active: Active, /) -> Self | None:
+        """One operand depends on the input."""
+        operands = _active_operands(node, active)
+        return cls(node, emit, operands) if len(operands) == 1 else None
+
     @property
     def sign(self) -> float:
         """-1 for `c - x`, alpha for `c + alpha x`, 1 otherwise."""
@@ -77,6 +89,12 @@ class ScaleCall(CombinationCall):
     """`y = c x` or `y = x / c` with a constant c."""
 
     kind = "scale"
+
+    @classmethod
+    def view(cls, node: Node, emit: Emitter, active: Active, /) -> Self | None:
+        """One operand depends on the input: of a quotient, the dividend."""
+        operands = _active_operands(node, active)
+        return cls(node, emit, operands) if len(operands) == 1 else None
 
     @property
     def factor(self) -> Any:
@@ -101,12 +119,13 @@ class ProductCall(Call):
     """`y = a b` of two values that both depend on the input: gates, attention weights, squares."""
 
     kind = "product"
+    keeps_places = True
 
-    @property
-    def signal(self) -> int | None:
-        """Position of the operand that a gate multiplies; None if neither or both look like a gate."""
-        gates = [_is_gate(self.operand(position), self.output) for position in range(2)]
-        return None if gates[0] == gates[1] else gates.index(False)
+    @classmethod
+    def view(cls, node: Node, emit: Emitter, active: Active, /) -> Self | None:
+        """Both operands depend on the input."""
+        operands = _active_operands(node, active)
+        return cls(node, emit, operands) if len(operands) == 2 else None
 
     def adjoint(self, multiplier: Value) -> Adjoints:
         a, b = self.operand(0), self.operand(1)
@@ -118,7 +137,13 @@ class QuotientCall(Call):
     """`y = a / b` where b depends on the input, and a may."""
 
     kind = "product"
-    signal: ClassVar[int] = 0
+    keeps_places = True
+
+    @classmethod
+    def view(cls, node: Node, emit: Emitter, active: Active, /) -> Self | None:
+        """The divisor depends on the input."""
+        operands = _active_operands(node, active)
+        return cls(node, emit, operands) if argument(node, 1) in operands else None
 
     def adjoint(self, multiplier: Value) -> Adjoints:
         divisor = self.emit.value(self.argument(1))
@@ -133,7 +158,14 @@ class MatmulCall(Call):
     """`y = a @ b` of two values that both depend on the input (batched matrices, equal leading axes)."""
 
     kind = "product"
-    signal: ClassVar[int | None] = None
+
+    @classmethod
+    def view(cls, node: Node, emit: Emitter, active: Active, /) -> Self | None:
+        """Both operands depend on the input, and their leading axes are equal; `x @ W` was made a linear layer."""
+        operands = _active_operands(node, active)
+        shapes = [operand.meta["val"].shape for operand in operands]
+        fits = len(shapes) == 2 and str(shapes[0][:-2]) == str(shapes[1][:-2]) and min(map(len, shapes)) > 1
+        return cls(node, emit, operands) if fits else None
 
     def adjoint(self, multiplier: Value) -> Adjoints:
         return self.adjoint_at(multiplier, self.operand(0), self.operand(1))
@@ -145,57 +177,34 @@ class MatmulCall(Call):
 
 
 class ReduceCall(UnaryCall):
-    """`y = mean(x)` or `y = sum(x)` over axes."""
+    """`y = sum(x)` over axes."""
 
     kind = "pool"
 
     @classmethod
-    def build(cls, node: Node, emit: Emitter, _active: Callable[[Node], bool]) -> Call:
-        """View `node` as a reduction.
-
-        Raises:
-            UnsupportedOperatorError: it reduces over the batch: the samples of an explainer do not see each other.
-        """
+    def view(cls, node: Node, emit: Emitter, _active: Active, /) -> Self | None:
+        """Not over the batch: the samples of an explainer do not see each other."""
         call = cls(node, emit, (argument(node, 0),))
-        if not all(isinstance(call.x.shape[dim], int) for dim in call.dims):
-            raise UnsupportedOperatorError(
-                f"taken over the whole batch, but every sample is explained on its own: {describe_node(node)}"
-            )
-        return call
+        return call if all(isinstance(call.x.shape[dim], int) for dim in call.dims) else None
 
     @property
     def dims(self) -> tuple[int, ...]:
         """The axes that are summed over, counted from the front."""
-        dims = self.argument(1)
+        dims = self.argument("dim")
         dims = [dims] if isinstance(dims, int) else dims or range(self.x.ndim)
         return tuple(d % self.x.ndim for d in dims)
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        if self.node.target is aten.mean.dim:
-            multiplier = multiplier * (1 / self._count)
-        if not self.argument(2):
+        if not self.argument("keepdim"):
             multiplier = multiplier.reshape([1 if d in self.dims else s for d, s in enumerate(self.x.shape)])
         return (multiplier.expand_like(self.x),)
 
-    @property
-    def _count(self) -> int:
-        count = 1
-        for dim in self.dims:
-            count *= self.x.shape[dim]
-        return count
 
+class MeanCall(ReduceCall):
+    """`y = mean(x)` over axes."""
 
-_BOUNDED = (
-    aten.sigmoid.default,
-    aten.hardsigmoid.default,
-    aten.tanh.default,
-    aten.softmax.int,
-    aten._softmax.default,
-)
-
-
-def _is_gate(operand: Value, product: Value) -> bool:
-    return operand.node.target in _BOUNDED or operand.shape != product.shape
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        return super().adjoint(multiplier * (1 / prod(self.x.shape[dim] for dim in self.dims)))
 
 
 def _distances(node: Node) -> dict[Node, int]:
@@ -211,7 +220,7 @@ def _distances(node: Node) -> dict[Node, int]:
 
 def summand_signs(node: Node) -> tuple[float, float]:
     """Factors of the two operands of `aten.add` or `aten.sub`."""
-    alpha: Any = node.kwargs.get("alpha", 1)
+    alpha: Any = argument(node, "alpha")
     return 1.0, -float(alpha) if node.target is aten.sub.Tensor else float(alpha)
 
 
@@ -225,33 +234,5 @@ def swapped(matrix: Value) -> Value:
     return matrix.permute([*range(matrix.ndim - 2), matrix.ndim - 1, matrix.ndim - 2])
 
 
-def build_sum(node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call:
-    """Two active operands: a sum. One: a shift by a constant."""
-    operands = _active_operands(node, active)
-    return SumCall(node, emit, operands) if len(operands) == 2 else ShiftCall(node, emit, operands)
-
-
-def build_product(node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call:
-    """Two active operands: a product. One: a scale by a constant."""
-    operands = _active_operands(node, active)
-    return ProductCall(node, emit, operands) if len(operands) == 2 else ScaleCall(node, emit, operands)
-
-
-def build_quotient(node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call:
-    """An active divisor: a quotient. A constant divisor: a scale."""
-    operands = _active_operands(node, active)
-    if argument(node, 1) in operands:
-        return QuotientCall(node, emit, operands)
-    return ScaleCall(node, emit, operands)
-
-
-def build_matmul(node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call | None:
-    """A product of two activations with equal leading axes; `x @ W` was made a linear layer before."""
-    operands = _active_operands(node, active)
-    shapes = [str(operand.meta["val"].shape[:-2]) for operand in operands]
-    ranks = [operand.meta["val"].dim() for operand in operands]
-    return MatmulCall(node, emit, operands) if len(set(shapes)) == 1 and len(shapes) == 2 and min(ranks) > 1 else None
-
-
-def _active_operands(node: Node, active: Callable[[Node], bool]) -> tuple[Node, ...]:
+def _active_operands(node: Node, active: Active) -> tuple[Node, ...]:
     return tuple(a for a in (argument(node, 0), argument(node, 1)) if isinstance(a, Node) and active(a))

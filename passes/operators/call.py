@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Literal, Self, TypeAlias, TypeVar, get_args
 
 from torch.fx import Node
 
@@ -15,6 +15,9 @@ from passes.graphs.nodes import argument, arguments, map_nodes
 
 T = TypeVar("T")
 Adjoints: TypeAlias = tuple[Value | None, ...]
+Active: TypeAlias = Callable[[Node], bool]
+Kind: TypeAlias = Literal["affine", "pool", "activation", "sum", "shift", "scale", "product", "softmax", "structure"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +34,16 @@ class Call:
     emit: Emitter
     operands: tuple[Node, ...]
 
-    kind: ClassVar[str]
+    kind: ClassVar[Kind]
     moves_values: ClassVar[bool] = False
     """True if every output element is a copy of one operand element, or a constant."""
+    keeps_places: ClassVar[bool] = False
+    """True if every output element comes from the operand elements at its own place, in row-major order."""
+
+    @classmethod
+    def view(cls, node: Node, emit: Emitter, active: Active, /) -> Self | None:
+        """The operator at `node`, or None if it is not used as such calls are; `active`: depends on the input."""
+        raise NotImplementedError(f"{cls.__name__} does not say when an operator is one")
 
     @property
     def output(self) -> Value:
@@ -68,12 +78,9 @@ class Call:
 
         return cache(written)
 
-    def argument(self, position: int, default: Any = None) -> Any:
-        """The operator's argument at `position` of its schema, positional or by keyword."""
-        return argument(self.node, position, default)
-
-
-CallBuilder: TypeAlias = Callable[[Node, Emitter, Callable[[Node], bool]], Call | None]
+    def argument(self, place: int | str) -> Any:
+        """The operator's argument at a position, or of a name, in its schema."""
+        return argument(self.node, place)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +88,7 @@ class UnaryCall(Call):
     """An operator with one operand, its first argument."""
 
     @classmethod
-    def build(cls, node: Node, emit: Emitter, _active: Callable[[Node], bool]) -> Call:
-        """View `node` as this kind of operator."""
+    def view(cls, node: Node, emit: Emitter, _active: Active, /) -> Self | None:
         return cls(node, emit, (argument(node, 0),))
 
     @property

@@ -3,13 +3,47 @@
 from __future__ import annotations
 
 from operator import getitem
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
+from torch.fx import Node
 
 from passes.graphs.emitter import Value, aten
-from passes.graphs.nodes import run_node
+from passes.graphs.nodes import argument, run_node
 from passes.operators.call import Adjoints, UnaryCall
+
+
+class MaxWindow(NamedTuple):
+    """The windows of a max pool; one number an axis, in the order of the operator."""
+
+    kernel_size: list[int]
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+    ceil_mode: bool
+
+    @classmethod
+    def of(cls, node: Node) -> MaxWindow:
+        """Those of a max pool, or of its backward operator."""
+        window = cls(*(argument(node, name) for name in cls._fields))
+        return window._replace(stride=window.stride or window.kernel_size)
+
+
+class AverageWindow(NamedTuple):
+    """The windows of an average pool; one number an axis, in the order of the operator."""
+
+    kernel_size: list[int]
+    stride: list[int]
+    padding: list[int]
+    ceil_mode: bool
+    count_include_pad: bool
+    divisor_override: int | None
+
+    @classmethod
+    def of(cls, node: Node) -> AverageWindow:
+        """Those of an average pool, or of its backward operator."""
+        window = cls(*(argument(node, name) for name in cls._fields))
+        return window._replace(stride=window.stride or window.kernel_size)
 
 
 class MaxPoolCall(UnaryCall):
@@ -20,14 +54,12 @@ class MaxPoolCall(UnaryCall):
     is_minimum: ClassVar[bool] = False
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        two = self.node.target is aten.max_pool2d.default
+        window = MaxWindow.of(self.node)
+        two = len(window.kernel_size) == 2
         with_indices = aten.max_pool2d_with_indices if two else aten.max_pool3d_with_indices
         backward = aten.max_pool2d_with_indices_backward if two else aten.max_pool3d_with_indices_backward
-        geometry = [self.argument(position) for position in range(1, 6)]
-        geometry[1] = geometry[1] or geometry[0]
-        pooled = self.emit.call(with_indices.default, self.x, *geometry)
-        indices = self.emit.call(getitem, pooled, 1)
-        return (self.emit.call(backward.default, multiplier, self.x, *geometry, indices),)
+        indices = self.emit.call(getitem, self.emit.call(with_indices.default, self.x, *window), 1)
+        return (self.emit.call(backward.default, multiplier, self.x, *window, indices),)
 
 
 class AveragePoolCall(UnaryCall):
@@ -36,15 +68,13 @@ class AveragePoolCall(UnaryCall):
     kind = "pool"
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        two = self.node.target is aten.avg_pool2d.default
-        backward = aten.avg_pool2d_backward if two else aten.avg_pool3d_backward
-        geometry = [self.argument(position) for position in range(1, 7)]
-        geometry[1] = geometry[1] or geometry[0]
-        return (self.emit.call(backward.default, multiplier, self.x, *geometry),)
+        window = AverageWindow.of(self.node)
+        backward = aten.avg_pool2d_backward if len(window.kernel_size) == 2 else aten.avg_pool3d_backward
+        return (self.emit.call(backward.default, multiplier, self.x, *window),)
 
 
 class ResampleCall(UnaryCall):
-    """Linear along every spatial axis on its own: interpolation, adaptive average pools that do not divide.
+    """Linear along every spatial axis on its own: interpolation, padding by the input's own values.
 
     The map along an axis is a small matrix, found by running the operator on unit vectors.
     """
@@ -78,3 +108,7 @@ class ResampleCall(UnaryCall):
         if matrix.shape == (size, size) and torch.equal(matrix, torch.eye(size, dtype=matrix.dtype)):
             return None
         return matrix.to(self.x.fake.dtype)
+
+
+class AdaptiveAverageCall(ResampleCall):
+    """Adaptive average pools whose windows do not divide the input; the others were made plain ones before."""

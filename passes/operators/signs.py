@@ -5,27 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from passes.graphs.emitter import aten
-from passes.graphs.graph import tensor_of
 from passes.graphs.nodes import argument, arguments
-from passes.operators.activation import clamp_bounds
+from passes.operators.activation import Bounds
 
 Sign: TypeAlias = Literal["zero", "positive", "negative"] | None
+SignRule: TypeAlias = Callable[[Node], Sign]
+"""The sign of an operator's value, from what `sign_of` says of its operands."""
 _FLIP: dict[Sign, Sign] = {"positive": "negative", "negative": "positive", "zero": "zero", None: None}
 
 
-def infer(node: Node, module: GraphModule) -> Sign:
-    """Sign of the value of `node`, from the signs that were found for its operands."""
-    tensor = tensor_of(module, node)
-    if tensor is not None:
-        return _of_tensor(tensor)
-    rule = _RULES.get(node.target) if node.op == "call_function" else None
-    return rule(node) if rule else None
-
-
-def _of_tensor(tensor: Any) -> Sign:
+def of_tensor(tensor: Any) -> Sign:
+    """Sign of a stored tensor."""
     if tensor.numel() == 0 or not tensor.is_floating_point():
         return None
     low, high = float(tensor.min()), float(tensor.max())
@@ -46,7 +39,7 @@ def _sum(*signs: Sign) -> Sign:
     return "zero" if not known else known.pop() if len(known) == 1 else None
 
 
-def _product(a: Sign, b: Sign) -> Sign:
+def _times(a: Sign, b: Sign) -> Sign:
     if "zero" in (a, b):
         return "zero"
     if None in (a, b):
@@ -54,41 +47,47 @@ def _product(a: Sign, b: Sign) -> Sign:
     return "positive" if a == b else "negative"
 
 
-def _same(node: Node) -> Sign:
+def same(node: Node) -> Sign:
+    """That of the operand."""
     return sign_of(node.args[0])
 
 
-def _positive(_node: Node) -> Sign:
+def positive(_node: Node) -> Sign:
+    """Never negative."""
     return "positive"
 
 
-def _relu(node: Node) -> Sign:
+def relu(node: Node) -> Sign:
+    """0 where the operand is known not to be positive."""
     return "zero" if sign_of(node.args[0]) in ("zero", "negative") else "positive"
 
 
-def _clamp(node: Node) -> Sign:
-    low, high = clamp_bounds(node) or (-1.0, 1.0)
+def clamp(bounds: Bounds, node: Node) -> Sign:
+    """Cut to `bounds`."""
+    low, high = bounds(node)
     operand = sign_of(node.args[0])
     if (low == 0 and operand in ("negative", "zero")) or (high == 0 and operand in ("positive", "zero")):
         return "zero"
     return "positive" if low >= 0 else "negative" if high <= 0 else operand if low <= 0 <= high else None
 
 
-def _affine(node: Node) -> Sign:
+def affine(node: Node) -> Sign:
     """W x + b, from the signs of W, x and b."""
-    bias = argument(node, 2)
-    return _sum(_product(sign_of(node.args[0]), sign_of(node.args[1])), "zero" if bias is None else sign_of(bias))
+    bias = argument(node, "bias")
+    return _sum(_times(sign_of(node.args[0]), sign_of(node.args[1])), "zero" if bias is None else sign_of(bias))
 
 
-def _where(node: Node) -> Sign:
+def where(node: Node) -> Sign:
+    """What both branches have in common."""
     return _sum(sign_of(node.args[1]), sign_of(node.args[2]))
 
 
-def _where_number(node: Node) -> Sign:
+def where_number(node: Node) -> Sign:
+    """The same; relu(z) is 0 where z is not positive."""
     condition, value, otherwise = arguments(node)
     if otherwise == 0 and condition.target is aten.lt.Scalar and arguments(condition)[1] == 0:
         return "zero" if vanishes_with(value, arguments(condition)[0]) else sign_of(value)
-    return _where(node)
+    return where(node)
 
 
 def vanishes_with(value: Any, z: Node) -> bool:
@@ -99,97 +98,55 @@ def vanishes_with(value: Any, z: Node) -> bool:
     return any(arguments(factor)[0] is z for factor in factors)
 
 
-def _cat(node: Node) -> Sign:
+def cat(node: Node) -> Sign:
+    """What all parts have in common."""
     parts: Any = node.args[0]
     return _sum(*map(sign_of, parts))
 
 
-def _pad(node: Node) -> Sign:
-    return _sum(sign_of(node.args[0]), sign_of(argument(node, 2)))
+def pad(node: Node) -> Sign:
+    """What the operand and the padding have in common."""
+    return _sum(sign_of(node.args[0]), sign_of(argument(node, "value")))
 
 
-def _negated_sum(node: Node) -> Sign:
+def negated_sum(node: Node) -> Sign:
+    """Of a - b."""
     return _sum(sign_of(node.args[0]), _FLIP[sign_of(node.args[1])]) if "alpha" not in node.kwargs else None
 
 
-def _plain_sum(node: Node) -> Sign:
+def plain_sum(node: Node) -> Sign:
+    """Of a + b."""
     return _sum(sign_of(node.args[0]), sign_of(node.args[1])) if "alpha" not in node.kwargs else None
 
 
-def _mul(node: Node) -> Sign:
+def product(node: Node) -> Sign:
+    """Of a b; a square is positive."""
     if node.args[0] is node.args[1]:
         return "positive"
-    return _product(sign_of(node.args[0]), sign_of(node.args[1]))
+    return _times(sign_of(node.args[0]), sign_of(node.args[1]))
 
 
-def _matrix_product(node: Node) -> Sign:
+def matrix_product(node: Node) -> Sign:
     """Unlike x * x, x @ x may be negative."""
-    return _product(sign_of(node.args[0]), sign_of(node.args[1]))
+    return _times(sign_of(node.args[0]), sign_of(node.args[1]))
 
 
-def _div(node: Node) -> Sign:
+def quotient(node: Node) -> Sign:
+    """Of a / b."""
     divisor = sign_of(node.args[1])
-    return None if divisor == "zero" else _product(sign_of(node.args[0]), divisor)
+    return None if divisor == "zero" else _times(sign_of(node.args[0]), divisor)
 
 
-def _magnitude(node: Node) -> Sign:
+def magnitude(node: Node) -> Sign:
+    """|a|."""
     return "zero" if sign_of(node.args[0]) == "zero" else "positive"
 
 
-def _zero(_node: Node) -> Sign:
+def zero(_node: Node) -> Sign:
+    """Always 0."""
     return "zero"
 
 
-_KEEP_SIGN: tuple[Any, ...] = (
-    aten.amax.default,
-    aten.avg_pool2d.default,
-    aten.avg_pool3d.default,
-    aten.clone.default,
-    aten.expand.default,
-    aten.flip.default,
-    aten.max_pool2d.default,
-    aten.max_pool3d.default,
-    aten.mean.dim,
-    aten.permute.default,
-    aten.repeat.default,
-    aten.reshape.default,
-    aten.roll.default,
-    aten.select.int,
-    aten.slice.Tensor,
-    aten.squeeze.dims,
-    aten.sum.dim_IntList,
-    aten.transpose.int,
-    aten.unsqueeze.default,
-    aten.view.default,
-    aten._adaptive_avg_pool2d.default,
-)
-
-_RULES: dict[Any, Callable[[Node], Sign]] = {
-    **dict.fromkeys(_KEEP_SIGN, _same),
-    aten.relu.default: _relu,
-    aten.abs.default: _magnitude,
-    aten.sign.default: _same,
-    aten.exp.default: _positive,
-    aten.sigmoid.default: _positive,
-    aten.hardsigmoid.default: _positive,
-    aten.softplus.default: _positive,
-    aten.softmax.int: _positive,
-    aten.ones_like.default: _positive,
-    aten.zeros_like.default: _zero,
-    aten.clamp.default: _clamp,
-    aten.clamp_min.default: _clamp,
-    aten.clamp_max.default: _clamp,
-    aten.hardtanh.default: _clamp,
-    aten.convolution.default: _affine,
-    aten.linear.default: _affine,
-    aten.matmul.default: _matrix_product,
-    aten.add.Tensor: _plain_sum,
-    aten.sub.Tensor: _negated_sum,
-    aten.mul.Tensor: _mul,
-    aten.div.Tensor: _div,
-    aten.neg.default: lambda node: _FLIP[sign_of(node.args[0])],
-    aten.where.self: _where,
-    aten.where.ScalarOther: _where_number,
-    aten.cat.default: _cat,
-    aten.constant_pad_nd.default: _pad,
-}
+def negated(node: Node) -> Sign:
+    """-a."""
+    return _FLIP[sign_of(node.args[0])]

@@ -1,29 +1,40 @@
-"""Softmax and log-softmax at the explained output; inside a network (attention) they have no rule yet."""
+"""Softmax and log-softmax: at the end of a classifier, or inside a network (attention)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Self
 
 from torch.fx import Node
 
 from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.nodes import argument
-from passes.operators.call import Adjoints, Call, UnaryCall
+from passes.operators.call import Active, Adjoints, UnaryCall
 
 
 class SoftmaxCall(UnaryCall):
-    """`y = softmax(z)` or its logarithm, over one axis."""
+    """`y = softmax(z)` over one axis."""
 
     kind = "softmax"
 
     @classmethod
-    def build_last(cls, node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call | None:
-        """None unless `node` is the explained output."""
-        return None if any(map(active, node.users)) else cls(node, emit, (argument(node, 0),))
+    def view(cls, node: Node, emit: Emitter, _active: Active, /) -> Self | None:
+        """Not over the batch: the samples of an explainer do not see each other."""
+        call = cls(node, emit, (argument(node, 0),))
+        return call if isinstance(call.x.shape[call.dim], int) else None
+
+    @property
+    def dim(self) -> int:
+        """The axis that sums to 1, counted from the front."""
+        return self.argument("dim") % self.x.ndim
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        y, axis = self.output, [self.argument(1) % self.output.ndim]
-        if self.node.target is aten.softmax.int:
-            return (y * (multiplier - (y * multiplier).sum(axis, keepdim=True)),)
-        probability = self.emit.call(aten.exp.default, y)
-        return (multiplier - probability * multiplier.sum(axis, keepdim=True),)
+        y = self.output
+        return (y * (multiplier - (y * multiplier).sum([self.dim], keepdim=True)),)
+
+
+class LogSoftmaxCall(SoftmaxCall):
+    """`y = log(softmax(z))` over one axis."""
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        probability = self.emit.call(aten.exp.default, self.output)
+        return (multiplier - probability * multiplier.sum([self.dim], keepdim=True),)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch.fx import Node
 
 from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.nodes import argument
-from passes.operators.call import Adjoints, Call, UnaryCall
+from passes.operators.call import Active, Adjoints, Call, UnaryCall
 
 
 class StructureCall(UnaryCall):
@@ -23,6 +22,8 @@ class StructureCall(UnaryCall):
 class ReshapeCall(StructureCall):
     """view, reshape, flatten, unsqueeze, squeeze: the same elements in another shape."""
 
+    keeps_places = True
+
     def adjoint(self, multiplier: Value) -> Adjoints:
         return (multiplier.reshape_like(self.x),)
 
@@ -30,30 +31,43 @@ class ReshapeCall(StructureCall):
 class CopyCall(StructureCall):
     """clone, contiguous, alias: the same value."""
 
+    keeps_places = True
+
     def adjoint(self, multiplier: Value) -> Adjoints:
         return (multiplier,)
 
 
 class PermuteCall(StructureCall):
-    """permute, transpose."""
+    """permute."""
+
+    @property
+    def order(self) -> list[int]:
+        """The operand's axes in the order of the output's."""
+        return [d % self.x.ndim for d in self.argument("dims")]
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        if self.node.target is aten.transpose.int:
-            order = list(range(self.x.ndim))
-            a, b = self.argument(1), self.argument(2)
-            order[a], order[b] = order[b], order[a]
-        else:
-            order = [d % self.x.ndim for d in self.argument(1)]
+        order = self.order
         return (multiplier.permute([order.index(d) for d in range(len(order))]),)
+
+
+class TransposeCall(PermuteCall):
+    """transpose: two axes exchanged."""
+
+    @property
+    def order(self) -> list[int]:
+        order = list(range(self.x.ndim))
+        a, b = self.argument("dim0"), self.argument("dim1")
+        order[a], order[b] = order[b], order[a]
+        return order
 
 
 class SliceCall(StructureCall):
     """A slice with a step: x[..., start:end:step, ...]."""
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        dim = self.argument(1) % self.x.ndim
+        dim = self.argument("dim") % self.x.ndim
         size = self.x.shape[dim]
-        start, end, step = slice(self.argument(2), self.argument(3), self.argument(4)).indices(size)
+        start, end, step = slice(*map(self.argument, ("start", "end", "step"))).indices(size)
         if step == 1:
             return (_padded(multiplier, dim, start, size - max(start, end)),)
         index = self.emit.constant(f"{self.node.name}_index", torch.arange(start, end, step))
@@ -64,8 +78,8 @@ class SelectCall(StructureCall):
     """One element of an axis: x[..., index, ...]."""
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        dim = self.argument(1) % self.x.ndim
-        size, index = self.x.shape[dim], self.argument(2) % self.x.shape[dim]
+        dim = self.argument("dim") % self.x.ndim
+        size, index = self.x.shape[dim], self.argument("index") % self.x.shape[dim]
         widened = self.emit.call(aten.unsqueeze.default, multiplier, dim)
         return (_padded(widened, dim, index, size - index - 1),)
 
@@ -74,7 +88,7 @@ class PadCall(StructureCall):
     """constant_pad_nd; negative amounts crop."""
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        return (multiplier.pad([-amount for amount in self.argument(1)]),)
+        return (multiplier.pad([-amount for amount in self.argument("pad")]),)
 
 
 class ExpandCall(StructureCall):
@@ -88,7 +102,7 @@ class RepeatCall(StructureCall):
     """repeat: tiles along every axis."""
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        repeats = self.argument(1)
+        repeats = self.argument("repeats")
         missing = len(repeats) - self.x.ndim
         sizes = [1] * missing + list(self.x.shape)
         shape = [part for repeat, size in zip(repeats, sizes, strict=True) for part in (repeat, size)]
@@ -100,68 +114,84 @@ class FlipCall(StructureCall):
     """flip."""
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        return (self.emit.call(aten.flip.default, multiplier, self.argument(1)),)
+        return (self.emit.call(aten.flip.default, multiplier, self.argument("dims")),)
 
 
 class RollCall(StructureCall):
     """roll."""
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        shifts = [-shift for shift in self.argument(1)]
-        return (self.emit.call(aten.roll.default, multiplier, shifts, self.argument(2)),)
+        shifts = [-shift for shift in self.argument("shifts")]
+        return (self.emit.call(aten.roll.default, multiplier, shifts, self.argument("dims")),)
 
 
 class IndexSelectCall(StructureCall):
-    """index_select, or indexing of one axis by a list."""
-
-    @classmethod
-    def build_index(cls, node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call | None:
-        """Indexing of several axes at once, or by a mask or a table, is not defined here."""
-        given = [index for index in argument(node, 1) if index is not None]
-        values = [index.meta["val"] for index in given]
-        simple = len(given) == 1 and values[0].dim() == 1 and values[0].dtype == torch.int64
-        return cls.build(node, emit, active) if simple else None
-
-    def adjoint(self, multiplier: Value) -> Adjoints:
-        dim, index = self._axis_and_index
-        return (self.emit.call(aten.index_add.default, self.x.zeros(), dim, index, multiplier),)
+    """index_select: the elements of one axis that an index tensor names."""
 
     @property
-    def _axis_and_index(self) -> tuple[int, Any]:
-        if self.node.target is aten.index_select.default:
-            return self.argument(1) % self.x.ndim, self.argument(2)
-        indices = self.argument(1)
-        dim, index = next((dim, index) for dim, index in enumerate(indices) if index is not None)
-        return dim, self.emit.call(aten.remainder.Scalar, index, self.x.shape[dim])  # counted from the front
+    def dim(self) -> int:
+        """The axis, counted from the front."""
+        return self.argument("dim") % self.x.ndim
+
+    @property
+    def index(self) -> Any:
+        """The positions along it, none of them negative."""
+        return self.argument("index")
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        dim, index = self.dim, self.index
+        return (self.emit.call(aten.index_add.default, self.x.zeros(), dim, index, multiplier),)
+
+
+class IndexCall(IndexSelectCall):
+    """Indexing of one axis by a list of positions, x[:, index]."""
+
+    @classmethod
+    def view(cls, node: Node, emit: Emitter, _active: Active, /) -> Self | None:
+        """Indexing of several axes at once, or by a mask or a table, is not defined here."""
+        values = [index.meta["val"] for index in argument(node, "indices") if index is not None]
+        simple = len(values) == 1 and values[0].dim() == 1 and values[0].dtype == torch.int64
+        return cls(node, emit, (argument(node, 0),)) if simple else None
+
+    @property
+    def dim(self) -> int:
+        return next(dim for dim, index in enumerate(self.argument("indices")) if index is not None)
+
+    @property
+    def index(self) -> Any:
+        size = self.x.shape[self.dim]
+        return self.emit.call(aten.remainder.Scalar, self.argument("indices")[self.dim], size)
 
 
 class GatherCall(StructureCall):
     """gather along an axis by an index tensor."""
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        dim, index = self.argument(1), self.argument(2)
+        dim, index = self.argument("dim"), self.argument("index")
         return (self.emit.call(aten.scatter_add.default, self.x.zeros(), dim, index, multiplier),)
 
 
 class ExtremeCall(StructureCall):
-    """amax, amin over one or more axes: equal extremes share, as in torch's gradient."""
+    """amax over one or more axes: equal extremes share, as in torch's gradient."""
 
     kind = "pool"
-
-    @property
-    def is_minimum(self) -> bool:
-        """True for amin."""
-        return self.node.target is aten.amin.default
+    is_minimum: ClassVar[bool] = False
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        dims = sorted(d % self.x.ndim for d in self.argument(1) or range(self.x.ndim))
+        dims = sorted(d % self.x.ndim for d in self.argument("dim") or range(self.x.ndim))
         output = self.output
-        if not self.argument(2):
+        if not self.argument("keepdim"):
             for dim in dims:
                 multiplier = self.emit.call(aten.unsqueeze.default, multiplier, dim)
                 output = self.emit.call(aten.unsqueeze.default, output, dim)
         hits = self.x.ones().where(self.x.equals(output), 0.0)
         return (hits * (multiplier / hits.sum(dims, keepdim=True)),)
+
+
+class AminCall(ExtremeCall):
+    """amin over one or more axes."""
+
+    is_minimum: ClassVar[bool] = True
 
 
 class ConcatenateCall(Call):
@@ -171,12 +201,12 @@ class ConcatenateCall(Call):
     moves_values = True
 
     @classmethod
-    def build(cls, node: Node, emit: Emitter, _active: Callable[[Node], bool]) -> Call:
+    def view(cls, node: Node, emit: Emitter, _active: Active, /) -> Self | None:
         """All tensors in the list are operands, repeated ones too."""
         return cls(node, emit, tuple(argument(node, 0)))
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        dim, start, parts = self.argument(1) % self.output.ndim, 0, list[Value]()
+        dim, start, parts = self.argument("dim") % self.output.ndim, 0, list[Value]()
         for position in range(len(self.operands)):
             size = self.operand(position).shape[dim]
             parts.append(multiplier.slice(dim, start, start + size))
@@ -191,13 +221,13 @@ class WhereCall(Call):
     moves_values = True
 
     @classmethod
-    def build(cls, node: Node, emit: Emitter, active: Callable[[Node], bool]) -> Call:
+    def view(cls, node: Node, emit: Emitter, active: Active, /) -> Self | None:
         """The active ones of a and b; a number is neither."""
         branches = (argument(node, 1), argument(node, 2))
         return cls(node, emit, tuple(a for a in branches if isinstance(a, Node) and active(a)))
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        condition = self.emit.value(self.argument(0))
+        condition = self.emit.value(self.argument("condition"))
         nothing = multiplier.zeros()
         parts = [multiplier.where(condition, nothing), nothing.where(condition, multiplier)]
         if len(self.operands) == 1:
@@ -209,22 +239,18 @@ class MaskedFillCall(StructureCall):
     """masked_fill by a number: what was overwritten gets nothing."""
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        return (multiplier.zeros().where(self.emit.value(self.argument(1)), multiplier),)
+        return (multiplier.zeros().where(self.emit.value(self.argument("mask")), multiplier),)
 
 
 class MaximumCall(Call):
-    """maximum(a, b), minimum(a, b): the winner takes all; on a tie both get half, as in torch's gradient."""
+    """maximum(a, b): the winner takes all; on a tie both get half, as in torch's gradient."""
 
     kind = "pool"
     moves_values = True
-
-    @property
-    def is_minimum(self) -> bool:
-        """True for minimum."""
-        return self.node.target is aten.minimum.default
+    is_minimum: ClassVar[bool] = False
 
     @classmethod
-    def build(cls, node: Node, emit: Emitter, _active: Callable[[Node], bool]) -> Call:
+    def view(cls, node: Node, emit: Emitter, _active: Active, /) -> Self | None:
         """Both operands, active or not."""
         return cls(node, emit, (argument(node, 0), argument(node, 1)))
 
@@ -232,6 +258,12 @@ class MaximumCall(Call):
         a, b = self.operand(0), self.operand(1)
         shares = [(multiplier * 0.5).where(a.equals(b), multiplier.where(v.equals(self.output), 0.0)) for v in (a, b)]
         return shares[0].sum_to(a), shares[1].sum_to(b)
+
+
+class MinimumCall(MaximumCall):
+    """minimum(a, b)."""
+
+    is_minimum: ClassVar[bool] = True
 
 
 def _padded(value: Value, dim: int, before: int, after: int) -> Value:

@@ -8,11 +8,11 @@ from typing import ClassVar, final
 
 from torch.fx import GraphModule
 
-from passes.errors import UnsupportedRuleError
 from passes.graphs.emitter import Emitter
-from passes.graphs.graph import describe_node
+from passes.operators.call import Call
+from passes.relevance.refuse import Refuse, refused
 from passes.relevance.rule import AnyRule
-from passes.views.active import describe_active
+from passes.views.active import describe_known
 from passes.views.layer import Layer, layers_of
 
 
@@ -27,8 +27,8 @@ class AssignRules:
         output: position of the explained output.
 
     Raises (from `apply`):
-        UnsupportedOperatorError: lists all operators that relevance has no way through.
-        UnsupportedRuleError: the composite chose a rule that is not defined for an operator.
+        UnsupportedOperatorError: lists all operators that relevance has no way through, and all that the composite
+            refuses, or has a rule for that is not defined there.
     """
 
     choose: Callable[[Layer], AnyRule]
@@ -37,10 +37,20 @@ class AssignRules:
     name: ClassVar[str] = "assign-rules"
 
     def apply(self, module: GraphModule, /) -> int:
-        described = describe_active(Emitter(module), self.sources, self.output)
-        for node, layer in layers_of(module, described).items():
-            rule = self.choose(layer)
-            if not isinstance(described[node], rule.applies_to):
-                raise UnsupportedRuleError(f"{rule} is not defined for {layer.kind} operators: {describe_node(node)}")
-            node.meta["rule"], node.meta["layer"] = rule, layer
-        return len(described)
+        described, unknown = describe_known(Emitter(module), self.sources, self.output)
+        layers = layers_of(module, described)
+        rules = {node: self.choose(layer) for node, layer in layers.items()}
+        reasons = {node: _refusal(rule, described[node]) for node, rule in rules.items()}
+        refusals = {**unknown, **{node: reason for node, reason in reasons.items() if reason is not None}}
+        if refusals:
+            raise refused({node: refusals[node] for node in module.graph.nodes if node in refusals})
+        for node, rule in rules.items():
+            node.meta["rule"], node.meta["layer"] = rule, layers[node]
+        return len(rules)
+
+
+def _refusal(rule: AnyRule, call: Call) -> str | None:
+    """Why `call` gets no rule; None if it gets one."""
+    if isinstance(rule, Refuse):
+        return rule.reason
+    return None if isinstance(call, rule.applies_to) else f"{rule} is not defined for {call.kind} operators"

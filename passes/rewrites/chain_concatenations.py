@@ -25,7 +25,7 @@ class ChainConcatenations:
         emit, count = Emitter(module), 0
         known: dict[tuple[Any, ...], Node] = {}
         for node in calls(module, aten.cat.default):
-            dim, parts = argument(node, 1), tuple(argument(node, 0))
+            dim, parts = argument(node, "dim"), tuple(argument(node, "tensors"))
             prefix = next((k for k in range(len(parts) - 1, 1, -1) if (dim, *parts[:k]) in known), None)
             if prefix is None:
                 known[dim, *parts] = node

@@ -12,6 +12,8 @@ from torch.fx import GraphModule, Node
 from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.graph import Rewrite, erase_unused, is_constant, rewrite_calls
 from passes.graphs.nodes import argument, arguments
+from passes.operators.affine import Geometry
+from passes.operators.pooling import MaxWindow
 
 
 @final
@@ -28,17 +30,19 @@ class Decompose:
 
 
 def _celu(node: Node, emit: Emitter) -> Value:
-    alpha = argument(node, 1)
+    alpha = argument(node, "alpha")
     return emit.call(aten.elu.default, arguments(node)[0], alpha, 1, 1 / alpha)
 
 
 def _rrelu(node: Node, emit: Emitter) -> Value:
-    return emit.call(aten.leaky_relu.default, arguments(node)[0], (argument(node, 1) + argument(node, 2)) / 2)
+    return emit.call(
+        aten.leaky_relu.default, arguments(node)[0], (argument(node, "lower") + argument(node, "upper")) / 2
+    )
 
 
 def _convolution_mode(node: Node, emit: Emitter) -> Value:
-    x, weight, bias = (argument(node, k) for k in range(3))
-    stride, mode, dilation, groups = (argument(node, k) for k in range(3, 7))
+    x, weight, bias = (argument(node, name) for name in ("input", "weight", "bias"))
+    stride, mode, dilation, groups = (argument(node, name) for name in ("stride", "padding", "dilation", "groups"))
     kernel = weight.meta["val"].shape[2:]
     total = [d * (k - 1) if mode == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
     value = emit.value(x)
@@ -46,23 +50,23 @@ def _convolution_mode(node: Node, emit: Emitter) -> Value:
     value = value.pad([part for odd in uneven for part in (0, odd)])
     padding = [amount // 2 for amount in total]
     zeros = [0] * len(total)
-    return emit.call(aten.convolution.default, value, weight, bias, stride, padding, dilation, False, zeros, groups)
+    geometry = Geometry(stride, padding, dilation, transposed=False, output_padding=zeros, groups=groups)
+    return emit.call(aten.convolution.default, value, weight, bias, *geometry)
 
 
 def _max_pool1d(node: Node, emit: Emitter) -> Value:
     x = emit.value(arguments(node)[0])
-    kernel, stride, padding, dilation = (list(argument(node, k)) for k in range(1, 5))
-    plane = emit.call(aten.unsqueeze.default, x, 2)
-    pooled = emit.call(
-        aten.max_pool2d.default, plane, [1, *kernel], [1, *(stride or kernel)], [0, *padding], [1, *dilation],
-        argument(node, 5),
-    )  # fmt: skip
+    along = MaxWindow.of(node)
+    window = MaxWindow(
+        [1, *along.kernel_size], [1, *along.stride], [0, *along.padding], [1, *along.dilation], along.ceil_mode
+    )
+    pooled = emit.call(aten.max_pool2d.default, emit.call(aten.unsqueeze.default, x, 2), *window)
     return emit.call(aten.squeeze.dims, pooled, [2])
 
 
 def _adaptive_max_pool(node: Node, emit: Emitter) -> Value | None:
     pool: Any = arguments(node)[0]
-    x, output = emit.value(arguments(pool)[0]), arguments(pool)[1]
+    x, output = emit.value(arguments(pool)[0]), argument(pool, "output_size")
     sizes = x.shape[2:]
     if any(size % out for size, out in zip(sizes, output, strict=True)):
         return None
@@ -76,16 +80,16 @@ def _getitem(node: Node, emit: Emitter) -> Value | None:
     if not isinstance(source, Node) or not isinstance(index, int):
         return None
     if source.target is aten.split_with_sizes.default:
-        sizes, dim = argument(source, 1), argument(source, 2)
+        sizes, dim = argument(source, "split_sizes"), argument(source, "dim")
         start = sum(sizes[:index])
         return emit.value(arguments(source)[0]).slice(dim, start, start + sizes[index])
     if index == 0 and source.target in (aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default):
         return _adaptive_max_pool(node, emit)
     if index == 0 and source.target in _EXTREMES:
-        x, dim = emit.value(arguments(source)[0]), argument(source, 1)
+        x, dim = emit.value(arguments(source)[0]), argument(source, "dim")
         winners = emit.call(_EXTREMES[source.target], x, dim, True)
         best = emit.call(aten.gather.default, x, dim, winners)
-        return best if argument(source, 2) else emit.call(aten.squeeze.dims, best, [dim])
+        return best if argument(source, "keepdim") else emit.call(aten.squeeze.dims, best, [dim])
     return None
 
 
@@ -94,7 +98,7 @@ _EXTREMES: dict[Any, Any] = {aten.max.dim: aten.argmax.default, aten.min.dim: at
 
 
 def _adaptive_average(node: Node, emit: Emitter) -> Value | None:
-    x, output = emit.value(arguments(node)[0]), argument(node, 1)
+    x, output = emit.value(arguments(node)[0]), argument(node, "output_size")
     sizes = x.shape[2:]
     if x.ndim != len(output) + 2 or any(size % out for size, out in zip(sizes, output, strict=True)):
         return None
@@ -133,7 +137,7 @@ def _reshape(node: Node, emit: Emitter) -> Value | None:
 
 
 def _relu_as_clamp(node: Node, emit: Emitter) -> Value | None:
-    low, high = argument(node, 1), argument(node, 2)
+    low, high = argument(node, "min"), argument(node, "max")
     bounds = (-math.inf if low is None else low, math.inf if high is None else high)
     return emit.call(aten.relu.default, arguments(node)[0]) if bounds == (0, math.inf) else None
 

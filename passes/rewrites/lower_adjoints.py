@@ -24,7 +24,9 @@ from torch.fx import GraphModule, Node
 
 from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.graph import Rewrite, erase_unused, rewrite_calls
-from passes.graphs.nodes import argument, arguments
+from passes.graphs.nodes import arguments
+from passes.operators.affine import Geometry
+from passes.operators.pooling import AverageWindow, MaxWindow
 
 
 @final
@@ -41,13 +43,14 @@ class LowerAdjoints:
 
 def _transposed_convolution(node: Node, emit: Emitter) -> Value | None:
     """conv_transpose(s, W) of stride 1 = conv(s, flip(Wᵀ)), padded by dilation (k - 1) - padding."""
-    s, weight, bias, stride, padding, dilation, transposed, output_padding, groups = arguments(node)
-    spatial: list[int] = list(weight.meta["val"].shape[2:])
-    full = [d * (k - 1) - p for d, k, p in zip(dilation, spatial, padding, strict=True)]
-    if not transposed or any(st != 1 for st in stride) or any(output_padding) or min(full) < 0:
+    s, weight, bias = arguments(node)[:3]
+    geometry = Geometry.of(node)
+    w, groups = emit.value(weight), geometry.groups
+    inputs, per_group, *spatial = w.shape
+    full = [d * (k - 1) - p for d, k, p in zip(geometry.dilation, spatial, geometry.padding, strict=True)]
+    strided = any(st != 1 for st in geometry.stride) or any(geometry.output_padding)
+    if not geometry.transposed or strided or min(full) < 0:
         return None
-    w = emit.value(weight)
-    inputs, per_group = w.shape[:2]
     axes = list(range(2, w.ndim))
     if groups == 1:
         turned = w.permute([1, 0, *axes])
@@ -59,10 +62,8 @@ def _transposed_convolution(node: Node, emit: Emitter) -> Value | None:
         turned = turned.reshape([groups * per_group, inputs // groups, *spatial])
     if prod(spatial) > 1:
         turned = emit.call(aten.flip.default, turned, axes)
-    zeros = [0] * len(spatial)
-    return emit.call(
-        aten.convolution.default, s, turned, bias, [1] * len(spatial), full, dilation, False, zeros, groups
-    )
+    forward = geometry._replace(transposed=False, stride=[1] * len(spatial), padding=full)
+    return emit.call(aten.convolution.default, s, turned, bias, *forward)
 
 
 def _max_pool(node: Node, emit: Emitter) -> Value:
@@ -71,7 +72,7 @@ def _max_pool(node: Node, emit: Emitter) -> Value:
     The first of the rows that hold the maximum wins, then the first element in it: the first in row-major order.
     """
     m, x = emit.value(arguments(node)[0]), emit.value(arguments(node)[1])
-    kernel, stride, padding, dilation, ceil = (argument(node, k) for k in range(2, 7))
+    kernel, stride, padding, dilation, ceil = MaxWindow.of(node)
     rank = len(kernel)
     if all(k >= st for k, st in zip(kernel, stride, strict=True)):  # every element lies in a window
         x = _without_copies(x)
@@ -160,7 +161,7 @@ def _mask(node: Node, emit: Emitter) -> Value | None:
 
 def _average_pool(node: Node, emit: Emitter) -> Value:
     m, x = emit.value(arguments(node)[0]), emit.value(arguments(node)[1])
-    kernel, stride, padding, _, include, divisor = (argument(node, k) for k in range(2, 8))
+    kernel, stride, padding, _, include, divisor = AverageWindow.of(node)
     sizes, windows = x.shape[2:], m.shape[2:]
     tiles = list(kernel) == list(stride) and not any(padding)
     if tiles and all(w * k == size for w, k, size in zip(windows, kernel, sizes, strict=True)):
@@ -175,18 +176,8 @@ def _average_pool(node: Node, emit: Emitter) -> Value:
     ones = emit.constant("window", torch.ones(1, 1, *kernel, dtype=dtype))
     weight = emit.call(aten.expand.default, ones, [channels, 1, *kernel])
     zeros = [0] * len(kernel)
-    whole = emit.call(
-        aten.convolution.default,
-        spread,
-        weight,
-        None,
-        stride,
-        zeros,
-        [1] * len(kernel),
-        True,
-        zeros,
-        channels,
-    )
+    geometry = Geometry(stride, zeros, [1] * len(kernel), transposed=True, output_padding=zeros, groups=channels)
+    whole = emit.call(aten.convolution.default, spread, weight, None, *geometry)
     for axis, (before, size) in enumerate(zip(padding, sizes, strict=True), start=2):
         whole = _shifted(whole, axis, -before, size, 0.0)
     return whole

@@ -22,9 +22,10 @@ from torch.fx import GraphModule, Node
 from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.graph import calls, erase_unused, erase_with_operands, replace, tensor_of
 from passes.graphs.nodes import argument, arguments
+from passes.operators.affine import AffineCall, ConvolutionCall, Geometry
+from passes.operators.table import is_a
 
 _BATCH_NORM = aten._native_batch_norm_legit_no_training.default
-_AFFINE = (aten.convolution.default, aten.linear.default)
 
 
 @final
@@ -75,11 +76,12 @@ def _merged(node: Node, output: Node, emit: Emitter) -> Value:
 
 
 def _channelwise(node: Node, module: GraphModule) -> _Channelwise:
-    gamma, beta, mean, variance = (tensor_of(module, argument) for argument in arguments(node)[1:5])
+    names = ("weight", "bias", "running_mean", "running_var")
+    gamma, beta, mean, variance = (tensor_of(module, argument(node, name)) for name in names)
     if mean is None or variance is None:
         raise ValueError("batch norm without running statistics has no inference form")
     mean, variance = mean.double(), variance.double()
-    scale = torch.rsqrt(variance + float(arguments(node)[6]))
+    scale = torch.rsqrt(variance + float(argument(node, "eps")))
     scale = scale if gamma is None else scale * gamma.double()
     shift = -mean * scale
     return _Channelwise(scale, shift if beta is None else shift + beta.double())
@@ -87,13 +89,13 @@ def _channelwise(node: Node, module: GraphModule) -> _Channelwise:
 
 def _is_foldable(node: Node, module: GraphModule) -> bool:
     """An affine layer with stored weights, read once, whose channels are on axis 1 of its output."""
-    stored = node.target in _AFFINE and tensor_of(module, arguments(node)[1]) is not None
-    on_axis_one = node.target is aten.convolution.default or node.meta["val"].dim() == 2
+    stored = is_a(node, AffineCall) and tensor_of(module, argument(node, "weight")) is not None
+    on_axis_one = is_a(node, ConvolutionCall) or node.meta["val"].dim() == 2
     return stored and on_axis_one and len(node.users) == 1
 
 
 def _is_foldable_concatenation(node: Node, module: GraphModule) -> bool:
-    if node.target is not aten.cat.default or len(node.users) != 1 or argument(node, 1) != 1:
+    if node.target is not aten.cat.default or len(node.users) != 1 or argument(node, "dim") != 1:
         return False
     parts: Any = arguments(node)[0]
     return len(set(parts)) == len(parts) and all(_is_foldable(part, module) for part in parts)
@@ -114,7 +116,7 @@ def _fold_into_producer(affine: Node, map_: _Channelwise, emit: Emitter) -> Valu
     weight, bias = _parameters(affine, emit.module)
     scale = map_.scale
     if _is_transposed(affine):
-        groups: Any = arguments(affine)[8]
+        groups = Geometry.of(affine).groups
         grouped = weight.reshape(groups, -1, *weight.shape[1:])
         folded = grouped * scale.reshape(groups, 1, -1, *[1] * (weight.dim() - 2))
         folded = folded.reshape(weight.shape)
@@ -125,19 +127,18 @@ def _fold_into_producer(affine: Node, map_: _Channelwise, emit: Emitter) -> Valu
 
 def _is_exact_before(consumer: Node, batch_norm: Node, module: GraphModule) -> bool:
     """`consumer` is an affine layer with stored weights that reads `batch_norm` without padding it."""
-    if consumer.target not in _AFFINE or arguments(consumer)[0] is not batch_norm:
+    if not is_a(consumer, AffineCall) or arguments(consumer)[0] is not batch_norm:
         return False
-    if tensor_of(module, arguments(consumer)[1]) is None:
+    if tensor_of(module, argument(consumer, "weight")) is None:
         return False
-    if consumer.target is aten.linear.default:
+    if not is_a(consumer, ConvolutionCall):
         return batch_norm.meta["val"].dim() == 2
-    padding: Any = arguments(consumer)[4]
-    return not _is_transposed(consumer) and not any(padding)
+    return not _is_transposed(consumer) and not any(Geometry.of(consumer).padding)
 
 
 def _fold_into_consumer(affine: Node, map_: _Channelwise, emit: Emitter) -> None:
     weight, bias = _parameters(affine, emit.module)
-    groups = int(arguments(affine)[8]) if affine.target is aten.convolution.default else 1
+    groups = Geometry.of(affine).groups if is_a(affine, ConvolutionCall) else 1
     inputs = weight.shape[1]
     grouped = weight.reshape(groups, -1, *weight.shape[1:])
     shape = (groups, 1, inputs, *[1] * (weight.dim() - 2))
@@ -149,17 +150,16 @@ def _fold_into_consumer(affine: Node, map_: _Channelwise, emit: Emitter) -> None
 
 def _parameters(affine: Node, module: GraphModule) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight and bias in float64; a missing bias is zero."""
-    weight = tensor_of(module, arguments(affine)[1])
-    bias = tensor_of(module, arguments(affine)[2] if len(arguments(affine)) > 2 else None)
+    weight, bias = (tensor_of(module, argument(affine, name)) for name in ("weight", "bias"))
     if weight is None:
         raise ValueError(f"{affine.name}: the weight is computed in the graph")
-    outputs = int(affine.meta["val"].shape[1 if affine.target is aten.convolution.default else -1])
+    outputs = int(affine.meta["val"].shape[1 if is_a(affine, ConvolutionCall) else -1])
     zero = torch.zeros(outputs, dtype=torch.float64, device=weight.device)
     return weight.double(), zero if bias is None else bias.double()
 
 
 def _with_parameters(affine: Node, weight: torch.Tensor, bias: torch.Tensor, x: Any, emit: Emitter) -> Value:
-    dtype, name = affine.meta["val"].dtype, str(arguments(affine)[1].target)
+    dtype, name = affine.meta["val"].dtype, str(argument(affine, "weight").target)
     new_weight = emit.constant(name, weight.to(dtype))
     new_bias = emit.constant(name.replace("weight", "bias"), bias.to(dtype))
     with emit.on_behalf_of(affine):
@@ -167,4 +167,4 @@ def _with_parameters(affine: Node, weight: torch.Tensor, bias: torch.Tensor, x: 
 
 
 def _is_transposed(affine: Node) -> bool:
-    return affine.target is aten.convolution.default and bool(arguments(affine)[6])
+    return is_a(affine, ConvolutionCall) and Geometry.of(affine).transposed

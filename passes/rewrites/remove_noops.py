@@ -38,23 +38,23 @@ def _equal_size(a: Any, b: Any) -> bool:
 
 
 def _if_inference(node: Node, _emit: Emitter) -> Node | None:
-    return None if argument(node, 2) else arguments(node)[0]
+    return None if argument(node, "train") else arguments(node)[0]
 
 
 def _if_window_of_one(node: Node, emit: Emitter) -> Node | None:
-    kernel, stride, padding = (argument(node, k) for k in (1, 2, 3))
+    kernel, stride, padding = (argument(node, name) for name in ("kernel_size", "stride", "padding"))
     trivial = set(kernel) == {1} and set(stride or kernel) == {1} and not any(padding)
     return _if_same_shape(node, emit) if trivial else None
 
 
 def _if_whole_axis(node: Node, _emit: Emitter) -> Node | None:
-    start, end, step = (argument(node, k) for k in (2, 3, 4))
+    start, end, step = (argument(node, name) for name in ("start", "end", "step"))
     whole = not start and (end is None or (isinstance(end, int) and end >= 2**62)) and step == 1
     return arguments(node)[0] if whole else _if_same_shape(node, _emit)
 
 
 def _if_unbounded(node: Node, _emit: Emitter) -> Node | None:
-    low, high = argument(node, 1), argument(node, 2)
+    low, high = argument(node, "min"), argument(node, "max")
     return arguments(node)[0] if low in (None, -math.inf) and high in (None, math.inf) else None
 
 

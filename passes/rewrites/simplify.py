@@ -26,8 +26,11 @@ from torch.fx import GraphModule, Node
 
 from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.graph import erase_unused, replace
-from passes.graphs.nodes import arguments
-from passes.operators.signs import infer, sign_of, vanishes_with
+from passes.graphs.nodes import argument, arguments
+from passes.operators.affine import AffineCall, ConvolutionCall
+from passes.operators.pooling import MaxWindow
+from passes.operators.signs import sign_of, vanishes_with
+from passes.operators.table import infer_sign, is_a
 
 Simplification: TypeAlias = Callable[[Node, Emitter], "Value | Node | None"]
 
@@ -48,7 +51,7 @@ class Simplify:
 def _sweep(module: GraphModule, emit: Emitter) -> int:
     count = 0
     for node in list(module.graph.nodes):
-        node.meta["sign"] = infer(node, module)
+        node.meta["sign"] = infer_sign(node, module)
         if node.op != "call_function" or not node.users:
             continue
         with emit.inserting_before(node):
@@ -182,9 +185,8 @@ def _is_unpooling(node: Any) -> bool:
 
 
 def _maximum(unpooling: Node, emit: Emitter) -> Value:
-    x, *geometry = arguments(unpooling)[1:7]
-    value = emit.call(aten.max_pool2d.default, x, *geometry)
-    value.node.meta["sign"] = infer(value.node, emit.module)
+    value = emit.call(aten.max_pool2d.default, argument(unpooling, "self"), *MaxWindow.of(unpooling))
+    value.node.meta["sign"] = infer_sign(value.node, emit.module)
     return value
 
 
@@ -208,14 +210,13 @@ def _number_into_bias(node: Node, emit: Emitter) -> Value | None:
 
 def _takes_a_bias(affine: Node) -> bool:
     """A convolution or a linear map without one."""
-    without = len(arguments(affine)) < 3 or arguments(affine)[2] is None
-    return without and affine.target in (aten.convolution.default, aten.linear.default)
+    return is_a(affine, AffineCall) and argument(affine, "bias") is None
 
 
 def _with_bias(affine: Node, number: float, emit: Emitter) -> Value:
-    shape, axis = affine.meta["val"].shape, 1 if affine.target is aten.convolution.default else -1
+    shape, axis = affine.meta["val"].shape, 1 if is_a(affine, ConvolutionCall) else -1
     bias = emit.constant("epsilon", torch.full((int(shape[axis]),), number, dtype=affine.meta["val"].dtype))
-    bias.node.meta["sign"] = infer(bias.node, emit.module)
+    bias.node.meta["sign"] = infer_sign(bias.node, emit.module)
     return emit.call(affine.target, arguments(affine)[0], arguments(affine)[1], bias, *arguments(affine)[3:])
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch.fx import GraphModule, Node
 
-from passes.errors import PassError, UnsupportedOperatorError
+from passes.errors import InvariantError, PassError
 from passes.graphs.emitter import Emitter
 from passes.graphs.graph import active_nodes, describe_node
 from passes.graphs.nodes import arguments
 from passes.operators.call import Call
-from passes.operators.table import describe
+from passes.operators.table import describe, refusal
 
 
 def nodes_named(module: GraphModule, names: tuple[str, ...]) -> list[Node]:
@@ -30,18 +30,31 @@ def explained_output(module: GraphModule, position: int) -> Node:
     return outputs[position]
 
 
-def describe_active(emit: Emitter, names: tuple[str, ...], position: int) -> dict[Node, Call]:
-    """Every operator that relevance passes through, in graph order; their calls write through `emit`."""
-    module = emit.module
+def active_operators(module: GraphModule, names: tuple[str, ...], position: int) -> list[Node]:
+    """Every operator on a way from the explained inputs to the explained output, in graph order."""
     sources, sink = nodes_named(module, names), explained_output(module, position)
     active = active_nodes(module, sources, sink)
-    operators = [n for n in module.graph.nodes if n in active and n.op == "call_function" and n not in sources]
+    return [n for n in module.graph.nodes if n in active and n.op == "call_function" and n not in sources]
+
+
+def describe_known(emit: Emitter, names: tuple[str, ...], position: int) -> tuple[dict[Node, Call], dict[Node, str]]:
+    """The operators that relevance can pass through, and why it cannot pass the others; both in graph order."""
+    operators = active_operators(emit.module, names, position)
+    active = {*operators, *nodes_named(emit.module, names)}
     described = {node: describe(node, emit, active.__contains__) for node in operators}
-    missing = [node for node, call in described.items() if call is None]
-    if missing:
-        listing = "\n".join(f"  {describe_node(node)}" for node in missing)
-        raise UnsupportedOperatorError(
-            f"{len(missing)} operators of this model have no relevance rule yet:\n{listing}\n"
-            "Replace them by supported operators (`relcompile rules --operators` lists them)."
+    unknown = {node: refusal(node) for node, call in described.items() if call is None}
+    return {node: call for node, call in described.items() if call is not None}, unknown
+
+
+def describe_active(emit: Emitter, names: tuple[str, ...], position: int) -> dict[Node, Call]:
+    """Every operator that relevance passes through, in graph order; their calls write through `emit`.
+
+    Raises:
+        InvariantError: it cannot pass one, so no rules can have been assigned.
+    """
+    described, unknown = describe_known(emit, names, position)
+    if unknown:
+        raise InvariantError(
+            f"rules were assigned past operators without any: {', '.join(map(describe_node, unknown))}"
         )
-    return {node: call for node, call in described.items() if call is not None}
+    return described

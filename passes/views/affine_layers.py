@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 from torch.fx import GraphModule, Node
 
-from passes.graphs.emitter import aten
 from passes.graphs.graph import calls, is_constant, layer_name
 from passes.graphs.nodes import argument
-from passes.operators.activation import clamp_bounds
-
-_ARITHMETIC: tuple[Any, ...] = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor)
-_STRUCTURE: tuple[Any, ...] = (
-    aten.view.default,
-    aten.reshape.default,
-    aten.flatten.using_ints,
-    aten.squeeze.dims,
-    aten.unsqueeze.default,
-    aten.clone.default,
-)
+from passes.operators.activation import Pointwise
+from passes.operators.affine import AffineCall
+from passes.operators.table import is_a, views_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +20,7 @@ class AffineLayer:
 
     Attributes:
         name: the user's layer name.
-        node: the operator, `aten.linear` or `aten.convolution`.
+        node: the operator.
         relu: the ReLU (or clamp from 0 upwards) that its output goes through, after what shifts, scales, adds or
             reshapes it element by element; None if it goes elsewhere.
     """
@@ -42,8 +32,8 @@ class AffineLayer:
 
 def affine_layers(module: GraphModule) -> list[AffineLayer]:
     """All affine layers, in graph order."""
-    nodes = calls(module, aten.linear.default, aten.convolution.default)
-    own = [node for node in nodes if is_constant(argument(node, 1)) and not is_constant(node)]
+    nodes = [node for node in calls(module) if is_a(node, AffineCall)]
+    own = [node for node in nodes if is_constant(argument(node, "weight")) and not is_constant(node)]
     return [AffineLayer(layer_name(node), node, _relu_behind(node)) for node in own]
 
 
@@ -60,15 +50,13 @@ def _relu_behind(node: Node) -> Node | None:
 
 
 def _rectifies(node: Node) -> bool:
-    bounds = clamp_bounds(node) if node.op == "call_function" else None
-    return node.target is aten.relu.default or (bounds is not None and bounds[0] == 0.0)
+    functions = [view for view in views_of(node) if isinstance(view, Pointwise)]
+    return any(function.bounds is not None and function.bounds(node)[0] == 0.0 for function in functions)
 
 
 def _keeps_elements(user: Node, node: Node) -> bool:
     """Every element of `user` comes from the element of `node` at the same place, in row-major order."""
-    if user.target in _ARITHMETIC:
-        return str(user.meta["val"].shape) == str(node.meta["val"].shape)
-    return user.target in _STRUCTURE and _sizes(user) == _sizes(node)
+    return any(view.keeps_places for view in views_of(user)) and _sizes(user) == _sizes(node)
 
 
 def _sizes(node: Node) -> tuple[str, int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch.fx import GraphModule, Node
 
 from passes.graphs.graph import layer_name, layer_type, operator_name, tensor_of
-from passes.operators.call import Call
+from passes.operators.call import Call, Kind
 from passes.views.residual_blocks import residual_members
 
 
@@ -20,7 +20,7 @@ class Layer:
         name: the user's layer name, for example "layer1.0.conv1".
         module_type: class name of the layer's module, for example "Conv2d"; "" outside any.
         operator: aten name, for example "convolution".
-        kind: affine, pool, activation, sum, shift, scale, product, structure or softmax.
+        kind: what sort of operator it is.
         first: no affine layer lies between the input and this one (which is affine).
         last: no affine layer lies between this one (which is affine) and the explained output.
         position: how far up the network: affine layers before it over affine layers before and after it, on the
@@ -28,6 +28,7 @@ class Layer:
         parameters: number of elements in the stored tensors that the operator reads.
         residual: it belongs to a residual block: a branch, or the activation of the sum.
         bottleneck: every way from the explained inputs to the explained output leads through it.
+        at_output: it is the explained output.
         after: aten name of the affine layer before it, for example "linear"; "" if there is none.
         call: the view of the operator that rules are defined for.
     """
@@ -35,13 +36,14 @@ class Layer:
     name: str
     module_type: str
     operator: str
-    kind: str
+    kind: Kind
     first: bool
     last: bool
     position: float
     parameters: int
     residual: bool = False
     bottleneck: bool = False
+    at_output: bool = False
     after: str = ""
     call: type[Call] = Call
 
@@ -65,6 +67,7 @@ def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node,
             parameters=sum(t.numel() for a in node.all_input_nodes if (t := tensor_of(module, a)) is not None),
             residual=node in in_blocks,
             bottleneck=node in narrow,
+            at_output=described.keys().isdisjoint(node.users),
             after=before[node],
             call=type(call),
         )

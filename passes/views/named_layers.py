@@ -8,16 +8,10 @@ from typing import Any
 from torch.fx import GraphModule, Node
 
 from passes.errors import UnknownLayerError
-from passes.graphs.emitter import aten
 from passes.graphs.graph import active_nodes, describe_node
 from passes.graphs.nodes import arguments
-
-_CONVOLUTIONS: tuple[Any, ...] = (
-    aten.convolution.default,
-    aten.conv1d.default,
-    aten.conv2d.default,
-    aten.conv3d.default,
-)
+from passes.operators.affine import ConvolutionCall
+from passes.operators.table import is_a
 
 
 def layer_output(module: GraphModule, name: str, sources: list[Node], sink: Node) -> Node:
@@ -45,7 +39,7 @@ def last_feature_map(module: GraphModule, sources: list[Node], sink: Node) -> No
     """
     active = active_nodes(module, sources, sink)
     nodes = [node for node in module.graph.nodes if node in active and node.op == "call_function"]
-    maps = [node for node in nodes if node.target in _CONVOLUTIONS and any(size != 1 for size in _places(node))]
+    maps = [node for node in nodes if is_a(node, ConvolutionCall) and any(size != 1 for size in _places(node))]
     if not maps:
         raise UnknownLayerError("no convolution with a spatial output lies between the input and the output")
     behind = active_nodes(module, maps[-1:], sink)

@@ -14,20 +14,21 @@ from typing import Any, Final
 import torch
 
 from passes.graphs.emitter import aten
+from passes.operators.affine import Geometry
 
 ROUNDING: Final = 1e-12  # a covariance this small beside the moments it is the difference of is rounding alone
 SUMS: Final = ("rows", "active", "y", "x", "xy")
 
 
 @dataclass(frozen=True)
-class Geometry:
+class Reading:
     """How an affine layer reads its input.
 
     Args:
-        convolution: (stride, padding, dilation, transposed, output padding, groups); None for a linear layer.
+        convolution: its stride, padding, groups, ...; None for a linear layer.
     """
 
-    convolution: tuple[Any, ...] | None = None
+    convolution: Geometry | None = None
 
     def weight_gradient(self, x: torch.Tensor, s: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """Σ s_k x over all positions, in the layout of the weight `like`."""
@@ -57,11 +58,11 @@ class Geometry:
 
     @property
     def _is_transposed(self) -> bool:
-        return self.convolution is not None and bool(self.convolution[3])
+        return self.convolution is not None and self.convolution.transposed
 
     @property
     def _groups(self) -> int:
-        return 1 if self.convolution is None else int(self.convolution[5])
+        return 1 if self.convolution is None else self.convolution.groups
 
 
 class Moments:
@@ -74,7 +75,7 @@ class Moments:
             layout x, Σ m_k x, and xy, Σ m_k y_k x.
     """
 
-    def __init__(self, geometry: Geometry, weight: torch.Tensor) -> None:
+    def __init__(self, geometry: Reading, weight: torch.Tensor) -> None:
         self.geometry = geometry
         self.weight = weight.detach()
         neurons = len(geometry.neurons_first(self.weight))

@@ -9,11 +9,12 @@ from typing import Any, Final, Literal, TypeAlias
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
-from passes.graphs.emitter import aten
 from passes.graphs.graph import describe_node
 from passes.graphs.nodes import argument, map_nodes, run_node
+from passes.operators.affine import ConvolutionCall, Geometry
+from passes.operators.table import is_a
 from passes.views.affine_layers import AffineLayer, affine_layers
-from relcompile.calibration.moments import Geometry, Moments
+from relcompile.calibration.moments import Moments, Reading
 from relcompile.calibration.store import Calibration
 from relcompile.errors import CalibrationError
 from relcompile.frontend.canonical import ExampleInputs, canonicalize, captured_graph, named_inputs, weights_digest
@@ -125,7 +126,8 @@ class _Watch(Interpreter):
     def __init__(self, module: GraphModule, layers: list[AffineLayer], *, conditional: bool) -> None:
         super().__init__(module)
         self.moments = {
-            layer.name: Moments(_geometry(layer.node), self._constant(argument(layer.node, 1))) for layer in layers
+            layer.name: Moments(_geometry(layer.node), self._constant(argument(layer.node, "weight")))
+            for layer in layers
         }
         self._affine = {layer.node: layer for layer in layers}
         self._relu = {layer.node: layer.relu if conditional else None for layer in layers}
@@ -133,7 +135,7 @@ class _Watch(Interpreter):
 
     def run_node(self, n: Node) -> Any:
         if n in self._affine:
-            x, bias = self.env[argument(n, 0)], argument(n, 2)
+            x, bias = self.env[argument(n, "input")], argument(n, "bias")
             result = super().run_node(n)
             y = self._without_bias(n, result, None if bias is None else self.env[bias])
             self._measure_or_wait(n, x, y)
@@ -154,7 +156,7 @@ class _Watch(Interpreter):
     def _without_bias(node: Node, z: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         if bias is None:
             return z
-        trailing = z.dim() - 2 if node.target is aten.convolution.default else 0
+        trailing = z.dim() - 2 if is_a(node, ConvolutionCall) else 0
         return z.double() - bias.double().reshape(-1, *[1] * trailing)
 
     def _constant(self, node: Node) -> torch.Tensor:
@@ -165,10 +167,8 @@ class _Watch(Interpreter):
         return run_node(node, args, kwargs)
 
 
-def _geometry(node: Node) -> Geometry:
-    if node.target is aten.linear.default:
-        return Geometry()
-    return Geometry(tuple(argument(node, position) for position in range(3, 9)))
+def _geometry(node: Node) -> Reading:
+    return Reading(Geometry.of(node) if is_a(node, ConvolutionCall) else None)
 
 
 def _check_names(layers: list[AffineLayer]) -> None:

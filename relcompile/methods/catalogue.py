@@ -7,22 +7,13 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from passes.operators.activation import DERIVATIVES
-from passes.operators.arithmetic import build_matmul, build_product, build_quotient, build_sum
 from passes.operators.table import OPERATORS
 from relcompile.calibration.store import Calibration
 from relcompile.methods.presets import PRESETS, RULES
 from relcompile.methods.spelling import Given, named, rule_named
 
 _GIVEN = Given(bounds=(-1.0, 1.0), calibration=Calibration({}, "", "relu", 0))  # any will do to read docstrings
-_KINDS: Mapping[Any, Sequence[str]] = {
-    build_sum: ("sum", "shift"),
-    build_product: ("product", "scale"),
-    build_quotient: ("product", "scale"),
-    build_matmul: ("product",),
-}
 _SECTIONS = ("Equation", "Conserves", "Needs", "Source")
 
 
@@ -61,9 +52,8 @@ def operators() -> Mapping[str, Sequence[str]]:
     What an operator is may depend on how many of its operands come from the input: then it has several kinds.
     """
     by_kind = defaultdict[str, set[str]](set)
-    for target, builder in OPERATORS.items():
-        owner: Any = getattr(builder, "__self__", None)
-        for kind in _KINDS.get(builder) or ("activation" if target in DERIVATIVES else owner.kind,):
+    for target, row in OPERATORS.items():
+        for kind in {view.kind for view in row.views}:
             by_kind[kind].add(target._schema.name.removeprefix("aten::"))
     return {kind: sorted(names) for kind, names in sorted(by_kind.items())}
 
@@ -90,7 +80,7 @@ def _describe(name: str) -> Description:
     composite = named(name, _GIVEN)
     text = inspect.getdoc(getattr(factory, "func", factory)) or ""
     own = _sections(text)
-    main = next((entry.rule for entry in composite.entries), composite.fallback)
+    main = composite.entries[0].rule
     of_rule = _sections(inspect.getdoc(type(main)) or "")
     return Description(name, text.splitlines()[0], _facts({**of_rule, **own}))
 

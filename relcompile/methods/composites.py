@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
+from passes.operators.call import KINDS, Kind
+from passes.relevance.refuse import Refuse
 from passes.relevance.rule import AnyRule
 from passes.views.layer import Layer
 from relcompile.errors import CompositeError
-from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.sampling import Sampling
 
 Start: TypeAlias = Literal["score", "magnitude", "one", "cotangent", "signal"]
-Kind: TypeAlias = Literal["affine", "pool", "activation", "sum", "shift", "scale", "product", "structure", "softmax"]
 Result: TypeAlias = Literal["relevance", "multiplier", "contrast", "activation-map"]
-_EQUAL = ("kind", "module_type", "operator", "first", "last", "residual", "bottleneck", "after")
+_EQUAL = ("kind", "module_type", "operator", "first", "last", "residual", "bottleneck", "at_output", "after")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Entry:
         bottleneck: every way from the input to the output leads through it.
         depth: (from, below): how far up the network the layer lies, 0 at the first affine layer, 1 at the last.
         residual: it belongs to a residual block.
+        at_output: it is the explained output.
         after: aten name of the affine layer before it, for example "linear".
         required: it is an error if no operator gets the rule from this entry.
 
@@ -52,12 +53,13 @@ class Entry:
     bottleneck: bool | None = None
     depth: tuple[float, float] | None = None
     residual: bool | None = None
+    at_output: bool | None = None
     after: str | None = None
     required: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind is not None and self.kind not in get_args(Kind):
-            raise CompositeError(f"kind={self.kind!r} must be one of {', '.join(get_args(Kind))}")
+        if self.kind is not None and self.kind not in KINDS:
+            raise CompositeError(f"kind={self.kind!r} must be one of {', '.join(KINDS)}")
 
     def matches(self, layer: Layer) -> bool:
         """Whether the rule is defined for the operator and every condition holds."""
@@ -79,7 +81,7 @@ class Composite:
 
     Args:
         name: as printed and as stored in the explainer.
-        entries: first match wins; an operator without a match gets the exact adjoint.
+        entries: first match wins; an operator without a match is refused.
         start: "score": the target's score is distributed; "magnitude": the magnitude of it; "one": relevance 1 at
             the target; "cotangent": multiplier 1 at the target, and the target mode "seed" is read as a multiplier,
             not as relevance; "signal": the same with the target's score in place of 1.
@@ -94,16 +96,20 @@ class Composite:
     entries: tuple[Entry, ...] = ()
     start: Start = "score"
     result: Result = "relevance"
-    fallback: AnyRule = field(default_factory=Adjoint)
     sampling: Sampling | None = None
     reference: float | None = None
 
     def choose(self, layer: Layer) -> AnyRule:
-        """The rule for one operator."""
-        return next((entry.rule for entry in self.entries if entry.matches(layer)), self.fallback)
+        """The rule for one operator; a refusal if no entry is for it."""
+        return next((entry.rule for entry in self.entries if entry.matches(layer)), self._without_entry(layer))
+
+    def _without_entry(self, layer: Layer) -> Refuse:
+        return Refuse(f"{self.name} says nothing about {layer.kind} operators; give it Entry(..., kind={layer.kind!r})")
 
     def check(self, layers: Sequence[Layer]) -> None:
         """Refuse entries that ask for operators without their rule being defined there, and required ones without any.
+
+        An entry without conditions asks for nothing: its rule goes where it is defined.
 
         Raises:
             CompositeError: names the entry, and why it has no effect.
@@ -112,7 +118,7 @@ class Composite:
         for entry in self.entries:
             asked = [layer for layer in left if entry.fits(layer)]
             undefined = [layer for layer in asked if not entry.matches(layer)]
-            if undefined and (entry.kind or entry.operator or undefined == asked):
+            if undefined and (entry.kind or entry.operator or (undefined == asked and _conditions(entry))):
                 kinds = ", ".join(dict.fromkeys(f"{layer.kind} ({layer.operator})" for layer in undefined))
                 raise CompositeError(f"{entry.rule} is not defined for {_conditions(entry)}: {kinds}")
             if not asked and (entry.required or entry.name is not None):

@@ -27,7 +27,7 @@ _ALPHA_BETA = re.compile(r"alpha(?P<alpha>\d+(?:\.\d+)?)beta(?P<beta>\d+(?:\.\d+
 
 _CONDITIONS: Final[Mapping[str, type]] = {
     **dict.fromkeys(("rule", "kind", "name", "module_type", "operator", "after"), str),
-    **dict.fromkeys(("first", "last", "bottleneck", "residual"), bool),
+    **dict.fromkeys(("first", "last", "bottleneck", "residual", "at_output"), bool),
     "depth": list,
 }
 

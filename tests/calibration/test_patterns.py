@@ -44,7 +44,7 @@ def network(layer: nn.Module) -> nn.Module:
     return nn.Sequential(layer, nn.ReLU()).double().eval()
 
 
-def unfolded(x: Tensor, layer: nn.Module, group: int) -> tuple[Tensor, Tensor]:
+def unfolded(x: Tensor, layer: Any, group: int) -> tuple[Tensor, Tensor]:
     """Rows (M, J) that the neurons of one group read, padding as zeros, and their weights (K, J)."""
     if isinstance(layer, nn.Linear):
         return x.flatten(0, -2), layer.weight.detach()
@@ -66,7 +66,7 @@ def unfolded(x: Tensor, layer: nn.Module, group: int) -> tuple[Tensor, Tensor]:
     return rows, weight.flatten(1)
 
 
-def spread(x: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
+def spread(x: Tensor, layer: Any) -> Tensor:
     (step, _), (kernel, _), (padding, _) = layer.stride, layer.kernel_size, layer.padding
     n, channels, height, width = x.shape
     wide = torch.zeros(n, channels, (height - 1) * step + 1, (width - 1) * step + 1, dtype=x.dtype)
@@ -90,7 +90,7 @@ def oracle(layer: nn.Module, x: Tensor, estimator: str) -> Tensor:
             else estimators.linear_pattern(rows, weight)
         )
     if not isinstance(layer, nn.ConvTranspose2d):
-        return torch.cat(parts).reshape(layer.weight.shape)
+        return torch.cat(parts).reshape(layer.get_parameter("weight").shape)
     neurons, channels = layer.out_channels // groups, layer.in_channels // groups
     shaped = [part.reshape(neurons, channels, *layer.kernel_size) for part in parts]
     return torch.cat([part.flip(2, 3).transpose(0, 1) for part in shaped])
@@ -144,7 +144,7 @@ def test_a_pattern_and_its_weight_make_one(name: str) -> None:
     build, shape = LAYERS[name]
     layer = build()
     calibration = relcompile.calibrate(network(layer), [samples(12, *shape)])
-    share = calibration.patterns["0"] * layer.weight.detach()
+    share = calibration.patterns["0"] * layer.get_parameter("weight").detach()
     assert_close(share.sum(), torch.tensor(float(getattr(layer, "out_channels", 4))), FLOAT64)
 
 
@@ -200,9 +200,11 @@ def test_batch_norm_is_part_of_the_layer() -> None:
     """The pattern fits the merged weight, and the mask is that of the ReLU behind the batch norm."""
     torch.manual_seed(0)
     conv, norm = nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)
-    nn.init.normal_(norm.weight), nn.init.normal_(norm.bias), nn.init.normal_(norm.running_mean)
+    mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+    for values in (norm.weight, norm.bias, mean):
+        nn.init.normal_(values)
     model, x = nn.Sequential(conv, norm, nn.ReLU()).double().eval(), samples(6, 2, 5, 5)
-    scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
+    scale = (norm.weight / (variance + norm.eps).sqrt()).detach()
     merged = conv.weight.detach() * scale[:, None, None, None]
     active = estimators.rows_of(model(x)) > 0
     rows = estimators.patches(x, (3, 3), (1, 1), (0, 0))

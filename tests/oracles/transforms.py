@@ -36,7 +36,7 @@ def gradient(model: Callable[[Tensor], Tensor], sample: Tensor, target: int) -> 
     return torch.autograd.grad(model(leaf[None])[0, target], leaf)[0]
 
 
-def smoothgrad(model: nn.Module, x: Tensor, target: Tensor, noise: Tensor, level: float) -> Tensor:
+def smoothgrad(model: Callable[[Tensor], Tensor], x: Tensor, target: Tensor, noise: Tensor, level: float) -> Tensor:
     """Mean over i of the gradient at x + sigma noise_i, sigma = level (max x - min x) of the sample (P1 M2)."""
     maps = list[Tensor]()
     for sample, chosen, copies in zip(x, target.tolist(), noise, strict=True):

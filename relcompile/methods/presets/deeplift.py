@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from passes.relevance.rule import AnyRule
 from relcompile.methods.composites import Composite, Entry
+from relcompile.methods.presets.lrp import SOFTMAX
 from relcompile.methods.rules.deeplift import Rescale, RevealCancel
 from relcompile.methods.rules.differences import (
     AffineDifference,
@@ -13,9 +14,7 @@ from relcompile.methods.rules.differences import (
     MaxDifference,
     SumOfDifferences,
 )
-from relcompile.methods.rules.pointwise import ScoresUnder
 
-_MAXIMA = ("max_pool2d", "max_pool3d", "amax", "amin", "maximum", "minimum")
 _KEPT, _CROSSED = AffineDifference("kept"), MaxDifference("crossed")
 
 
@@ -57,11 +56,11 @@ def deeplift(
     entries = (
         Entry(activations, kind="activation"),
         Entry(affine, kind="affine"),
-        *(Entry(maxima, operator=operator) for operator in _MAXIMA),
-        Entry(MatmulDifference(), operator="matmul"),
-        Entry(MatmulDifference(), operator="bmm"),
+        Entry(maxima),
+        Entry(MatmulDifference()),
         Entry(SumOfDifferences(), kind="sum"),
         Entry(SumOfDifferences(), kind="product"),
-        Entry(ScoresUnder(), kind="softmax"),
+        *SOFTMAX,
+        *(Entry(EachPart(), kind=kind) for kind in ("pool", "shift", "scale", "structure")),
     )
-    return Composite(name, entries, start="cotangent", fallback=EachPart(), reference=reference)
+    return Composite(name, entries, start="cotangent", reference=reference)

@@ -3,43 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from relcompile.methods.composites import Composite, Entry
+from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.guided import BetaSmooth, Deconvnet, Guided, RectGrad
 from relcompile.methods.rules.parameters import Bound
 from relcompile.methods.sampling import GaussianNoise, StraightPath, as_count
 
+# Of every kind.
+ADJOINTS: Final[tuple[Entry, ...]] = (Entry(Adjoint()),)
+
 
 def gradient() -> Composite:
     """The gradient of the target's score with respect to the input."""
-    return Composite("gradient", start="cotangent", result="multiplier")
+    return Composite("gradient", ADJOINTS, start="cotangent", result="multiplier")
 
 
 def gradient_times_input() -> Composite:
     """The gradient times the input."""
-    return Composite("gradient*input", start="cotangent")
+    return Composite("gradient*input", ADJOINTS, start="cotangent")
 
 
 def guided_backprop() -> Composite:
     """Guided Backprop: gradients that are negative at an activation are dropped."""
-    entries = (Entry(Guided(), kind="activation"),)
+    entries = (Entry(Guided(), kind="activation"), *ADJOINTS)
     return Composite("guided-backprop", entries, start="cotangent", result="multiplier")
 
 
 def deconvnet() -> Composite:
     """Deconvnet: as Guided Backprop, without the mask of the forward pass."""
-    entries = (Entry(Deconvnet(), kind="activation"),)
+    entries = (Entry(Deconvnet(), kind="activation"), *ADJOINTS)
     return Composite("deconvnet", entries, start="cotangent", result="multiplier")
 
 
 def rectgrad(q: float = 98.0) -> Composite:
     """RectGrad: only gradients of the most important units of every layer pass."""
-    return Composite("rectgrad", (Entry(RectGrad(q), kind="activation"),), start="cotangent", result="multiplier")
+    entries = (Entry(RectGrad(q), kind="activation"), *ADJOINTS)
+    return Composite("rectgrad", entries, start="cotangent", result="multiplier")
 
 
 def beta_smooth(beta: float = 10.0) -> Composite:
     """Gradients with every ReLU smoothed."""
-    entries = (Entry(BetaSmooth(beta), operator="relu"),)
+    entries = (Entry(BetaSmooth(beta), operator="relu"), *ADJOINTS)
     return Composite("beta-smooth", entries, start="cotangent", result="multiplier")
 
 
@@ -70,4 +76,4 @@ def grad_cam() -> Composite:
     Conserves: no.
     Source: Selvaraju et al. 2017, equations 1 and 2.
     """
-    return Composite("grad-cam", start="cotangent", result="activation-map")
+    return Composite("grad-cam", ADJOINTS, start="cotangent", result="activation-map")

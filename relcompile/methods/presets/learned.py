@@ -7,12 +7,12 @@ from dataclasses import replace
 from relcompile.calibration.store import HOW_TO, Calibration
 from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite, Entry
-from relcompile.methods.presets.lrp import PASS_WITHOUT_BIAS
+from relcompile.methods.presets.lrp import NO_ATTENTION, PASS_WITHOUT_BIAS, PROPORTIONAL, SOFTMAX
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.between_roots import BetweenRoots, ContributionsApart
 from relcompile.methods.rules.learned_root import LearnedRoot
 from relcompile.methods.rules.pattern import Normalised, PatternAttribution, PatternNet, Patterns, RelevanceGradient
-from relcompile.methods.rules.pointwise import ScoresUnder, SignalTakesAll
+from relcompile.methods.rules.pointwise import SignalTakesAll
 from relcompile.methods.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense, Version
 from relcompile.methods.rules.residual import SplitByShare
 
@@ -29,7 +29,13 @@ def pattern_net(calibration: Calibration | None = None, *, normalise: bool = Tru
     """
     rule = PatternNet(_patterns(calibration))
     entries = (Entry(rule, kind="affine"), Entry(Adjoint(), kind="activation"))
-    return Composite("patternnet", _normalised(entries, normalise), start="signal", result="multiplier")
+    others = (
+        Entry(Adjoint(), kind="product"),
+        Entry(Adjoint(), kind="softmax", at_output=True),
+        NO_ATTENTION,
+        *PROPORTIONAL,
+    )
+    return Composite("patternnet", (*_normalised(entries, normalise), *others), start="signal", result="multiplier")
 
 
 def pattern_attribution(calibration: Calibration | None = None, *, normalise: bool = False) -> Composite:
@@ -94,7 +100,8 @@ def learned_root(steps: float = 1) -> Composite:
         Entry(BetweenRoots(), kind="activation"),
         *(Entry(ContributionsApart(), kind=kind) for kind in ("sum", "scale", "shift")),
         Entry(SignalTakesAll(), kind="product"),
-        Entry(ScoresUnder(), kind="softmax"),
+        *SOFTMAX,
+        *PROPORTIONAL,
     )
     return Composite("root", entries)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
+from passes.relevance.refuse import Refuse
 from passes.relevance.stabilise import Relative, Stabiliser
 from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite, Entry
+from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.affine import AlphaBeta, Contrastive, Epsilon, Gamma
 from relcompile.methods.rules.input_layer import ByWeights, Flat, WSquared, ZBox
 from relcompile.methods.rules.parameters import Bound
@@ -16,19 +18,37 @@ from relcompile.methods.rules.residual import SplitByShare
 
 Bounds: TypeAlias = tuple[Bound, Bound]
 
+NO_ATTENTION: Final = Entry(
+    Refuse(
+        "a softmax inside a network (attention) has no rule under this method; the gradient methods pass it "
+        '(`--rule gradient`), and in a composite file an entry with kind = "softmax" gives it a rule'
+    ),
+    kind="softmax",
+)
+# A classifier's own softmax is stepped over.
+SOFTMAX: Final[tuple[Entry, ...]] = (Entry(ScoresUnder(), kind="softmax", at_output=True), NO_ATTENTION)
+# What moves, selects, adds or scales values shares relevance in proportion: the exact adjoint.
+PROPORTIONAL: Final[tuple[Entry, ...]] = (
+    Entry(Adjoint(), kind="pool"),
+    Entry(Adjoint(), kind="sum"),
+    Entry(Adjoint(), kind="shift"),
+    Entry(Adjoint(), kind="scale"),
+    Entry(Adjoint(), kind="structure"),
+)
+# All but affine layers.
 PASS: Final[tuple[Entry, ...]] = (
     Entry(PassThrough(), kind="activation"),
     Entry(SignalTakesAll(), kind="product"),
-    Entry(ScoresUnder(), kind="softmax"),
+    *SOFTMAX,
+    *PROPORTIONAL,
 )
 # A rule that leaves biases out of its denominators leaves added constants out, too.
-PASS_WITHOUT_BIAS: Final[tuple[Entry, ...]] = (*PASS, Entry(PassThrough(), kind="shift"))
+PASS_WITHOUT_BIAS: Final[tuple[Entry, ...]] = (Entry(PassThrough(), kind="shift"), *PASS)
 
-_AVERAGES = ("mean", "sum", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d")
 # Where the input does not matter to affine layers, relevance reaches sums that are 0: they cannot share by value.
 _BY_WEIGHTS: tuple[Entry, ...] = (
     Entry(SplitByShare("uniform"), kind="sum"),
-    *(Entry(ByWeights(), operator=operator) for operator in _AVERAGES),
+    Entry(ByWeights()),
     *PASS_WITHOUT_BIAS,
 )
 
@@ -40,7 +60,7 @@ def lrp_0() -> Composite:
     Conserves: up to what the bias absorbs.
     Source: Bach et al. 2015, equation 56.
     """
-    return Composite("lrp-0", PASS)
+    return Composite("lrp-0", (Entry(Adjoint(), kind="affine"), *PASS))
 
 
 def epsilon(epsilon: Stabiliser = 1e-6) -> Composite:

@@ -13,6 +13,7 @@ from relcompile.methods.presets.lrp import (
     box,
     relative_epsilon_rule,
 )
+from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.affine import Epsilon, Gamma
 
 
@@ -39,6 +40,7 @@ def montavon(bounds: Bounds | None = None) -> Composite:
         box(bounds),
         Entry(Gamma(0.25), kind="affine", depth=(0, 1 / 3)),
         Entry(relative_epsilon_rule(0.25), kind="affine", depth=(1 / 3, 2 / 3)),
+        Entry(Adjoint(), kind="affine"),
     )
     return Composite("montavon", (*entries, *PASS))
 

@@ -61,7 +61,8 @@ class AlphaBeta:
         z⁺ = Σ_i (x_i w_ki)⁺ = W⁺x⁺ + W⁻x⁻ and z⁻ = Σ_i (x_i w_ki)⁻ = W⁻x⁺ + W⁺x⁻.
 
     Args:
-        alpha, beta: >= 0, alpha - beta = 1.
+        alpha: of the positive contributions, alpha - beta = 1.
+        beta: of the negative ones, >= 0.
         bias: "none" leaves it out of the denominators (equation 5 of Sixt et al.), "split" adds b⁺ to z⁺ and b⁻ to
             z⁻ (zennit), "full" adds b to both (iNNvestigate).
         epsilon: > 0, in units of the pre-activation, or `Relative` to z⁺ and z⁻.

@@ -12,7 +12,7 @@ from passes.graphs.emitter import Value
 from passes.operators.affine import AffineCall
 from passes.operators.arithmetic import ReduceCall
 from passes.operators.call import Call, UnaryCall
-from passes.operators.pooling import AveragePoolCall, ResampleCall
+from passes.operators.pooling import AdaptiveAverageCall, AveragePoolCall
 from passes.relevance.messages import Message
 from passes.relevance.rule import Messages
 from passes.relevance.stabilise import stabilise
@@ -114,14 +114,14 @@ def _by_weights(
 @final
 @dataclass(frozen=True)
 class ByWeights:
-    """Averages, sums and interpolations share by their weights; the input does not matter.
+    """Averages and sums share by their weights; the input does not matter.
 
     Equation: R_j = Σ_k w_kj / Σ_i w_ki R_k, over the inputs that are not padding.
     Conserves: exactly.
     Source: Montavon et al. 2017, equation 12: w², for weights that are all equal.
     """
 
-    applies_to: ClassVar[tuple[type[Call], ...]] = (ReduceCall, AveragePoolCall, ResampleCall)
+    applies_to: ClassVar[tuple[type[Call], ...]] = (ReduceCall, AveragePoolCall, AdaptiveAverageCall)
 
     def propagate(self, call: UnaryCall, arriving: Message, /) -> Messages:
         total = call.run(like_input(call, "ones", 1.0))

@@ -14,6 +14,7 @@ from passes.relevance.messages import Message
 from passes.relevance.reference import Split, difference
 from passes.relevance.rule import Messages
 from passes.relevance.stabilise import without_zeros
+from passes.views.gates import signal_of
 
 
 @final
@@ -83,7 +84,7 @@ class SignalTakesAll:
     def propagate(self, call: ProductCall | MatmulCall | QuotientCall, arriving: Message, /) -> Messages:
         if len(call.operands) == 1:
             return (Message.of_relevance(call.operand(0), arriving.relevance.sum_to(call.operand(0))),)
-        signal = call.signal
+        signal = signal_of(call)
         if signal is not None and not arriving.has_multiplier and call.operand(signal).shape == call.output.shape:
             passed = Message.of_relevance(call.operand(signal), arriving.relevance)  # as a multiplier it has a pole
             return tuple(passed if position == signal else None for position in range(2))

@@ -21,7 +21,6 @@ from passes.graphs.emitter import Value
 from passes.operators.activation import ActivationCall
 from passes.operators.affine import AffineCall
 from passes.operators.call import Call
-from passes.operators.curvature import curvature
 from passes.relevance.found_root import Root
 from passes.relevance.messages import Message
 from passes.relevance.rule import Messages
@@ -212,7 +211,7 @@ class ReleasedActivation:
 
 def taylor(call: ActivationCall, signal: Value) -> Value:
     """f'(z) s + f''(z) s² / 2: what the signal s adds to the answer, to second order."""
-    return call.derivative(signal) + curvature(call) * signal * signal * 0.5
+    return call.derivative(signal) + call.curvature() * signal * signal * 0.5
 
 
 def closed(descent: Descent) -> Descent:

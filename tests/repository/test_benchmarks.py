@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def tiny() -> torch.nn.Module:
+    torch.manual_seed(0)
+    layers = (torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    return torch.nn.Sequential(*layers, torch.nn.Linear(4, 5)).eval()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in BENCHMARKS.glob("*.py")))
+def test_imports_and_explains_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(f"benchmarks.{name}")
+    with pytest.raises(SystemExit, match="0"):
+        module.main(["--help"])
+    assert str(module.__doc__).splitlines()[0] in capsys.readouterr().out
+
+
+def test_speed_compares_with_the_forward_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks import speed
+
+    monkeypatch.setattr(speed.models, "get_model", lambda _name: tiny())
+    file = tmp_path / "speed.json"
+    arguments = ["--networks", "tiny", "--size", "12", "--rounds", "2", "--json", str(file)]
+    rows = speed.main([*arguments, "--rules", "epsilon=0.25"])
+    assert [(row.rule, row.limit) for row in rows] == [("forward", 1), ("epsilon=0.25", 2)]
+    assert rows[0].timing.wall_ratio == 1
+    assert all(row.nodes > rows[0].nodes and row.timing.wall_ms > 0 for row in rows[1:])
+    assert len(json.loads(file.read_text(encoding="utf-8"))) == 2
+    assert "epsilon=0.25" in capsys.readouterr().out
+
+
+def test_all_rules_measures_every_rule_and_names_what_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks import all_rules
+
+    monkeypatch.setattr(all_rules.models, "get_model", lambda _name: tiny())
+    file = tmp_path / "rows.json"
+    rules = ["z+", "zb", "patternattribution", "z++"]
+    options = ["--networks", "tiny", "--size", "12", "--rounds", "2", "--json", str(file)]
+    rows = all_rules.main([*options, "--rules", *rules])
+    assert [row.rule for row in rows] == rules
+    assert all(row.ratio > 0 and row.nodes > 0 and 0 < row.parity < 1e-3 and not row.failure for row in rows[:-1])
+    assert "nearest: z+" in rows[-1].failure
+    assert [row["rule"] for row in json.loads(file.read_text(encoding="utf-8"))] == rules
+    printed = capsys.readouterr().out
+    assert "patternattribution" in printed
+    assert "nearest" in printed
+
+
+def test_rival_computes_the_same_relevance() -> None:
+    from benchmarks import rival
+
+    pytest.importorskip("zennit", reason="the rival is zennit")
+    theirs, ours = rival.compare(tiny(), torch.randn(1, 3, 12, 12), "epsilon", rounds=1, threads=1)
+    assert (theirs.dynamic_batch, ours.dynamic_batch) == (False, True)
+    assert theirs.difference < 1e-4
+    assert ours.difference < 1e-3
+
+
+def test_faithfulness_compares_with_the_first_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks import faithfulness
+    from benchmarks.parts import networks
+
+    images = torch.randn(6, 3, 12, 12)
+    subject = networks.Subject("tiny", tiny(), images, torch.zeros(6, dtype=torch.int64), 2, (-2.0, 2.0))
+    monkeypatch.setattr(networks, "trained", lambda _name, _cache: subject)
+    arguments = ["--networks", "vgg", "--start", "0", "--images", "6", "--json", str(tmp_path / "rows.json")]
+    rows = faithfulness.main([*arguments, "--rules", "root", "epsilon", "z+@flat"])
+    assert [row.rule for row in rows] == ["root", "epsilon", "z+@flat"]
+    assert rows[0].gain == (0.0, 0.0, 0.0)
+    assert rows[1].gain[0] == pytest.approx(rows[0].area - rows[1].area)
+    assert all(row.low <= row.area <= row.high for row in rows)
+    assert "gain of root" in capsys.readouterr().out
+
+
+def test_perturbation_prefers_the_true_map() -> None:
+    from benchmarks.parts import networks, perturbation
+
+    layers = (torch.nn.AvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(9, 2))
+    network = torch.nn.Sequential(*layers)
+    for values in network.parameters():
+        torch.nn.init.zeros_(values)
+    network.get_parameter("2.weight").data[0] = torch.linspace(-1, 1, 9)
+    images = torch.ones(4, 1, 12, 12)
+    subject = networks.Subject("linear", network, images, torch.zeros(4, dtype=torch.int64), 4, (0.0, 1.0))
+    true = (
+        torch.linspace(-1, 1, 9).reshape(1, 1, 3, 3).repeat_interleave(4, 2).repeat_interleave(4, 3).repeat(4, 1, 1, 1)
+    )
+    classes = torch.zeros(4, dtype=torch.int64)
+    area = {
+        sign: perturbation.areas(perturbation.curves(subject, classes, sign * true, (0.3, 0.6)), (0.3, 0.6)).mean()
+        for sign in (1, -1)
+    }
+    assert area[1] > 0.05
+    assert area[-1] == pytest.approx(-area[1], rel=1e-5)

