@@ -52,6 +52,7 @@ def unfolded(x: Tensor, layer: Any, group: int) -> tuple[Tensor, Tensor]:
     weight, channels = layer.weight.detach(), layer.in_channels // layer.groups
     neurons = layer.out_channels // layer.groups
     x = x[:, group * channels : (group + 1) * channels]
+    settings: dict[str, Any]
     if isinstance(layer, nn.Conv1d):
         x, weight = x[:, :, None], weight[:, :, None]
         settings = {"stride": (1, *layer.stride), "padding": (0, *layer.padding)}
