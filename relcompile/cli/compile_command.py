@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from relcompile.backend.cancellation import SUSPICIOUS, largest_share
 from relcompile.backend.explainer import Explainer
 from relcompile.backend.onnx_file import Parity, save
 from relcompile.calibration.store import Calibration
@@ -95,7 +96,9 @@ def compile_file(request: CompileRequest) -> None:
         parity = save(explainer, temporary, tell)
         tell("measure")
         timing = _timing(model, explainer, temporary)
-    _report(explainer, request.output, parity, timing)
+        is_shared = composite.start == "score" and composite.result == "relevance"
+        share = largest_share(explainer) if is_shared else None
+    _report(explainer, request.output, parity, timing | _cancellation(share))
 
 
 def _check_output(request: CompileRequest) -> None:
@@ -146,9 +149,16 @@ def _medians(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
+def _cancellation(share: float | None) -> dict[str, str]:
+    """A row of the report, if the relevances are far larger than what they are shares of."""
+    if share is None or not share > SUSPICIOUS:
+        return {}
+    return {"largest |R| over |score|": f"{share:.3g}: relevance cancels; a rule with an absolute split bounds it"}
+
+
 def _report(explainer: Explainer, path: Path, parity: Parity | None, timing: dict[str, str]) -> None:
     views.summary(explainer.metadata.layers)
-    rows = {"file": str(path), "size": f"{path.stat().st_size / 1e6:.1f} MB"}
+    rows = {"explained": explainer.metadata.quantity, "file": str(path), "size": f"{path.stat().st_size / 1e6:.1f} MB"}
     if parity is not None:
         errors = ", ".join(f"{name} {error:.1e}" for name, error in parity.errors.items())
         rows["difference from PyTorch (of the maximum)"] = errors

@@ -35,7 +35,7 @@ class Entry:
         bottleneck: every way from the input to the output leads through it.
         depth: (from, below): how far up the network the layer lies, 0 at the first affine layer, 1 at the last.
         residual: it belongs to a residual block.
-        at_output: it is the explained output.
+        at_output: it is the explained output, or its values are only moved on the way there.
         after: aten name of the affine layer before it, for example "linear".
         required: it is an error if no operator gets the rule from this entry.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import relcompile
+from relcompile.backend.cancellation import largest_share
 from tests.compare import FLOAT64, assert_close
 from tests.conftest import randomise
 
@@ -139,3 +140,14 @@ def test_a_branch_can_still_be_read() -> None:
     block = CASES["repvgg"][0]
     (_, relevance) = relcompile.compile(block, x, rule="gradient", at="b", target=0)(x)
     assert relevance.shape == (2, *IMAGE)
+
+
+def test_what_cannot_be_merged_and_cancels_is_measured() -> None:
+    """y = 20 a - 19 b at a = b = x: the relevances of a and b are 20 y and -19 y; that of x is y."""
+    x = torch.ones(2, 1)
+    two = nn.Sequential(nn.Linear(1, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
+    with torch.no_grad():
+        two[0].weight.fill_(1.0)
+        two[2].weight.copy_(torch.tensor([[20.0, -19.0]]))
+    assert largest_share(relcompile.compile(two, x, rule="epsilon", target=0, at="1")) == pytest.approx(20, rel=1e-4)
+    assert largest_share(relcompile.compile(two, x, rule="epsilon", target=0)) == pytest.approx(1, rel=1e-4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from passes.relevance.rule import AnyRule
 from relcompile.methods.composites import Composite, Entry
-from relcompile.methods.presets.lrp import SOFTMAX
+from relcompile.methods.presets.lrp import SCORES
 from relcompile.methods.rules.deeplift import Rescale, RevealCancel
 from relcompile.methods.rules.differences import (
     AffineDifference,
@@ -54,13 +54,13 @@ def deeplift(
 ) -> Composite:
     """One of DeepLIFT's methods: its rule of activations, of affine layers and of maxima."""
     entries = (
+        *SCORES,
         Entry(activations, kind="activation"),
         Entry(affine, kind="affine"),
         Entry(maxima),
         Entry(MatmulDifference()),
         Entry(SumOfDifferences(), kind="sum"),
         Entry(SumOfDifferences(), kind="product"),
-        *SOFTMAX,
         *(Entry(EachPart(), kind=kind) for kind in ("pool", "shift", "scale", "structure")),
     )
     return Composite(name, entries, start="cotangent", reference=reference)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from relcompile.calibration.store import HOW_TO, Calibration
 from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite, Entry
-from relcompile.methods.presets.lrp import NO_ATTENTION, PASS_WITHOUT_BIAS, PROPORTIONAL, SOFTMAX
+from relcompile.methods.presets.lrp import NO_ATTENTION, PASS_WITHOUT_BIAS, PROPORTIONAL, SCORES
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.between_roots import BetweenRoots, ContributionsApart
 from relcompile.methods.rules.learned_root import LearnedRoot
@@ -44,6 +44,7 @@ def pattern_attribution(calibration: Calibration | None = None, *, normalise: bo
     Residual connections, which the paper does not have, share in equal parts.
     """
     entries = (
+        *SCORES,
         Entry(PatternAttribution(_patterns(calibration)), kind="affine"),
         Entry(RelevanceGradient(), kind="activation"),
         Entry(RelevanceGradient(), kind="pool"),
@@ -95,12 +96,12 @@ def learned_root(steps: float = 1) -> Composite:
     """A root learned in every affine layer, in so many steps; activations are averaged on the way to their roots."""
     hidden = root_rule(steps)
     entries = (
+        *SCORES,
         Entry(replace(hidden, gamma=0), kind="affine", last=True),
         Entry(hidden, kind="affine"),
         Entry(BetweenRoots(), kind="activation"),
         *(Entry(ContributionsApart(), kind=kind) for kind in ("sum", "scale", "shift")),
         Entry(SignalTakesAll(), kind="product"),
-        *SOFTMAX,
         *PROPORTIONAL,
     )
     return Composite("root", entries)

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 from passes.relevance.refuse import Refuse
 from passes.relevance.stabilise import Relative, Stabiliser
 from relcompile.errors import CompositeError
+from relcompile.metadata import HEADS
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.affine import AlphaBeta, Contrastive, Epsilon, Gamma
@@ -25,8 +26,12 @@ NO_ATTENTION: Final = Entry(
     ),
     kind="softmax",
 )
-# A classifier's own softmax is stepped over.
-SOFTMAX: Final[tuple[Entry, ...]] = (Entry(ScoresUnder(), kind="softmax", at_output=True), NO_ATTENTION)
+# A classifier's own softmax or sigmoid is stepped over.
+SCORES: Final[tuple[Entry, ...]] = (
+    Entry(ScoresUnder(), kind="softmax", at_output=True),
+    *(Entry(ScoresUnder(), operator=operator, at_output=True) for operator in HEADS),
+    NO_ATTENTION,
+)
 # What moves, selects, adds or scales values shares relevance in proportion: the exact adjoint.
 PROPORTIONAL: Final[tuple[Entry, ...]] = (
     Entry(Adjoint(), kind="pool"),
@@ -37,9 +42,9 @@ PROPORTIONAL: Final[tuple[Entry, ...]] = (
 )
 # All but affine layers.
 PASS: Final[tuple[Entry, ...]] = (
+    *SCORES,
     Entry(PassThrough(), kind="activation"),
     Entry(SignalTakesAll(), kind="product"),
-    *SOFTMAX,
     *PROPORTIONAL,
 )
 # A rule that leaves biases out of its denominators leaves added constants out, too.
