@@ -84,7 +84,7 @@ case("dilated alike", two, conv(3, 2, dilation=2), conv(1))
 case("scaled sum", lambda n, x: x + n.scale * (n.a(x) - n.norm(x)), conv(3, 1, groups=C))
 case("norm behind", lambda n, x: n.norm(n.a(x) + n.b(x) + x), conv(3, 1), conv(1))
 case("alpha, numbers", lambda n, x: torch.add(n.a(x), n.b(x), alpha=-0.9) / 2 + 1 - -x, conv(3, 1), conv(1))
-case("python's sum", lambda n, x: sum([n.a(x), n.b(x), n.c(x)]), conv(3, 1), conv(3, 1), conv(1))
+case("python's sum", lambda n, x: n.a(x) + 0 + n.b(x) + n.c(x), conv(3, 1), conv(3, 1), conv(1))
 case("shift of places", lambda n, x: n.a(x) + n.b(x) + torch.arange(SIZE).double(), conv(3, 1), conv(1))
 case("linear", lambda n, x: x + n.a(x) - n.b(x), nn.Linear(C, C), nn.Linear(C, C, bias=False), shape=TOKENS)
 
@@ -102,19 +102,23 @@ def test_branches_are_explained_as_the_one_map_that_they_are(name: str, rule: st
     assert_close(found, wanted, FLOAT64)
 
 
+def cancelling() -> nn.Module:
+    """A 3 x 3 kernel whose middle is -0.9 times the 1 x 1 kernel beside it."""
+    wide, narrow = nn.Conv2d(C, C, 3, padding=1, bias=False), nn.Conv2d(C, C, 1, bias=False)
+    with torch.no_grad():
+        nn.init.kaiming_normal_(wide.weight)
+        nn.init.kaiming_normal_(narrow.weight)
+        wide.weight[..., 1:2, 1:2] = -0.9 * narrow.weight
+    return Branches(two, wide, narrow)
+
+
 def test_a_stack_of_blocks_keeps_its_relevance() -> None:
     """Twelve blocks whose branches cancel to a tenth; without biases z+ hands on everything: Σ R is the logit."""
     torch.manual_seed(0)
-    blocks = [Branches(lambda n, x: functional.relu(n.a(x) + n.b(x)), conv(3, 1), conv(1)) for _ in range(12)]
-    for block in blocks:
-        with torch.no_grad():
-            for layer in (block.a, block.b):
-                nn.init.kaiming_normal_(layer.weight)
-            block.a.weight[..., 1:2, 1:2] = -0.9 * block.b.weight
-            block.a.bias.zero_(), block.b.bias.zero_()
-    model = nn.Sequential(*blocks, nn.Flatten(1), nn.Linear(C * SIZE * SIZE, 1, bias=False)).double()
-    with torch.no_grad():
-        model[-1].weight.abs_()
+    blocks = [nn.Sequential(cancelling(), nn.ReLU()) for _ in range(12)]
+    head = nn.Linear(C * SIZE * SIZE, 1, bias=False)
+    nn.init.uniform_(head.weight)
+    model = nn.Sequential(*blocks, nn.Flatten(1), head).double()
     x = torch.rand(2, *IMAGE, dtype=torch.float64)
     score, relevance = relcompile.compile(model, x, rule="z+")(x, torch.zeros(2, dtype=torch.int64))
     assert_close(relevance.flatten(1).sum(1), score[:, 0], 1e-6)  # the stabiliser of z+ is 1e-9
@@ -145,9 +149,9 @@ def test_a_branch_can_still_be_read() -> None:
 def test_what_cannot_be_merged_and_cancels_is_measured() -> None:
     """y = 20 a - 19 b at a = b = x: the relevances of a and b are 20 y and -19 y; that of x is y."""
     x = torch.ones(2, 1)
-    two = nn.Sequential(nn.Linear(1, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
-    with torch.no_grad():
-        two[0].weight.fill_(1.0)
-        two[2].weight.copy_(torch.tensor([[20.0, -19.0]]))
-    assert largest_share(relcompile.compile(two, x, rule="epsilon", target=0, at="1")) == pytest.approx(20, rel=1e-4)
-    assert largest_share(relcompile.compile(two, x, rule="epsilon", target=0)) == pytest.approx(1, rel=1e-4)
+    first, last = nn.Linear(1, 2, bias=False), nn.Linear(2, 1, bias=False)
+    nn.init.ones_(first.weight)
+    last.weight = nn.Parameter(torch.tensor([[20.0, -19.0]]))
+    net = nn.Sequential(first, nn.ReLU(), last)
+    assert largest_share(relcompile.compile(net, x, rule="epsilon", target=0, at="1")) == pytest.approx(20, rel=1e-4)
+    assert largest_share(relcompile.compile(net, x, rule="epsilon", target=0)) == pytest.approx(1, rel=1e-4)

@@ -143,8 +143,8 @@ class Reverse(torch.autograd.Function):
         return x
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return -grad
+    def backward(ctx: Any, *grad: Any) -> Any:
+        return -grad[0]
 
 
 class Binarise(torch.autograd.Function):
@@ -153,8 +153,8 @@ class Binarise(torch.autograd.Function):
         return torch.sign(x) * x
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad
+    def backward(ctx: Any, *grad: Any) -> Any:
+        return grad[0]
 
 
 bound_early = Reverse.apply
