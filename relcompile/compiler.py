@@ -31,6 +31,7 @@ from relcompile.frontend.canonical import (
 )
 from relcompile.frontend.capture import Captured
 from relcompile.frontend.constants import refuse_lost_backwards
+from relcompile.frontend.numbers import check_numbers
 from relcompile.metadata import Preprocessing
 from relcompile.methods.composites import Composite
 from relcompile.methods.presets import Bounds
@@ -104,6 +105,7 @@ def compile(
     composite = named(rule, given) if isinstance(rule, str) else rule
     reference = chosen_reference(composite, reference)
     inputs = named_inputs(model, example_inputs)
+    check_numbers(model, inputs)
     captured = captured_graph(model, inputs, progress)
     if composite.start == "cotangent" and not forward_derivative:
         refuse_lost_backwards(captured.lost_backwards)
