@@ -14,6 +14,7 @@ from relcompile.errors import ExplainerFileError, RuntimeUnavailableError
 from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY, ROOTS_OUTPUT, InputRecord, Metadata
 from relcompile.runtime.feeds import Array, check_inputs, check_noise, check_reference, check_target, inputs_but_target
 from relcompile.runtime.session import Device, import_onnxruntime, open_session, session_options
+from relcompile.seal import check_seal
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +139,8 @@ def load(
             machine, several times slower if sessions share it; therefore off.
 
     Raises:
-        ExplainerFileError: The file is missing, damaged, no ONNX file, or not one that relcompile wrote.
+        ExplainerFileError: The file is missing, damaged (see `relcompile.seal`), no ONNX file, or not one that
+            relcompile wrote.
         RuntimeUnavailableError: ONNX Runtime is not installed, or `device="cuda"` would end on the CPU.
         ValueError: `device` or `threads` is none of the above.
     """
@@ -149,6 +151,7 @@ def load(
     runtime = import_onnxruntime()
     if not Path(path).is_file():
         raise ExplainerFileError(f"{path} is not a file")
+    check_seal(Path(path))
     session = open_session(runtime, Path(path), device, session_options(runtime, threads, spinning))
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:
