@@ -22,9 +22,9 @@ from passes.stages import verify_canonical, verify_lowered
 from relcompile.backend.check_runtime import Parity, check_parity
 from relcompile.backend.compiled import Compiled
 from relcompile.errors import ExportError
-from relcompile.files import atomic_path
+from relcompile.files.paths import atomic_path
+from relcompile.files.seal import SEAL_KEY, UNSEALED, sealed
 from relcompile.metadata import METADATA_KEY
-from relcompile.seal import SEAL_KEY, UNSEALED, sealed
 
 _PROVENANCE = "nn_module_stack", "stack_trace"
 _LARGEST_FOLDED = 4096  # elements; what is larger, ONNX Runtime folds when it loads the file

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from relcompile.cli import options, views
 from relcompile.errors import ExportError
-from relcompile.files import atomic_path, keep_inputs, plain_name, read_text
+from relcompile.files.paths import atomic_path, keep_inputs, plain_name, read_text
 
 if TYPE_CHECKING:
     import torch

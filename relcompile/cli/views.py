@@ -21,8 +21,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from relcompile.files.text import printable
 from relcompile.metadata import LayerRecord, Metadata, RootsRecord
-from relcompile.text import printable
 
 if TYPE_CHECKING:
     from relcompile.methods.catalogue import Description
