@@ -27,7 +27,8 @@ import relcompile
 from passes.graphs.emitter import Value
 from passes.operators.activation import ActivationCall
 from passes.operators.call import Call
-from passes.relevance.messages import Message
+from passes.relevance.found_root import ROOT
+from passes.relevance.messages import Form, Relevance
 from passes.relevance.rule import Messages
 from relcompile import Composite, Entry
 from relcompile.methods.rules.adjoint import Adjoint
@@ -63,12 +64,14 @@ class LearnedTangent:
     steps: int = 60
     step_size: float = 8.0
     applies_to: ClassVar[tuple[type[Call], ...]] = (ActivationCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Relevance,)
 
-    def propagate(self, call: ActivationCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: ActivationCall, arriving: Relevance, /) -> Messages:
         gained = arriving.relevance - call.at(call.x.zeros()).output
         search = Descent(SquaredError(), self.steps, self.step_size, constraint=BetweenZeroAndInput())
         root = learn_root(Tangent(call), call.x, gained, search)
-        return (Message.of_relevance(call.x, Tangent(call).apply(root.signal), root),)
+        ROOT.note(call.node, root)
+        return (Relevance(call.x, Tangent(call).apply(root.signal)),)
 
 
 def logistic_slope(x: Tensor) -> Tensor:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch.fx import GraphModule
 
 from passes.errors import InvariantError, PassError
+from passes.graphs.facts import row
 
 log = logging.getLogger(__name__)
 Verifier = Callable[[GraphModule], None]
@@ -71,12 +72,11 @@ def run_passes(
     return reports
 
 
-def fingerprint(module: GraphModule) -> int:
-    """Changes if and only if the graph, or which tensor an attribute names, changes."""
+def fingerprint(module: GraphModule) -> tuple[Any, ...]:
+    """Changes if and only if the graph, which tensor an attribute names, or a fact about a node changes."""
     # The printed graph leaves out nested arguments' metadata only; tensors are told apart by identity.
     tensors = tuple((name, id(t)) for name, t in (*module.named_parameters(), *module.named_buffers()))
-    rules = tuple(repr(node.meta.get("rule")) for node in module.graph.nodes)
-    return hash((str(module.graph), tensors, rules))
+    return str(module.graph), tensors, tuple(map(row, module.graph.nodes))
 
 
 def _check(

@@ -3,20 +3,18 @@
 import contextlib
 import os
 import re
-import secrets
 import stat
+import tempfile
 import zipfile
 from collections.abc import Generator, Iterable
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from relcompile.errors import ExportError, InputSpecError, RelcompileError
-
-# What `numpy.load` raises for an array file that is missing, foreign, empty or cut off.
-UNREADABLE_ARRAY: Final = (OSError, ValueError, EOFError, zipfile.BadZipFile)
 
 _KINDS: Final = {
     stat.S_IFDIR: "a folder",
@@ -27,7 +25,9 @@ _KINDS: Final = {
 }
 
 
-def open_input(path: Path | str, what: str, limit: int, error: type[RelcompileError] = InputSpecError) -> BinaryIO:
+def open_input(
+    path: Path | str, what: str, limit: int, error: type[RelcompileError] = InputSpecError
+) -> BufferedReader:
     """Open a file that the user named for reading: a regular one, of at most `limit` bytes.
 
     A pipe would wait for ever and a device never end, so neither is opened, not even for a moment.
@@ -73,6 +73,18 @@ def read_input(path: Path | str, what: str, limit: int, error: type[RelcompileEr
     return content
 
 
+def read_text(path: Path | str, what: str, limit: int, error: type[RelcompileError] = InputSpecError) -> str:
+    """The text of a UTF-8 file that the user named, without the mark that some editors put in front.
+
+    Raises:
+        RelcompileError: as `read_input`, or it is not UTF-8.
+    """
+    try:
+        return read_input(path, what, limit, error).decode("utf-8-sig")
+    except UnicodeDecodeError as cause:
+        raise error(f"{what} {path} cannot be read: it is not UTF-8 ({cause})") from cause
+
+
 def _open_without_waiting(path: str, flags: int) -> int:
     """Opening a pipe waits for whoever writes to it, unless told not to."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
@@ -94,30 +106,31 @@ def _too_large(size: int, limit: int) -> str:
 def atomic_path(target: Path) -> Generator[Path]:
     """A temporary path to write to; it becomes `target` if the block ends well and is removed if it does not.
 
-    The temporary file lies in the target's folder and has the target's suffix. What `target` was before stays
-    readable until the new file is complete. A target that is a symbolic link stays one.
+    The temporary file has the name of the target, in a new folder beside it that nobody else may write into. What
+    `target` was before stays readable until the new file is complete. A target that is a symbolic link stays one.
+    What an error of relcompile says of the temporary file, it says of the target in the end.
 
     Raises:
         ExportError: The folder is missing or not writable, the disk is full, or `target` is something other
             than a regular file; raised before the block runs where this can be known.
     """
     final = Path(os.path.realpath(target))
-    temporary = final.with_name(f".relcompile-{secrets.token_hex(8)}{final.suffix}")
+    temporary = final
     try:
         if not _is_file_or_free(final):
             kind = "a folder" if final.is_dir() else "not a regular file"
             raise ExportError(f"cannot write {target}: it is {kind}; give the path of a file")
-        temporary.touch(exist_ok=False)  # fails now, not after minutes of work inside the block
-        temporary.unlink()
-        yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        temporary.replace(final)
+        with tempfile.TemporaryDirectory(prefix=".relcompile-", dir=final.parent, ignore_cleanup_errors=True) as own:
+            temporary = Path(own, final.name)
+            yield temporary
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
+            temporary.replace(final)
     except OSError as error:
         raise ExportError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    except RelcompileError as error:
+        error.args = tuple(str(part).replace(str(temporary), str(target)) for part in error.args)
+        raise
 
 
 def _is_file_or_free(path: Path) -> bool:
@@ -145,18 +158,25 @@ def save_arrays(path: Path, /, **arrays: NDArray[np.generic]) -> None:
                 np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
-def keep_inputs(read: Iterable[Path], written: Iterable[Path]) -> None:
-    """Refuse to write over a file that is read.
+def keep_inputs(read: Iterable[Path | None], written: Iterable[Path]) -> None:
+    """Refuse to write over a file that is read, whatever it is called there; None stands for no file.
 
     Raises:
         ExportError: names it.
     """
-    sources = {os.path.realpath(path): path for path in read}
+    sources = {identity(path): path for path in read if path is not None and identity(path)}
     for path in written:
-        if os.path.realpath(path) in sources:
-            raise ExportError(
-                f"writing {path} would destroy the input {sources[os.path.realpath(path)]}; give another -o"
-            )
+        if (found := identity(path)) in sources:
+            raise ExportError(f"writing {path} would destroy the input {sources[found]}; give another -o")
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """What a file is, under all its names; None if there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def plain_name(text: str) -> str:

@@ -6,11 +6,12 @@ The compiler writes it and the runtime reads it, so this module imports only the
 import dataclasses
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
-from types import NoneType, UnionType
-from typing import Any, Literal, Self, cast, get_args, get_origin, get_type_hints
+from typing import Literal, Self, cast
 
 from relcompile.errors import ExplainerFileError, MetadataError
+from relcompile.typed_json import decode_record, parse_json
 
 METADATA_KEY = "relcompile"  # of the JSON text in the ONNX file's metadata_props
 FORMAT = 1  # the format version that this relcompile writes, and the only one it reads
@@ -18,6 +19,10 @@ ABSORBED_OUTPUT = "absorbed"  # the output with the relevance that each layer ab
 ROOTS_OUTPUT = "roots"  # the output with the report on learned roots, if the file has one
 
 TargetMode = Literal["index", "argmax", "fixed", "seed"]
+_MOST_AXES = 64  # numpy has no more
+_MOST_ELEMENTS = 2**31  # of one sample of an input
+_LARGEST_SIDE = 2**16  # pixels
+_SMALLEST, _LARGEST = 1e-6, 1e6  # of preprocessing: beyond, the input overflows in float32
 _WIDTHS = {"bool": "", "float": "16 32 64", "int": "8 16 32 64", "uint": "8 16 32 64"}
 DTYPES = frozenset(kind + width for kind, widths in _WIDTHS.items() for width in widths.split(" "))
 
@@ -98,7 +103,10 @@ class InputRecord:
 
     def __post_init__(self) -> None:
         sizes = [size for size in self.shape if isinstance(size, int)]
+        _require(bool(self.name), "the name is empty")
+        _require(len(self.shape) <= _MOST_AXES, f"the shape has {len(self.shape)} axes, more than {_MOST_AXES}")
         _require(all(size > 0 for size in sizes), f"shape {list(self.shape)} has a size that is not positive")
+        _require(math.prod(sizes) <= _MOST_ELEMENTS, f"shape {list(self.shape)} has more than 2^31 elements")
         _require(self.dtype in DTYPES, f'dtype "{self.dtype}" is not one that numpy and ONNX share')
 
 
@@ -131,9 +139,16 @@ class Preprocessing:
         )
         numbers = (*self.mean, *self.std, self.scale)
         _require(all(map(math.isfinite, numbers)), "mean, std and scale must be finite")
-        _require(all(value > 0 for value in (*self.std, self.scale)), "std and scale must be positive")
+        _require(all(abs(value) <= _LARGEST for value in self.mean), f"mean must lie within ±{_LARGEST:g}")
+        divisors = (*self.std, self.scale)
+        _require(all(value > 0 for value in divisors), "std and scale must be positive")
+        _require(
+            all(_SMALLEST <= value <= _LARGEST for value in divisors),
+            f"std and scale must lie between {_SMALLEST:g} and {_LARGEST:g}",
+        )
         sides = [side for side in (self.resize, self.crop) if side is not None]
         _require(all(side > 0 for side in sides), "resize and crop must be positive")
+        _require(all(side <= _LARGEST_SIDE for side in sides), f"resize and crop must be at most {_LARGEST_SIDE}")
 
 
 @dataclass(frozen=True)
@@ -194,13 +209,32 @@ class Metadata:
             self.explained in self.outputs,
             f'explained is "{self.explained}", which is not one of the outputs',
         )
-        names = self.output_names
-        _require(len(set(names)) == len(names), f"an output name occurs twice: {', '.join(names)}")
+        read = [record.name for record in (*self.inputs, *self.noise, self.reference_input) if record is not None]
+        for kind, names in (("input", read), ("output", self.output_names)):
+            twice = [name for name, count in Counter(names).items() if count > 1]
+            _require(not twice, f"an {kind} name occurs twice: {', '.join(twice)}")
+        both = set(read).intersection(self.output_names)
+        _require(not both, f"an input and an output have one name: {', '.join(sorted(both))}")
+        _require(
+            len(self.relevance) <= len(self.inputs),
+            f"there are {len(self.relevance)} relevance outputs for {len(self.inputs)} inputs",
+        )
+        self._require_noise()
         known = None if self.class_names is None else len(self.class_names)
         _require(
             None in (known, self.target.classes) or known == self.target.classes,
             f"there are {known} class names for {self.target.classes} classes",
         )
+
+    def _require_noise(self) -> None:
+        """Noise is numbers, and a reference is of an input: neither can be what the graph takes for another input."""
+        kinds = [record.dtype for record in self.noise if not record.dtype.startswith("float")]
+        _require(not kinds, f"noise has the dtype {', '.join(kinds)}, which is not one of floating point")
+        _require(not self.noise or self.sampling is not None, "there is noise, but sampling says nothing of it")
+        fixed = self.reference not in (None, "input")
+        _require(not fixed or self.reference_input is None, f'reference is "{self.reference}", so it is no input')
+        at_runtime = self.reference == "input"
+        _require(not at_runtime or self.reference_input is not None, 'reference is "input", but reference_input is not')
 
     @property
     def output_names(self) -> list[str]:
@@ -220,58 +254,17 @@ class Metadata:
             ExplainerFileError: The text is not JSON, has another format version, lacks a field, or has
                 a field of a wrong type or with an impossible value; the message names the field.
         """
-        try:
-            raw: object = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ExplainerFileError(f"the relcompile metadata is not JSON: {error}") from error
+        raw = parse_json(text, "the relcompile metadata")
         version = cast("dict[str, object]", raw).get("format") if isinstance(raw, dict) else None
         if type(version) is int and version != FORMAT:
             raise ExplainerFileError(
                 f"the relcompile metadata has format version {version}, this relcompile reads {FORMAT}; "
                 "use the relcompile that wrote the file, or compile the model again"
             )
-        return cast("Self", _decode(cls, raw, "metadata"))
+        return decode_record(cls, raw, "metadata")
 
 
 def _require(condition: bool, problem: str) -> None:
     """Raise MetadataError unless the condition holds."""
     if not condition:
         raise MetadataError(problem)
-
-
-def _decode(annotation: Any, value: object, where: str) -> object:
-    """The JSON value as the annotated type; `where` is the field's path, for the error."""
-    origin, options = get_origin(annotation), get_args(annotation)
-    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
-        return _decode_record(annotation, value, where)
-    if origin is tuple and isinstance(value, list):
-        items = cast("list[object]", value)
-        return tuple(_decode(options[0], item, f"{where}[{i}]") for i, item in enumerate(items))
-    if origin is UnionType and NoneType in options:
-        return None if value is None else _decode(options[0], value, where)
-    if origin is UnionType and type(value) in options:
-        return value
-    if origin is Literal and isinstance(value, str) and value in options:
-        return value
-    if annotation is float and type(value) in (int, float) and math.isfinite(cast("float", value)):
-        return float(cast("float", value))
-    if type(value) is annotation and annotation is not float:
-        return value
-    expected = str(annotation) if origin else getattr(annotation, "__name__", annotation)
-    raise ExplainerFileError(f"{where} is {json.dumps(value)[:80]}, but should be {expected}")
-
-
-def _decode_record(record: type, value: object, where: str) -> object:
-    """The JSON object as the dataclass `record`."""
-    if not isinstance(value, dict):
-        raise ExplainerFileError(f"{where} is {json.dumps(value)[:80]}, but should be a JSON object")
-    entries = cast("dict[str, object]", value)
-    hints = get_type_hints(record)
-    missing = [name for name in hints if name not in entries]
-    if missing:
-        raise ExplainerFileError(f"{where} lacks {', '.join(missing)}")
-    fields = {name: _decode(hint, entries[name], f"{where}.{name}") for name, hint in hints.items()}
-    try:
-        return record(**fields)
-    except MetadataError as error:
-        raise ExplainerFileError(f"{where}: {error}") from error

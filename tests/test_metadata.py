@@ -145,6 +145,31 @@ def test_a_whole_number_is_a_float_and_an_unknown_field_does_no_harm() -> None:
         ("preprocessing.std.1", 0.0, "std and scale must be positive"),
         ("preprocessing.crop", 0, "resize and crop must be positive"),
         ("preprocessing.channels", "RGBA", "metadata.preprocessing.channels"),
+        ("noise.0.name", "image", "an input name occurs twice: image"),
+        ("noise.0.name", "relevance_ids", "an input and an output have one name: relevance_ids"),
+        ("noise.0.dtype", "int64", "noise has the dtype int64"),
+        ("noise.0.shape", ["batch", 2**20, 2**20], "has more than 2^31 elements"),
+        ("noise.0.shape", ["batch"] * 65, "65 axes"),
+        ("sampling", None, "there is noise, but sampling says nothing of it"),
+        ("reference_input", {"name": "ids", "shape": ["batch"], "dtype": "float32"}, "an input name occurs twice: ids"),
+        (
+            "reference_input",
+            {"name": "r", "shape": ["batch"], "dtype": "float32"},
+            'reference is "0,0.5,0", so it is no input',
+        ),
+        ("reference", "input", 'reference is "input", but reference_input is not'),
+        ("inputs.0.name", "", "the name is empty"),
+        ("inputs.0.shape", [10**30], "a number of 100 bits"),
+        ("inputs.0.shape", [[[]]], "metadata.inputs[0].shape[0] is [[]], but should be"),
+        ("relevance", ["a", "b", "c"], "3 relevance outputs for 2 inputs"),
+        ("layers.0.parameters", 10**4000, "a number of 13288 bits"),
+        ("preprocessing.mean.0", 10**400, "a number of 1329 bits"),
+        ("preprocessing.mean.0", 1e300, "mean must lie within"),
+        ("preprocessing.std.0", 1e-300, "std and scale must lie between"),
+        ("preprocessing.resize", 10**9, "resize and crop must be at most 65536"),
+        ("rule", "x" * 10_001, "10,001 characters"),
+        ("rule", "\ud800", "is not Unicode"),
+        ("class_names", ["a"] * 1_000_001, "more than 1,000,000 entries"),
     ],
 )
 def test_what_is_wrong_is_refused_by_name(path: str, value: Any, message: str) -> None:
@@ -157,6 +182,13 @@ def test_what_is_wrong_is_refused_by_name(path: str, value: Any, message: str) -
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(ExplainerFileError, match=r"not JSON|should be a JSON object"):
         Metadata.from_json(text)
+
+
+@pytest.mark.parametrize("field", ["rule", "layers", "target", "preprocessing"])
+def test_depth_is_bounded(field: str) -> None:
+    raw = FULL.to_json().replace(f'"{field}": ', f'"{field}": ' + '[{"a":' * 400 + "1" + "}]" * 400 + ', "x": ', 1)
+    with pytest.raises(ExplainerFileError, match=rf"metadata\.{field}"):
+        Metadata.from_json(raw)
 
 
 def test_a_contradiction_is_found_before_it_is_written() -> None:

@@ -207,6 +207,15 @@ class MeanCall(ReduceCall):
         return super().adjoint(multiplier * (1 / prod(self.x.shape[dim] for dim in self.dims)))
 
 
+class CumulativeSumCall(ReduceCall):
+    """`y_i = Σ_{j <= i} x_j` along an axis."""
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        turned = self.emit.call(aten.flip.default, multiplier, list(self.dims))
+        total = self.emit.call(aten.cumsum.default, turned, self.argument("dim"))
+        return (self.emit.call(aten.flip.default, total, list(self.dims)),)
+
+
 def _distances(node: Node) -> dict[Node, int]:
     """Operators between every ancestor of `node` and `node`."""
     distances, queue = {node: 0}, [node]

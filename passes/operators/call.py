@@ -70,7 +70,7 @@ class Call:
         return self.emit.call(self.node.target, *args, **kwargs)
 
     def lazily(self, write: Callable[[Any], T]) -> Callable[[], T]:
-        """`write(self)` for its node's meta: once, on behalf of the operator, when somebody asks."""
+        """`write(self)` as a fact about its node: once, on behalf of the operator, when somebody asks."""
 
         def written() -> T:
             with self.emit.on_behalf_of(self.node):

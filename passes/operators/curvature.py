@@ -113,9 +113,10 @@ def atan(call: ActivationCall) -> Value:
 
 
 def logit(call: ActivationCall) -> Value:
-    """(2 z - 1) / (z (1 - z))²."""
-    variance = bump(call.x)
-    return (call.x * 2.0 - 1.0) / (variance * variance)
+    """(2 z - 1) / (z (1 - z))², and 0 where z was clamped to [ε, 1 - ε]."""
+    z, variance, epsilon = call.x, bump(call.x), call.argument("eps")
+    bend = (z * 2.0 - 1.0) / (variance * variance)
+    return bend if epsilon is None else bend.where(z >= epsilon, 0.0).where(-z >= epsilon - 1, 0.0)
 
 
 def cubed(y: Value) -> Value:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from torch.fx import Node
 
 from passes.graphs.emitter import aten
+from passes.graphs.facts import Fact
 from passes.graphs.nodes import argument, arguments
 from passes.operators.activation import Bounds
 
 Sign: TypeAlias = Literal["zero", "positive", "negative"] | None
+SIGN: Final = Fact[Sign]("sign")
 SignRule: TypeAlias = Callable[[Node], Sign]
 """The sign of an operator's value, from what `sign_of` says of its operands."""
 _FLIP: dict[Sign, Sign] = {"positive": "negative", "negative": "positive", "zero": "zero", None: None}
@@ -28,7 +30,7 @@ def of_tensor(tensor: Any) -> Sign:
 def sign_of(value: Any) -> Sign:
     """Sign of an operand: a node (as annotated) or a number."""
     if isinstance(value, Node):
-        return value.meta.get("sign")
+        return SIGN.of(value)
     if isinstance(value, int | float):
         return "zero" if value == 0 else "positive" if value > 0 else "negative"
     return None

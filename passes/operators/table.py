@@ -45,7 +45,7 @@ class Operator:
 _WHOLE_BATCH: Final = "it is taken over the whole batch, but every sample is explained on its own"
 _COMPUTED: Final = "its weight or bias depends on the input"
 _TENSORS: Final = "its parameters are tensors, or come from the size of an input"
-_UNKNOWN: Final = "relevance has no way through it; `relcompile rules --operators` lists what can take its place"
+_UNKNOWN: Final = "relevance has no way through it; write it with operators that `relcompile rules --operators` lists"
 
 
 def _pointwise(
@@ -91,6 +91,7 @@ ROWS: Final[tuple[Operator, ...]] = (
     # pools
     Operator((aten.mean.dim,), (arithmetic.MeanCall,), signs.same, refusal=_WHOLE_BATCH),
     Operator((aten.sum.dim_IntList,), (arithmetic.ReduceCall,), signs.same, refusal=_WHOLE_BATCH),
+    Operator((aten.cumsum.default,), (arithmetic.CumulativeSumCall,), signs.same, refusal=_WHOLE_BATCH),
     Operator((aten.max_pool2d.default, aten.max_pool3d.default), (pooling.MaxPoolCall,), signs.same),
     Operator((aten.avg_pool2d.default, aten.avg_pool3d.default), (pooling.AveragePoolCall,), signs.same),
     Operator(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import ClassVar, final
@@ -12,8 +13,8 @@ from passes.errors import UnsupportedOperatorError, UnsupportedRuleError
 from passes.graphs.emitter import Emitter, Value
 from passes.graphs.graph import describe_node
 from passes.operators.call import Call
-from passes.relevance.reference import Split, difference
-from passes.relevance.rule import DifferenceRule
+from passes.relevance.reference import CONTRIBUTIONS, REFERENCE, Split, difference
+from passes.relevance.rule import RULE, DifferenceRule
 from passes.views.active import describe_active, nodes_named
 
 
@@ -26,8 +27,8 @@ class AddContributions:
         sources: names of the explained inputs.
         output: position of the explained output.
 
-    Guarantees: `meta["contributions"]` of every active value writes its split; the graph is untouched until somebody
-    asks.
+    Guarantees: `CONTRIBUTIONS` of every active value writes its split, and is constant where `REFERENCE` is; the graph
+    is untouched until somebody asks.
 
     Raises (from `apply`):
         UnsupportedRuleError: a rule is not one of differences from a reference.
@@ -41,13 +42,16 @@ class AddContributions:
     def apply(self, module: GraphModule, /) -> int:
         emit = Emitter(module)
         described = describe_active(emit, self.sources, self.output)
-        _refuse_foreign_rules(described)
+        rules = _difference_rules(described)
+        for node in module.graph.nodes:
+            if not REFERENCE.is_absent(node) and REFERENCE.is_constant(node):
+                CONTRIBUTIONS.note_constant(node)
         for source in nodes_named(module, self.sources):
-            source.meta["contributions"] = cache(partial(_by_sign, emit.value(source)))
+            CONTRIBUTIONS.note(source, cache(partial(_by_sign, emit.value(source))))
         for node, call in described.items():
-            node.meta["contributions"] = call.lazily(node.meta["rule"].contribute)
+            CONTRIBUTIONS.note(node, call.lazily(rules[node].contribute))
         _refuse_choices(described)
-        return 0
+        return len(CONTRIBUTIONS.known_in(module.graph.nodes))
 
 
 def _by_sign(value: Value) -> Split:
@@ -55,11 +59,13 @@ def _by_sign(value: Value) -> Split:
     return Split(delta.positive, delta.negative)
 
 
-def _refuse_foreign_rules(described: dict[Node, Call]) -> None:
-    foreign = [node for node in described if not isinstance(node.meta["rule"], DifferenceRule)]
-    if foreign:
-        listing = "\n".join(f"  {node.meta['rule']}: {describe_node(node)}" for node in foreign)
+def _difference_rules(described: Mapping[Node, Call]) -> Mapping[Node, DifferenceRule]:
+    assigned = {node: RULE.of(node) for node in described}
+    rules = {node: rule for node, rule in assigned.items() if isinstance(rule, DifferenceRule)}
+    if foreign := [node for node in described if node not in rules]:
+        listing = "\n".join(f"  {RULE.of(node)}: {describe_node(node)}" for node in foreign)
         raise UnsupportedRuleError(f"these rules know no reference and do not mix with rules that do:\n{listing}")
+    return rules
 
 
 def _refuse_choices(described: dict[Node, Call]) -> None:
@@ -74,4 +80,4 @@ def _refuse_choices(described: dict[Node, Call]) -> None:
 
 def _is_choice(node: Node) -> bool:
     """The value depends on the input, but no relevance flows there."""
-    return "reference" in node.meta and "contributions" not in node.meta
+    return not REFERENCE.is_absent(node) and CONTRIBUTIONS.is_absent(node)

@@ -1,4 +1,4 @@
-"""canonical graph -> the same graph, with its forward half computed a second time at a reference input."""
+"""What differences are taken from: the forward half computed a second time at a reference input, or nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.graph import needed_by
 from passes.graphs.nodes import map_nodes, run_node
-from passes.views.active import explained_output, nodes_named
+from passes.relevance.reference import REFERENCE, Zero
+from passes.views.active import describe_active, explained_output, nodes_named
 
 REFERENCE_INPUT = "reference"
 
@@ -31,8 +32,9 @@ class AddReference:
             None for a runtime input called `reference`, shaped like the input.
         output: position of the explained output.
 
-    Guarantees: the forward half is untouched; `meta["reference"]` of every tensor that depends on the values of the
-    explained inputs (not on their sizes alone), and that the output needs, is the node with its value at the reference.
+    Guarantees: the forward half is untouched; `REFERENCE` of every tensor that depends on the values of the explained
+    inputs (not on their sizes alone), and that the output needs, is the node with its value at the reference; of
+    everything that does not depend on them it is constant.
     """
 
     references: Mapping[str, torch.Tensor | None]
@@ -40,7 +42,7 @@ class AddReference:
     name: ClassVar[str] = "add-reference"
 
     def apply(self, module: GraphModule, /) -> int:
-        emit = Emitter(module)
+        emit, forward = Emitter(module), [node for node in module.graph.nodes if node.op != "output"]
         sources = nodes_named(module, tuple(self.references))
         dependent = _dependent(module, sources, explained_output(module, self.output))
         whole_batch = _mixes_batch(dependent, sources)
@@ -48,8 +50,12 @@ class AddReference:
         for node in dependent:
             with emit.on_behalf_of(node):
                 copies[node] = _copy(node, copies, emit)
-        for node in _reading_values(dependent, sources):
-            node.meta["reference"] = copies[node]
+        differing = _reading_values(forward, sources)
+        for node in forward:
+            if node not in differing:
+                REFERENCE.note_constant(node)
+            elif node in copies:
+                REFERENCE.note(node, copies[node])
         return len(copies)
 
     def _start(self, source: Node, emit: Emitter, *, whole_batch: bool) -> Node:
@@ -62,6 +68,30 @@ class AddReference:
             if whole_batch:
                 return constant.expand_like(x).node
             return _expanded(constant, [1, *x.shape[1:]]).node
+
+
+@final
+@dataclass(frozen=True)
+class TakeFromZero:
+    """A method without a reference: the difference of every active value is the value itself.
+
+    Attributes:
+        sources: names of the explained inputs.
+        output: position of the explained output.
+
+    Guarantees: `REFERENCE` of every active value is `Zero()`; the graph is untouched.
+    """
+
+    sources: tuple[str, ...]
+    output: int
+    name: ClassVar[str] = "take-from-zero"
+
+    def apply(self, module: GraphModule, /) -> int:
+        described = describe_active(Emitter(module), self.sources, self.output)
+        active = (*nodes_named(module, self.sources), *described)
+        for node in active:
+            REFERENCE.note(node, Zero())
+        return len(active)
 
 
 def _expanded(value: Value, shape: list[Any]) -> Value:
@@ -77,13 +107,13 @@ def _dependent(module: GraphModule, sources: list[Node], sink: Node) -> list[Nod
     return [node for node in module.graph.nodes if node in reached and node.op == "call_function"]
 
 
-def _reading_values(dependent: list[Node], sources: list[Node]) -> list[Node]:
+def _reading_values(forward: list[Node], sources: list[Node]) -> set[Node]:
     """The tensors whose values depend on values of the sources; what depends on sizes alone cannot differ."""
     reached = set(sources)
-    for node in dependent:
+    for node in forward:
         if not isinstance(node.meta["val"], torch.SymInt | int) and not reached.isdisjoint(node.all_input_nodes):
             reached.add(node)
-    return [node for node in (*sources, *dependent) if node in reached]
+    return reached
 
 
 def _mixes_batch(dependent: list[Node], sources: list[Node]) -> bool:

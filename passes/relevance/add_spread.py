@@ -8,20 +8,21 @@ from typing import ClassVar, final
 from torch.fx import GraphModule
 
 from passes.graphs.emitter import Emitter
-from passes.relevance.rule import SpreadRule
-from passes.views.active import describe_active
+from passes.relevance.rule import RULE, SpreadRule
+from passes.relevance.spread import SPREAD
+from passes.views.active import describe_active, nodes_named
 
 
 @final
 @dataclass(frozen=True)
 class AddSpread:
-    """Say what Σ_c c² is at the output of every operator whose rule tells contributions apart.
+    """Say what Σ_c c² is at every active value: its rule tells contributions apart, or it is one itself.
 
     Attributes:
         sources: names of the explained inputs.
         output: position of the explained output.
 
-    Guarantees: `meta["spread"]` of such a value writes the sum; the graph is untouched until somebody asks.
+    Guarantees: `SPREAD` of every active value is known; the graph is untouched until somebody asks.
     """
 
     sources: tuple[str, ...]
@@ -30,7 +31,10 @@ class AddSpread:
 
     def apply(self, module: GraphModule, /) -> int:
         described = describe_active(Emitter(module), self.sources, self.output)
+        sources = nodes_named(module, self.sources)
+        for source in sources:
+            SPREAD.note(source, None)
         for node, call in described.items():
-            if isinstance(node.meta["rule"], SpreadRule):
-                node.meta["spread"] = call.lazily(node.meta["rule"].spread)
-        return 0
+            rule = RULE.of(node)
+            SPREAD.note(node, call.lazily(rule.spread) if isinstance(rule, SpreadRule) else None)
+        return len(sources) + len(described)

@@ -11,15 +11,15 @@ from torch.fx import GraphModule
 from passes.graphs.emitter import Emitter
 from passes.operators.call import Call
 from passes.relevance.refuse import Refuse, refused
-from passes.relevance.rule import AnyRule
+from passes.relevance.rule import RULE, AnyRule
 from passes.views.active import describe_known
-from passes.views.layer import Layer, layers_of
+from passes.views.layer import LAYER, Layer, layers_of
 
 
 @final
 @dataclass(frozen=True)
 class AssignRules:
-    """Every operator between the explained inputs and the explained output gets `meta["rule"]`.
+    """Find out `RULE` and `LAYER` of every operator between the explained inputs and the explained output.
 
     Attributes:
         choose: the composite.
@@ -45,7 +45,8 @@ class AssignRules:
         if refusals:
             raise refused({node: refusals[node] for node in module.graph.nodes if node in refusals})
         for node, rule in rules.items():
-            node.meta["rule"], node.meta["layer"] = rule, layers[node]
+            RULE.note(node, rule)
+            LAYER.note(node, layers[node])
         return len(rules)
 
 

@@ -1,11 +1,12 @@
-"""What a rule found that searches for the root of its operator."""
+"""What a rule finds that searches for the root of its operator: it notes it, and the report of roots reads it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 from passes.graphs.emitter import Value
+from passes.graphs.facts import Fact
 
 
 @final
@@ -37,3 +38,7 @@ class Root:
             self.loss_before + other.loss_before,
             self.loss_after + other.loss_after,
         )
+
+
+ROOT: Final = Fact[Root]("root")
+"""Of the node of an operator: what its rule found."""

@@ -10,11 +10,11 @@ from torch.fx import Node
 
 from passes.graphs.emitter import Value, aten
 from passes.operators.call import Call, UnaryCall
+from passes.relevance.found_root import ROOT
 from passes.relevance.messages import Message
 from passes.relevance.rule import Messages
 from passes.relevance.stabilise import without_zeros
 
-REPORTED: Final = "reported_root"  # the meta key of nodes whose root is a row of the report
 ROOT_QUANTITIES: Final = (
     "|root| / |x|",
     "loss before",
@@ -55,23 +55,21 @@ class AbsorbedRelevance:
 @final
 @dataclass(frozen=True)
 class RootReport:
-    """The roots that rules handed back on their messages: (N, roots, quantities), see `ROOT_QUANTITIES`.
+    """The roots that rules noted, one row for every `ROOT`: (N, roots, quantities), see `ROOT_QUANTITIES`.
 
-    A node with a row is marked: `meta["reported_root"]`. f is the operator itself, with its bias.
+    f is the operator itself, with its bias.
     """
 
     def entry(self, call: Call, arriving: Message, leaving: Messages, /) -> Value | None:
-        message = next((m for m in leaving if m is not None and m.root is not None), None)
-        if message is None or message.root is None or not isinstance(call, UnaryCall):
+        if ROOT.is_absent(call.node) or not isinstance(call, UnaryCall) or leaving[0] is None:
             return None
-        call.node.meta[REPORTED] = True
-        root, before = message.root, arriving.relevance.sum_per_sample()
+        root, before = ROOT.of(call.node), arriving.relevance.sum_per_sample()
         columns = (
             _ratio(_norm(root.point), _norm(root.x)),
             root.loss_before,
             root.loss_after,
             _ratio(_norm(call.at(root.point).output), _norm(call.output)),
-            _ratio(message.relevance.sum_per_sample() - before, before),
+            _ratio(leaving[0].relevance.sum_per_sample() - before, before),
         )
         return call.emit.call(aten.cat.default, columns, 1)
 

@@ -1,137 +1,244 @@
-"""What travels backwards, and the protocol of a rule.
+"""What travels backwards: relevance that arrives at a forward value v, in one of four forms.
 
-For a forward value `v` the relevance half carries a *message*: a multiplier `m` with `R = v ⊙ m`, or the relevance
-`R` itself where no multiplier can hold it (a rule that gives relevance to v = 0, or a pole), or two multipliers where
-the positive and the negative part of a difference have one each, or a first and a second order where every
-contribution to v shares by its size and by its square. A form is written only when somebody asks for it.
-In a graph with a reference `v0` the multiplier belongs to the difference: `R = (v - v0) ⊙ m`.
+`Multiplier`       m with R = Δv ⊙ m, Δv = v - v0: the difference from the reference, v itself where there is none
+`SecondOrder`      α and β with R = Σ_c (α c + β c²) over the contributions c to v, v = Σ_c c
+`SplitMultiplier`  m⁺ and m⁻ with R = Δv⁺ ⊙ m⁺ + Δv⁻ ⊙ m⁻
+`Relevance`        R itself, where no multiplier holds it (relevance for v = 0, or a pole)
+
+Every message can be read as a multiplier or as relevance, and writes nothing before it is.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from operator import add
+from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar, final
 
 from passes.graphs.emitter import Value
-from passes.relevance.found_root import Root
-from passes.relevance.reference import Split, contributions, difference
-from passes.relevance.spread import SecondOrder, is_sum_of_contributions, spread
+from passes.graphs.facts import Fact
+from passes.relevance.reference import CONTRIBUTIONS, Split, contributions, difference
+from passes.relevance.spread import SPREAD, is_sum_of_contributions, spread
 from passes.relevance.stabilise import without_zeros
 
+T = TypeVar("T", Value, Split)
+Lazy: TypeAlias = T | Callable[[], T]
+"""What is written, or what writes it when somebody asks."""
 
-class Message:
-    """Relevance arriving at the forward value `at`, in one or more forms.
 
-    Args:
-        at: the forward value v.
-        multiplier: writes m with R = Δv ⊙ m, Δv = v - v0, or v without a reference; None if there is no such m.
-        relevance: writes R; None if it is to be computed from another form.
-        split: writes m⁺ and m⁻ with R = Δv⁺ ⊙ m⁺ + Δv⁻ ⊙ m⁻; None if they are equal, or there are none.
-        second_order: α and β with R = Σ_c (α c + β c²) over the contributions c to v, v = Σ_c c.
-        root: what a rule that searches for the root of its operator found, for the report of roots.
+@dataclass(frozen=True, eq=False)
+class Message(ABC):
+    """Relevance arriving at the forward value `at`.
+
+    Attributes:
+        at: v.
+        needs: the facts about v that the form is read with.
     """
 
-    def __init__(
-        self,
-        at: Value,
-        multiplier: Callable[[], Value] | None = None,
-        relevance: Callable[[], Value] | None = None,
-        split: Callable[[], Split] | None = None,
-        root: Root | None = None,
-        second_order: SecondOrder | None = None,
-    ) -> None:
-        if multiplier is None and relevance is None and split is None:
-            raise ValueError("a message needs a multiplier or a relevance")
-        self.at = at
-        self._multiplier = multiplier
-        self._relevance = relevance
-        self._split = split
-        self.root = root
-        self.second_order = second_order
-
-    @classmethod
-    def of_multiplier(cls, at: Value, multiplier: Value, root: Root | None = None) -> Message:
-        """R = at ⊙ multiplier."""
-        return cls(at, multiplier=lambda: multiplier, root=root)
-
-    @classmethod
-    def of_split(cls, at: Value, multipliers: Split) -> Message:
-        """R = Δat⁺ ⊙ m⁺ + Δat⁻ ⊙ m⁻."""
-        return cls(at, split=lambda: multipliers)
-
-    @classmethod
-    def of_second_order(cls, at: Value, orders: SecondOrder) -> Message:
-        """R = Σ_c (α c + β c²) over the contributions c to `at`; a value that knows of none is its own."""
-        first, second = orders
-        if not is_sum_of_contributions(at):
-            return cls.of_multiplier(at, first + at * second)
-        return cls(at, relevance=lambda: at * first + spread(at) * second, second_order=orders)
-
-    @classmethod
-    def of_relevance(cls, at: Value, relevance: Value, root: Root | None = None) -> Message:
-        """R, where no multiplier holds it."""
-        return cls(at, relevance=lambda: relevance, root=root)
-
-    @property
-    def has_multiplier(self) -> bool:
-        """True if the multiplier form is exact."""
-        return self._multiplier is not None
-
-    @property
-    def has_split(self) -> bool:
-        """True if two multipliers, perhaps equal ones, are exact."""
-        return self._multiplier is not None or self._split is not None
-
-    @cached_property
-    def multiplier(self) -> Value:
-        """The multiplier m with R = Δv ⊙ m. From a relevance it is R / Δv; relevance at Δv = 0 is then lost."""
-        if self._multiplier is not None:
-            return self._multiplier()
-        return self.relevance / without_zeros(difference(self.at))
-
-    @cached_property
-    def split(self) -> Split:
-        """The multipliers of Δv⁺ and Δv⁻."""
-        return self._split() if self._split is not None else Split(self.multiplier, self.multiplier)
+    at: Value
+    needs: ClassVar[tuple[Fact[Any], ...]] = ()
 
     @cached_property
     def relevance(self) -> Value:
         """R, in the units of the explained output."""
-        if self._relevance is not None:
-            return self._relevance()
-        if self._split is not None:
-            parts, m = contributions(self.at), self._split()
-            return parts.plus * m.plus + parts.minus * m.minus
-        return difference(self.at) * self.multiplier
+        return self._relevance()
+
+    @abstractmethod
+    def _relevance(self) -> Value:
+        """Write R."""
+
+    @cached_property
+    def multiplier(self) -> Value:
+        """The m with R = Δv ⊙ m. From another form it is R / Δv; relevance at Δv = 0 is then lost."""
+        return self.relevance / without_zeros(difference(self.at))
+
+    @classmethod
+    @abstractmethod
+    def holds(cls, message: Message, /) -> bool:
+        """The form says exactly what `message` says."""
+
+    @classmethod
+    @abstractmethod
+    def of(cls, message: Message, /) -> Self:
+        """`message` in this form; exact if it holds it."""
+
+    @classmethod
+    @abstractmethod
+    def total(cls, messages: Sequence[Message], /) -> Message:
+        """The sum of messages that the form holds, at one value."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Multiplier(Message):
+    """R = Δv ⊙ m.
+
+    Attributes:
+        m: the multiplier.
+        R: the relevance, if that is known as well.
+    """
+
+    m: Lazy[Value]
+    R: Lazy[Value] | None = None
+
+    @cached_property
+    def multiplier(self) -> Value:
+        return _written(self.m)
+
+    def _relevance(self) -> Value:
+        return difference(self.at) * self.multiplier if self.R is None else _written(self.R)
+
+    @cached_property
+    def split(self) -> Split:
+        """Twice the multiplier."""
+        return Split(self.multiplier, self.multiplier)
+
+    @classmethod
+    def holds(cls, message: Message, /) -> bool:
+        return isinstance(message, Multiplier)
+
+    @classmethod
+    def of(cls, message: Message, /) -> Multiplier:
+        return message if isinstance(message, Multiplier) else cls(message.at, lambda: message.multiplier)
+
+    @classmethod
+    def total(cls, messages: Sequence[Message], /) -> Multiplier:
+        return cls(messages[0].at, lambda: _sum([message.multiplier for message in messages]))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SecondOrder(Message):
+    """R = Σ_c (α c + β c²) = α v + β V, V = Σ_c c² the spread of v.
+
+    Attributes:
+        first: α.
+        second: β.
+    """
+
+    first: Value
+    second: Value
+    needs: ClassVar[tuple[Fact[Any], ...]] = (SPREAD,)
+
+    def _relevance(self) -> Value:
+        return self.at * self.first + spread(self.at) * self.second
+
+    @classmethod
+    def holds(cls, message: Message, /) -> bool:
+        return isinstance(message, SecondOrder | Multiplier)
+
+    @classmethod
+    def of(cls, message: Message, /) -> SecondOrder:
+        if isinstance(message, SecondOrder):
+            return message
+        return cls(message.at, message.multiplier, message.multiplier.zeros())
+
+    @classmethod
+    def total(cls, messages: Sequence[Message], /) -> Message:
+        orders = [message for message in messages if isinstance(message, SecondOrder)]
+        plain = [message.multiplier for message in messages if isinstance(message, Multiplier)]
+        first = _sum([*plain, *(order.first for order in orders)])
+        return second_order(messages[0].at, first, _sum([order.second for order in orders]))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SplitMultiplier(Message):
+    """R = Δv⁺ ⊙ m⁺ + Δv⁻ ⊙ m⁻.
+
+    Attributes:
+        parts: m⁺ and m⁻.
+    """
+
+    parts: Lazy[Split]
+    needs: ClassVar[tuple[Fact[Any], ...]] = (CONTRIBUTIONS,)
+
+    @cached_property
+    def split(self) -> Split:
+        """m⁺ and m⁻."""
+        return _written(self.parts)
+
+    def _relevance(self) -> Value:
+        delta, m = contributions(self.at), self.split
+        return delta.plus * m.plus + delta.minus * m.minus
+
+    @classmethod
+    def holds(cls, message: Message, /) -> bool:
+        return isinstance(message, SplitMultiplier | Multiplier)
+
+    @classmethod
+    def of(cls, message: Message, /) -> SplitMultiplier:
+        if isinstance(message, SplitMultiplier):
+            return message
+        return cls(message.at, lambda: Multiplier.of(message).split)
+
+    @classmethod
+    def total(cls, messages: Sequence[Message], /) -> SplitMultiplier:
+        return cls(messages[0].at, lambda: _sum_of_splits([cls.of(message).split for message in messages]))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Relevance(Message):
+    """R itself.
+
+    Attributes:
+        R: the relevance.
+    """
+
+    R: Lazy[Value]
+
+    def _relevance(self) -> Value:
+        return _written(self.R)
+
+    @classmethod
+    def holds(cls, _message: Message, /) -> bool:
+        return True
+
+    @classmethod
+    def of(cls, message: Message, /) -> Relevance:
+        return message if isinstance(message, Relevance) else cls(message.at, lambda: message.relevance)
+
+    @classmethod
+    def total(cls, messages: Sequence[Message], /) -> Relevance:
+        return cls(messages[0].at, lambda: _sum([message.relevance for message in messages]))
+
+
+Form: TypeAlias = type[Message]
+FORMS: Final[tuple[Form, ...]] = (Multiplier, SecondOrder, SplitMultiplier, Relevance)
+"""From the tightest to the most general."""
+
+
+def second_order(at: Value, first: Value, second: Value) -> Message:
+    """R = Σ_c (α c + β c²) over the contributions c to `at`; a value that is its own has a multiplier."""
+    return SecondOrder(at, first, second) if is_sum_of_contributions(at) else Multiplier(at, first + at * second)
 
 
 def accumulate(messages: Sequence[Message]) -> Message:
-    """Messages from several uses of one value add up, in the tightest form that all of them have."""
-    first, *rest = messages
-    if not rest:
-        return first
-    if all(message.has_multiplier for message in messages):
-        return Message(first.at, multiplier=lambda: _total([message.multiplier for message in messages]))
-    if all(message.has_multiplier or message.second_order for message in messages):
-        return _total_second_order(messages)
-    if all(message.has_split for message in messages):
-        return Message(first.at, split=lambda: _total_split([message.split for message in messages]))
-    return Message(first.at, relevance=lambda: _total([message.relevance for message in messages]))
+    """Messages from several uses of one value add up, in the tightest form that holds all of them."""
+    if len(messages) == 1:
+        return messages[0]
+    return _tightest(FORMS, messages).total(messages)
 
 
-def _total(values: Sequence[Value]) -> Value:
-    total, *rest = values
-    for value in rest:
-        total = total + value
-    return total
+def read_as(message: Message, forms: Sequence[Form]) -> Message:
+    """`message` in the tightest of `forms` that holds it, else in the most general one, for what that is worth."""
+    return _tightest([form for form in FORMS if form in forms], [message]).of(message)
 
 
-def _total_split(splits: Sequence[Split]) -> Split:
-    return Split(_total([split.plus for split in splits]), _total([split.minus for split in splits]))
+def _tightest(forms: Sequence[Form], messages: Sequence[Message]) -> Form:
+    return next((form for form in forms if all(map(form.holds, messages))), forms[-1])
 
 
-def _total_second_order(messages: Sequence[Message]) -> Message:
-    orders = [message.second_order for message in messages if message.second_order is not None]
-    plain = [message.multiplier for message in messages if message.second_order is None]
-    first = _total([*plain, *(order.first for order in orders)])
-    return Message.of_second_order(messages[0].at, SecondOrder(first, _total([order.second for order in orders])))
+def _written(value: Lazy[T]) -> T:
+    return value() if callable(value) else value
+
+
+def _sum(values: Sequence[Value]) -> Value:
+    return reduce(add, values)
+
+
+def _sum_of_splits(splits: Sequence[Split]) -> Split:
+    return Split(_sum([split.plus for split in splits]), _sum([split.minus for split in splits]))

@@ -13,8 +13,8 @@ from passes.graphs.emitter import Emitter, Value
 from passes.graphs.nodes import arguments
 from passes.operators.call import Call
 from passes.relevance.ledgers import Ledger
-from passes.relevance.messages import Message, accumulate
-from passes.relevance.rule import Messages
+from passes.relevance.messages import Message, Multiplier, accumulate
+from passes.relevance.rule import RULE, Messages, passed_by
 from passes.views.active import describe_active, explained_output, nodes_named
 
 Inbox = dict[Node, list[Message]]
@@ -81,7 +81,7 @@ def _walk(
             continue
         with emit.on_behalf_of(node):
             arriving = accumulate(inbox[node])
-            leaving: Messages = node.meta["rule"].propagate(call, arriving)
+            leaving = passed_by(RULE.of(node), call, arriving)
             for operand, message in zip(call.operands, leaving, strict=True):
                 if message is not None and operand in carriers:
                     inbox[operand].append(message)
@@ -91,7 +91,7 @@ def _walk(
 
 def _arrived(place: Node, inbox: Inbox, emit: Emitter) -> Message:
     value = emit.value(place)
-    return accumulate(inbox[place]) if place in inbox else Message(value, value.zeros, value.zeros)
+    return accumulate(inbox[place]) if place in inbox else Multiplier(value, value.zeros, value.zeros)
 
 
 def _entries(

@@ -1,17 +1,20 @@
 """What rules of differences ask a forward value for: its reference value, and how it differs from it.
 
-`AddReference` tells every value that depends on the explained inputs its value at the reference input, and
-`AddContributions` how the difference splits. Without a reference the difference of a value is the value itself.
+`AddReference` finds out the value of everything at the reference input, and `AddContributions` how differences split.
+In a method without a reference `TakeFromZero` says so: there the difference of a value is the value itself.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeVar, final
 
 from torch.fx import Node
 
+from passes.errors import InvariantError
 from passes.graphs.emitter import Value
+from passes.graphs.facts import Fact
 from passes.operators.call import Call
 
 CallT = TypeVar("CallT", bound=Call)
@@ -29,20 +32,34 @@ class Split(NamedTuple):
         return Split(self.minus, self.plus)
 
 
+@final
+@dataclasses.dataclass(frozen=True)
+class Zero:
+    """What differences are taken from in a method without a reference; it is no value of the network."""
+
+
+REFERENCE: Final = Fact[Node | Zero]("reference")
+CONTRIBUTIONS: Final = Fact[Callable[[], Split]]("contributions")
+
+
 def reference(value: Value) -> Value:
     """x0: the value at the reference input, of one sample or of as many as x. A constant is its own reference."""
     return value.emit.value(_reference_node(value.node))
 
 
 def difference(value: Value) -> Value:
-    """Δx = x - x0; x itself in a graph without a reference."""
-    return value - reference(value) if "reference" in value.node.meta else value
+    """Δx = x - x0; x itself in a method without a reference, 0 for a constant."""
+    if REFERENCE.is_constant(value.node):
+        return value.zeros()
+    base = REFERENCE.of(value.node)
+    return value if isinstance(base, Zero) else value - value.emit.value(base)
 
 
 def contributions(value: Value) -> Split:
     """Δx⁺ and Δx⁻, Δx⁺ + Δx⁻ = Δx, written when somebody asks; 0 for a constant."""
-    write = value.node.meta.get("contributions")
-    return write() if write else Split(value.zeros(), value.zeros())
+    if CONTRIBUTIONS.is_constant(value.node):
+        return Split(value.zeros(), value.zeros())
+    return CONTRIBUTIONS.of(value.node)()
 
 
 def at_reference(call: CallT) -> CallT:
@@ -58,4 +75,9 @@ def for_every_sample(call: CallT, like: CallT) -> CallT:
 
 
 def _reference_node(node: Node) -> Node:
-    return node.meta.get("reference", node)
+    if REFERENCE.is_constant(node):
+        return node
+    base = REFERENCE.of(node)
+    if isinstance(base, Zero):
+        raise InvariantError(f"the method takes no reference, but the value of {node.name} there was asked for")
+    return base

@@ -12,7 +12,7 @@ from torch.fx import Node
 from passes.errors import UnsupportedOperatorError
 from passes.graphs.graph import describe_node, operator_name
 from passes.operators.call import Call
-from passes.relevance.messages import Message
+from passes.relevance.messages import Form, Message
 from passes.relevance.rule import Messages
 
 _PLACES: Final = 3  # how many operators of one sort an error names
@@ -29,6 +29,7 @@ class Refuse:
 
     reason: str
     applies_to: ClassVar[tuple[type[Call], ...]] = (Call,)
+    reads: ClassVar[tuple[Form, ...]] = ()
 
     def propagate(self, call: Call, _arriving: Message, /) -> Messages:
         raise refused({call.node: self.reason})

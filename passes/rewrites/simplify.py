@@ -29,7 +29,7 @@ from passes.graphs.graph import erase_unused, replace
 from passes.graphs.nodes import argument, arguments
 from passes.operators.affine import AffineCall, ConvolutionCall
 from passes.operators.pooling import MaxWindow
-from passes.operators.signs import sign_of, vanishes_with
+from passes.operators.signs import SIGN, sign_of, vanishes_with
 from passes.operators.table import infer_sign, is_a
 
 Simplification: TypeAlias = Callable[[Node, Emitter], "Value | Node | None"]
@@ -45,23 +45,32 @@ class Simplify:
         emit, count = Emitter(module), 0
         while rewrites := _sweep(module, emit):
             count += rewrites
+        SIGN.forget(module.graph)
         return count
 
 
 def _sweep(module: GraphModule, emit: Emitter) -> int:
     count = 0
     for node in list(module.graph.nodes):
-        node.meta["sign"] = infer_sign(node, module)
+        SIGN.note(node, infer_sign(node, module))
         if node.op != "call_function" or not node.users:
             continue
         with emit.inserting_before(node):
             result = next((r for rule in _TABLE.get(node.target, ()) if (r := rule(node, emit)) is not None), None)
         if result is not None:
+            _note_unknown(node.prev)
             replace(node, result)
             count += 1
     if count:
         erase_unused(module)
     return count
+
+
+def _note_unknown(node: Node) -> None:
+    """The next sweep infers the signs of what was just written: `node`, and what stands before it."""
+    while SIGN.is_absent(node):
+        SIGN.note(node, None)
+        node = node.prev
 
 
 def _clamp_of_known_sign(node: Node, _emit: Emitter) -> Node | None:
@@ -186,7 +195,7 @@ def _is_unpooling(node: Any) -> bool:
 
 def _maximum(unpooling: Node, emit: Emitter) -> Value:
     value = emit.call(aten.max_pool2d.default, argument(unpooling, "self"), *MaxWindow.of(unpooling))
-    value.node.meta["sign"] = infer_sign(value.node, emit.module)
+    SIGN.note(value.node, infer_sign(value.node, emit.module))
     return value
 
 
@@ -216,7 +225,7 @@ def _takes_a_bias(affine: Node) -> bool:
 def _with_bias(affine: Node, number: float, emit: Emitter) -> Value:
     shape, axis = affine.meta["val"].shape, 1 if is_a(affine, ConvolutionCall) else -1
     bias = emit.constant("epsilon", torch.full((int(shape[axis]),), number, dtype=affine.meta["val"].dtype))
-    bias.node.meta["sign"] = infer_sign(bias.node, emit.module)
+    SIGN.note(bias.node, infer_sign(bias.node, emit.module))
     return emit.call(affine.target, arguments(affine)[0], arguments(affine)[1], bias, *arguments(affine)[3:])
 
 

@@ -7,7 +7,7 @@ from torch.fx import GraphModule, Node
 from passes.errors import InvariantError, PassError
 from passes.graphs.emitter import Emitter
 from passes.graphs.graph import active_nodes, describe_node
-from passes.graphs.nodes import arguments
+from passes.graphs.nodes import arguments, getitem
 from passes.operators.call import Call
 from passes.operators.table import describe, refusal
 
@@ -38,11 +38,16 @@ def active_operators(module: GraphModule, names: tuple[str, ...], position: int)
 
 
 def describe_known(emit: Emitter, names: tuple[str, ...], position: int) -> tuple[dict[Node, Call], dict[Node, str]]:
-    """The operators that relevance can pass through, and why it cannot pass the others; both in graph order."""
+    """The operators that relevance can pass through, and why it cannot pass the others; both in graph order.
+
+    One of several results of an operator that it cannot pass is not listed beside it.
+    """
     operators = active_operators(emit.module, names, position)
     active = {*operators, *nodes_named(emit.module, names)}
     described = {node: describe(node, emit, active.__contains__) for node in operators}
-    unknown = {node: refusal(node) for node, call in described.items() if call is None}
+    without = {node for node, call in described.items() if call is None}
+    results = {node for node in without if node.target is getitem and arguments(node)[0] in without}
+    unknown = {node: refusal(node) for node in operators if node in without - results}
     return {node: call for node, call in described.items() if call is not None}, unknown
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from torch.fx import GraphModule, Node
 
+from passes.graphs.facts import Fact
 from passes.graphs.graph import layer_name, layer_type, operator_name, tensor_of
 from passes.operators.call import Call, Kind
 from passes.views.residual_blocks import residual_members
@@ -46,6 +48,9 @@ class Layer:
     at_output: bool = False
     after: str = ""
     call: type[Call] = Call
+
+
+LAYER: Final = Fact[Layer]("layer")
 
 
 def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node, Layer]:

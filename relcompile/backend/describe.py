@@ -9,8 +9,11 @@ import torch
 from torch.fx import GraphModule, Node
 
 from passes.relevance.add_reference import REFERENCE_INPUT
-from passes.relevance.ledgers import REPORTED, ROOT_QUANTITIES, AbsorbedRelevance, RootReport
+from passes.relevance.found_root import ROOT
+from passes.relevance.ledgers import ROOT_QUANTITIES, AbsorbedRelevance, RootReport
+from passes.relevance.rule import RULE
 from passes.views.active import explained_output, nodes_named
+from passes.views.layer import LAYER
 from relcompile.errors import CompositeError
 from relcompile.metadata import InputRecord, LayerRecord, Metadata, RootsRecord, TargetRecord
 from relcompile.question.io_names import relevance_names
@@ -23,8 +26,8 @@ def described(module: GraphModule, question: Question, digest: str) -> Metadata:
     Raises:
         CompositeError: an entry of the composite has to match a layer, and matches none; or no roots are learned.
     """
-    annotated = [node for node in module.graph.nodes if "layer" in node.meta]
-    question.composite.check([node.meta["layer"] for node in annotated])
+    annotated = LAYER.known_in(module.graph.nodes)
+    question.composite.check([LAYER.of(node) for node in annotated])
     at_runtime = question.references is not None and None in question.references.values()
     return Metadata(
         relcompile=version("relcompile"),
@@ -59,14 +62,14 @@ def example_arguments(module: GraphModule, inputs: Mapping[str, torch.Tensor]) -
 
 
 def _layer_record(node: Node) -> LayerRecord:
-    layer = node.meta["layer"]
-    return LayerRecord(layer.name, layer.operator, layer.kind, str(node.meta["rule"]), layer.parameters)
+    layer = LAYER.of(node)
+    return LayerRecord(layer.name, layer.operator, layer.kind, str(RULE.of(node)), layer.parameters)
 
 
 def _roots_record(annotated: Sequence[Node], question: Question) -> RootsRecord | None:
     if not any(isinstance(ledger, RootReport) for ledger in question.ledgers):
         return None
-    layers = tuple(node.meta["layer"].name for node in annotated if REPORTED in node.meta)
+    layers = tuple(LAYER.of(node).name for node in ROOT.known_in(annotated))
     if not layers:
         raise CompositeError(f"rule {question.composite.name} learns no roots to report")
     return RootsRecord(layers, ROOT_QUANTITIES)

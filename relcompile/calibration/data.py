@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image
 
+from relcompile.arrays import map_array, native, read_arrays
 from relcompile.errors import CalibrationError
-from relcompile.files import UNREADABLE_ARRAY
+from relcompile.files import open_input
 from relcompile.metadata import Preprocessing
-from relcompile.pictures.images import load_image, preprocess
+from relcompile.pictures.images import LARGEST_PHOTOGRAPH, image_suffixes, load_image, preprocess
 
 Array: TypeAlias = np.ndarray[Any, Any]
 _ARRAYS = (".npy", ".npz")
+_WHAT: Final = "the calibration data"
+_AT_ONCE: Final = 256  # samples of which the checksum is taken
 
 
 class Data(Protocol):
@@ -62,8 +65,12 @@ class ImageFolder:
 
     @property
     def fingerprint(self) -> str:
-        sizes = [f"{file.relative_to(self.root)} {file.stat().st_size}" for file in self.files]
-        return _hash("\n".join([*sizes, str(self.preprocessing), str(self.size)]))
+        digest = hashlib.sha256(f"{self.preprocessing} {self.size}".encode())
+        for file in self.files:
+            with open_input(file, "the image", LARGEST_PHOTOGRAPH, CalibrationError) as content:
+                one = hashlib.file_digest(content, "sha256").hexdigest()
+            digest.update(f"\n{one} ".encode() + os.fsencode(file.relative_to(self.root)))
+        return digest.hexdigest()
 
     def batch(self, start: int, stop: int) -> dict[str, torch.Tensor]:
         arrays = [preprocess(load_image(file), self.preprocessing, self.size)[0] for file in self.files[start:stop]]
@@ -86,12 +93,13 @@ class Arrays:
         digest = hashlib.sha256(str(self.samples).encode())
         for name, array in self.arrays.items():
             digest.update(f"{name} {array.shape} {array.dtype}".encode())
-            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+            for start in range(0, len(array), _AT_ONCE):
+                digest.update(np.ascontiguousarray(array[start : start + _AT_ONCE]).tobytes())
         return digest.hexdigest()
 
     def batch(self, start: int, stop: int) -> dict[str, torch.Tensor]:
         chosen = list(self.samples[start:stop])
-        return {name: torch.from_numpy(np.ascontiguousarray(array[chosen])) for name, array in self.arrays.items()}
+        return {name: torch.from_numpy(native(array[chosen])) for name, array in self.arrays.items()}
 
 
 def open_arrays(path: Path, names: Sequence[str], examples: Mapping[str, torch.Tensor], limit: int | None) -> Arrays:
@@ -106,14 +114,16 @@ def open_arrays(path: Path, names: Sequence[str], examples: Mapping[str, torch.T
     Raises:
         CalibrationError: it cannot be read, is empty, or does not fit the examples.
     """
-    if path.suffix.lower() not in _ARRAYS and path.exists():
-        raise CalibrationError(f"calibration data: {path} is neither a folder of photographs nor a .npy or .npz file")
+    if path.suffix.lower() not in _ARRAYS and os.path.exists(path):
+        raise CalibrationError(f"{_WHAT} {path} is neither a folder of photographs nor a .npy or .npz file")
     arrays = _read_arrays(path, names)
+    if any(array.ndim == 0 for array in arrays.values()):
+        raise CalibrationError(f"{_WHAT} {path} holds one number, not an array with the samples on axis 0")
     for name, example in examples.items():
         _check_array(path, arrays, name, example)
     counts = sorted({len(array) for array in arrays.values()})
     if len(counts) != 1 or counts == [0]:
-        raise CalibrationError(f"calibration data: {path} holds {counts} samples; want one number above 0")
+        raise CalibrationError(f"{_WHAT} {path} holds {counts} samples; want one number above 0")
     return Arrays(arrays, range(counts[0])[:: _stride(counts[0], limit)])
 
 
@@ -132,41 +142,43 @@ def open_folder(
             f"the model takes {shapes}, not one photograph with {len(preprocessing.mean)} channels (as in --mean); "
             "give its data as a .npz file"
         )
-    suffixes = Image.registered_extensions()
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+    files = photographs(path)
     if not files:
-        raise CalibrationError(f"calibration data: there are no photographs in {path}")
+        raise CalibrationError(f"{_WHAT}: there are no photographs in {path}")
     height, width = example.shape[2:]
     return ImageFolder(tuple(files[:: _stride(len(files), limit)]), path, preprocessing, name, (height, width))
 
 
+def photographs(path: Path) -> list[Path]:
+    """The files with a suffix of a photograph in a folder and in the folders in it, in the order of their paths."""
+    suffixes = image_suffixes()
+    return sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+
+
+def files_read(path: Path) -> list[Path]:
+    """The files that calibrating with `path` reads, before they are opened."""
+    return photographs(path) if os.path.isdir(path) else [path]
+
+
 def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, Array]:
     """Arrays by input name; a single array needs no name."""
-    try:
-        if path.suffix.lower() == ".npy":
-            return {names[0]: np.load(path, mmap_mode="r", allow_pickle=False)}
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except UNREADABLE_ARRAY as error:
-        raise CalibrationError(f"calibration data: {path} cannot be read: {error}") from error
+    if path.suffix.lower() == ".npy":
+        return {names[0]: map_array(path, _WHAT, error=CalibrationError)}
+    arrays = read_arrays(path, _WHAT, CalibrationError)
     return {names[0]: next(iter(arrays.values()))} if len(arrays) == 1 else arrays
 
 
 def _check_array(path: Path, arrays: Mapping[str, Array], name: str, example: torch.Tensor) -> None:
     """The array for one input has its shape and dtype."""
     if name not in arrays:
-        raise CalibrationError(f"calibration data: {path} has no array {name!r}; it has {', '.join(arrays)}")
+        raise CalibrationError(f"{_WHAT} {path} has no array {name!r}; it has {', '.join(arrays)}")
     array, dtype = arrays[name], str(example.dtype).removeprefix("torch.")
-    if array.shape[1:] != tuple(example.shape[1:]) or str(array.dtype) != dtype:
+    if array.shape[1:] != tuple(example.shape[1:]) or array.dtype.name != dtype:
         wanted = f"(samples, {', '.join(map(str, example.shape[1:]))}) {dtype}"
-        raise CalibrationError(f"calibration data: {path} holds {array.shape} {array.dtype}, but --input says {wanted}")
+        raise CalibrationError(f"{_WHAT} {path} holds {array.shape} {array.dtype}, but --input says {wanted}")
 
 
 def _stride(total: int, limit: int | None) -> int:
     if limit is not None and limit < 1:
         raise CalibrationError(f"--samples {limit} must be at least 1")
     return 1 if limit is None else -(-total // limit)
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

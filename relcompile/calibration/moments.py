@@ -99,7 +99,17 @@ class Moments:
         self.sums["xy"] += self.geometry.weight_gradient(x, m * y, self.sums["x"])
 
     def restore(self, sums: Mapping[str, torch.Tensor]) -> None:
-        """Go on from the sums of an earlier run."""
+        """Go on from the sums of an earlier run.
+
+        Raises:
+            ValueError: they are not sums over this layer.
+        """
+        for name, own in self.sums.items():
+            found = sums.get(name)
+            if found is None or found.shape != own.shape or found.dtype != own.dtype or not found.isfinite().all():
+                raise ValueError(f"{name} should be {tuple(own.shape)} finite numbers in float64")
+        if not ((sums["active"] >= 0) & (sums["active"] <= sums["rows"])).all():
+            raise ValueError("a neuron was active at less than 0 or more than all positions")
         self.sums = {name: sums[name].clone() for name in SUMS}
 
     def pattern(self) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch.fx import GraphModule, Interpreter, Node
@@ -15,12 +15,11 @@ from passes.operators.affine import ConvolutionCall, Geometry
 from passes.operators.table import is_a
 from passes.views.affine_layers import AffineLayer, affine_layers
 from relcompile.calibration.moments import Moments, Reading
-from relcompile.calibration.store import Calibration
+from relcompile.calibration.store import ESTIMATORS, Calibration
 from relcompile.errors import CalibrationError
 from relcompile.frontend.canonical import ExampleInputs, canonicalize, captured_graph, named_inputs, weights_digest
 
 Estimator: TypeAlias = Literal["relu", "linear"]
-ESTIMATORS: Final = ("relu", "linear")
 
 
 class Observer:
@@ -77,9 +76,17 @@ class Observer:
         return sum(int((count == 0).sum()) for count in counts), sum(len(count) for count in counts)
 
     def restore(self, sums: Mapping[str, torch.Tensor], samples: int) -> None:
-        """Go on from what `sums` and `samples` were in an earlier run on the same model."""
+        """Go on from what `sums` and `samples` were in an earlier run on the same model.
+
+        Raises:
+            CalibrationError: they were not.
+        """
         for name, layer in self._watch.moments.items():
-            layer.restore({key: sums[f"{name}/{key}"] for key in layer.sums})
+            own = {key: sums[f"{name}/{key}"] for key in layer.sums if f"{name}/{key}" in sums}
+            try:
+                layer.restore(own)
+            except ValueError as error:
+                raise CalibrationError(f"the state does not fit layer {name}: {error}; start anew") from error
         self.samples = samples
 
     def result(self) -> Calibration:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import safetensors
 import safetensors.torch
 import torch
 
-from relcompile.errors import CalibrationError
-from relcompile.files import atomic_path
+from relcompile.errors import CalibrationError, ExportError
+from relcompile.files import atomic_path, open_input
 
+ESTIMATORS: Final = ("relu", "linear")
+LARGEST_CALIBRATION: Final = 2**36  # bytes; sums in float64 take four times what the weights of a model take
 _KEY: Final = "relcompile"
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+_CHECKSUM: Final = "sha256"
+_SHA256: Final = re.compile("[0-9a-f]{64}")
+_MOST_SAMPLES: Final = 2**53
+_LONGEST_FACTS: Final = 10_000  # characters
 HOW_TO: Final = "relcompile calibrate MODEL DATA --rule patternattribution -o patterns.safetensors"
 
 
@@ -50,10 +58,18 @@ class Calibration:
         """Read what `save` wrote.
 
         Raises:
-            CalibrationError: the file cannot be read, or is something else.
+            CalibrationError: the file cannot be read, is damaged, or is something else.
         """
         patterns, facts = read_tensors(Path(path), "calibration")
-        return cls(patterns, str(facts["weights_sha256"]), str(facts["estimator"]), int(facts["samples"]))
+        digest, estimator, samples = (facts.get(name) for name in ("weights_sha256", "estimator", "samples"))
+        if not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
+            raise CalibrationError(f"{path}: weights_sha256 is {_shown(digest)}, not a checksum")
+        if estimator not in ESTIMATORS:
+            raise CalibrationError(f"{path}: estimator is {_shown(estimator)}, not one of {', '.join(ESTIMATORS)}")
+        broken = [name for name, pattern in patterns.items() if not pattern.isfinite().all()]
+        if broken:
+            raise CalibrationError(f"{path}: the pattern of layer {broken[0]} is not finite")
+        return cls(patterns, digest, str(estimator), count_of(path, samples))
 
     def require(self, weights_sha256: str) -> None:
         """Refuse a model with other weights.
@@ -68,28 +84,74 @@ class Calibration:
             )
 
 
+def count_of(path: Path | str, samples: object, limit: int = _MOST_SAMPLES) -> int:
+    """The number of samples that a file was made from.
+
+    Raises:
+        CalibrationError: it is no such number.
+    """
+    if type(samples) is not int or not 0 < samples <= limit:
+        raise CalibrationError(f"{path}: samples is {_shown(samples)}, not a number from 1 to {limit}")
+    return samples
+
+
 def write_tensors(path: Path, kind: str, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors and the JSON object `facts`, whole or not at all."""
-    text = json.dumps({"kind": kind, "format": _FORMAT, **facts}, sort_keys=True)
+    """Write tensors and the JSON object `facts`, whole or not at all, with a checksum of both.
+
+    Raises:
+        ExportError: it cannot be written.
+    """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    signed = {"kind": kind, "format": _FORMAT, **facts}
+    text = json.dumps({**signed, _CHECKSUM: _digest(contiguous, signed)}, sort_keys=True)
     with atomic_path(path) as temporary:
-        safetensors.torch.save_file(contiguous, temporary, {_KEY: text})
+        try:
+            safetensors.torch.save_file(contiguous, temporary, {_KEY: text})
+        except safetensors.SafetensorError as error:  # a full disk, which other libraries call an OSError
+            raise ExportError(f"cannot write {temporary}: {error}") from error
 
 
-def read_tensors(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
     """The tensors and facts of a file that `write_tensors` wrote as this kind.
 
     Raises:
-        CalibrationError: it did not.
+        CalibrationError: it did not, or the file was changed since.
     """
     try:
+        open_input(path, "the calibration", LARGEST_CALIBRATION, CalibrationError).close()
         with safetensors.safe_open(path, "pt") as file:
-            facts: dict[str, Any] = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            facts = _parsed((file.metadata() or {}).get(_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a file is no mapping)
-    except FileNotFoundError as error:
-        raise CalibrationError(f"{path}: there is no such file; make one: {HOW_TO}") from error
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+    except CalibrationError as error:
+        raise CalibrationError(f"{error}; make one: {HOW_TO}") from error
+    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise CalibrationError(f"{path}: not a calibration file: {error}; make one: {HOW_TO}") from error
     if facts.get("kind") != kind or facts.get("format") != _FORMAT:
         raise CalibrationError(f"{path}: a safetensors file, but not a {kind} of relcompile; make one: {HOW_TO}")
+    if facts.pop(_CHECKSUM, None) != _digest(tensors, facts):
+        raise CalibrationError(f"{path}: damaged: its checksum is that of other content; make it again: {HOW_TO}")
     return tensors, facts
+
+
+def _parsed(text: str) -> dict[str, object]:
+    """The JSON object; ValueError or RecursionError if it is none."""
+    if len(text) > _LONGEST_FACTS:
+        raise ValueError(f"its facts have {len(text):,} characters")
+    facts: object = json.loads(text)
+    if not isinstance(facts, dict):
+        raise ValueError(f"its facts are {_shown(facts)}, not a JSON object")
+    return cast("dict[str, object]", facts)
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, object]) -> str:
+    """A checksum of names, dtypes, shapes, values and facts."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _shown(value: object) -> str:
+    """A value of a file, for a message: short, whatever it is."""
+    return f"a {type(value).__name__}" if isinstance(value, dict | list) else json.dumps(value)[:80]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import os
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import torch
 
-from relcompile.calibration.data import Data, open_arrays, open_folder
+from relcompile.calibration.data import Data, files_read, open_arrays, open_folder
 from relcompile.calibration.observer import Estimator, Observer
-from relcompile.calibration.store import Calibration, read_tensors, write_tensors
+from relcompile.calibration.state import StateFile
+from relcompile.calibration.store import Calibration
 from relcompile.cli import views
 from relcompile.cli.explain_command import ASSUMED
 from relcompile.cli.input_specs import default_spec, example_inputs
@@ -55,12 +58,12 @@ def calibrate_file(request: CalibrateRequest) -> None:
     _check_rule(request.rule)
     if request.batch < 1:
         raise CalibrationError(f"--batch {request.batch} must be at least 1")
-    keep_inputs((request.model, request.data), (request.output,))
+    state = StateFile(request.output)
+    keep_inputs((request.model, *files_read(request.data)), (request.output, state.path))
     model = read_model(request.model, arch=request.arch, allow=request.allow, trust=request.trust)
     data = _open(request, model)
     example = data.batch(0, 1)
     try_forward(model, example, tuple(f"{name} {list(tensor.shape)}" for name, tensor in example.items()))
-    state = request.output.with_name(f"{request.output.name}.partial")
     with atomic_path(request.output) as temporary:
         observer = Observer(model, example, request.estimator)
         run = _Run(observer, data, request.batch, state)
@@ -69,20 +72,24 @@ def calibrate_file(request: CalibrateRequest) -> None:
         run.finish()
         calibration = observer.result()
         calibration.save(temporary)
-    state.unlink(missing_ok=True)
+    state.remove()
     _report(calibration, observer.inactive, request.output)
 
 
 class _Run:
     """One pass over the data, with a state on disk."""
 
-    def __init__(self, observer: Observer, data: Data, batch: int, state: Path) -> None:
+    def __init__(self, observer: Observer, data: Data, batch: int, state: StateFile) -> None:
         self._observer, self._data, self._batch, self._state = observer, data, batch, state
-        self._facts = {
-            "weights_sha256": observer.weights_sha256,
-            "estimator": observer.estimator,
-            "batch": batch,
-            "data": data.fingerprint,
+
+    @cached_property
+    def _facts(self) -> dict[str, object]:
+        """What the state is of; the checksum of the data takes as long as reading all of it."""
+        return {
+            "weights_sha256": self._observer.weights_sha256,
+            "estimator": self._observer.estimator,
+            "batch": self._batch,
+            "data": self._data.fingerprint,
         }
 
     def finish(self) -> None:
@@ -93,7 +100,7 @@ class _Run:
                 self._observer.add(self._data.batch(start, start + self._batch))
                 tell(self._observer.samples)
                 if time.monotonic() - saved > _SAVE_EVERY:
-                    self._save()
+                    self._state.write(self._observer.sums, self._facts, self._observer.samples)
                     saved = time.monotonic()
 
     def resume(self) -> None:
@@ -102,19 +109,11 @@ class _Run:
         Raises:
             CalibrationError: it belongs to other weights, data or options.
         """
-        if not self._state.exists():
-            views.note(f"nothing to resume: there is no {self._state}")
+        if not self._state.exists:
+            views.note(f"nothing to resume: there is no {self._state.path}")
             return
-        sums, facts = read_tensors(self._state, "calibration state")
-        changed = [name for name, value in self._facts.items() if facts.get(name) != value]
-        if changed:
-            raise CalibrationError(f"{self._state} was made with another {', '.join(changed)}; start without --resume")
-        self._observer.restore(sums, int(facts["samples"]))
+        self._observer.restore(*self._state.read(self._facts, self._data.count))
         views.note(f"resumed after {self._observer.samples} of {self._data.count} samples")
-
-    def _save(self) -> None:
-        facts = {**self._facts, "samples": self._observer.samples}
-        write_tensors(self._state, "calibration state", self._observer.sums, facts)
 
 
 def _check_rule(rule: str) -> None:
@@ -125,7 +124,7 @@ def _check_rule(rule: str) -> None:
 
 def _open(request: CalibrateRequest, model: torch.nn.Module) -> Data:
     """The data, in the shapes that `--input` says, or else the arrays have, or else the model suggests."""
-    if not request.data.is_dir():
+    if not os.path.isdir(request.data):
         examples = example_inputs(model, request.inputs)
         return open_arrays(request.data, forward_parameters(model), examples, request.samples)
     preprocessing = request.preprocessing

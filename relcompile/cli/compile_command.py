@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -18,8 +19,8 @@ from relcompile.cli import views
 from relcompile.cli.input_specs import default_spec, example_inputs
 from relcompile.cli.parsing import run_model, try_forward
 from relcompile.compiler import compile as compile_model
-from relcompile.errors import ExportError, InputSpecError
-from relcompile.files import atomic_path, keep_inputs
+from relcompile.errors import ExportError
+from relcompile.files import atomic_path, keep_inputs, read_text
 from relcompile.frontend.model_file import read_model
 from relcompile.metadata import Preprocessing
 from relcompile.methods.composites import Composite
@@ -28,6 +29,7 @@ from relcompile.methods.spelling import Given, bounds_of, layer_entry, named
 from relcompile.question.references import Reference
 
 _TIMINGS = 5
+_LARGEST_CLASS_NAMES = 2**24  # bytes
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class CompileRequest:
     roots: bool
     class_names: Path | None
     preprocessing: Preprocessing | None
+    reference_file: Path | None = None
 
 
 def compile_file(request: CompileRequest) -> None:
@@ -98,8 +101,10 @@ def compile_file(request: CompileRequest) -> None:
 def _check_output(request: CompileRequest) -> None:
     if request.output.suffix.lower() not in (".onnx", ".pt2"):
         raise ExportError(f"{request.output}: the suffix must be .onnx or .pt2")
-    keep_inputs((request.model,), (request.output,))
-    if request.output.exists():
+    composite = Path(request.rule) if request.rule.endswith(".toml") else None
+    read = (request.model, request.calibration, request.class_names, request.reference_file, composite)
+    keep_inputs(read, (request.output,))
+    if os.path.exists(request.output):
         views.note(f"output: {request.output} (the file that is there is replaced)")
 
 
@@ -110,12 +115,7 @@ def _composite(request: CompileRequest, calibration: Calibration | None) -> Comp
 
 
 def _class_names(path: Path | None) -> list[str] | None:
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputSpecError(f"class names: {path} cannot be read: {error}") from error
+    return None if path is None else read_text(path, "the class names", _LARGEST_CLASS_NAMES).splitlines()
 
 
 def _timing(model: torch.nn.Module, explainer: Explainer, path: Path) -> dict[str, str]:

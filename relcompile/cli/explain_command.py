@@ -39,7 +39,7 @@ def explain_images(
     """
     explainer = load(path, device=device)
     size, preprocessing = photograph_input(explainer.metadata)
-    stems = _stems(images, folder, explainer.metadata.rule, target)
+    stems = _stems(path, images, folder, explainer.metadata.rule, target)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -52,8 +52,8 @@ def explain_images(
             _write(stem, explanation, view, explainer.metadata, top, image.name)
 
 
-def _stems(images: Sequence[Path], folder: Path, rule: str, target: int | None) -> list[str]:
-    """What is written for each photograph, without the suffix: every one its own, and none a photograph.
+def _stems(explainer: Path, images: Sequence[Path], folder: Path, rule: str, target: int | None) -> list[str]:
+    """What is written for each photograph, without the suffix: every one its own, and none that is read.
 
     Raises:
         ExportError: two photographs have one name, or a photograph has the name of what is written.
@@ -63,7 +63,7 @@ def _stems(images: Sequence[Path], folder: Path, rule: str, target: int | None) 
     twins = [str(image) for image, stem in zip(images, stems, strict=True) if stems.count(stem) > 1]
     if twins:
         raise ExportError(f"{' and '.join(twins)} would have one heatmap; explain them into different folders with -o")
-    keep_inputs(images, (Path(stem + suffix) for stem in stems for suffix in _SUFFIXES))
+    keep_inputs((explainer, *images), (Path(stem + suffix) for stem in stems for suffix in _SUFFIXES))
     return stems
 
 

@@ -7,10 +7,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from relcompile.arrays import native, read_arrays
 from relcompile.cli import views
 from relcompile.cli.explain_command import explain_best, photograph_input
 from relcompile.errors import InputSpecError
-from relcompile.files import UNREADABLE_ARRAY
 from relcompile.pictures.images import load_image, preprocess
 from relcompile.runtime.production import Explanation, ProductionExplainer
 
@@ -44,15 +44,11 @@ def _explanation(explainer: ProductionExplainer, path: Path, target: int | None)
 
 def _arrays(explainer: ProductionExplainer, path: Path) -> list[Array]:
     """The inputs by name."""
-    wanted = [record.name for record in explainer.metadata.inputs]
-    try:
-        with path.open("rb") as file, np.load(file) as stored:
-            missing = [name for name in wanted if name not in stored]
-            if missing:
-                raise InputSpecError(f"{path} lacks the inputs {', '.join(missing)}; it holds {', '.join(stored)}")
-            return [stored[name] for name in wanted]
-    except UNREADABLE_ARRAY as error:
-        raise InputSpecError(f"{path} cannot be read: {error}") from error
+    wanted, stored = [record.name for record in explainer.metadata.inputs], read_arrays(path, "the input")
+    missing = [name for name in wanted if name not in stored]
+    if missing:
+        raise InputSpecError(f"{path} lacks the inputs {', '.join(missing)}; it holds {', '.join(stored)}")
+    return [native(stored[name]) for name in wanted]
 
 
 def _class(explainer: ProductionExplainer, target: int | None) -> int | None:

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from passes.errors import PassError
 from relcompile.cli import options, views
 from relcompile.cli.calibrate_options import calibrate
+from relcompile.cli.orderly import orderly
 from relcompile.errors import InputSpecError, RelcompileError
 from relcompile.files import plain_name
 
@@ -47,7 +48,8 @@ app = typer.Typer(
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: one message; exit code 2 for what is the user's to mend, 1 for what is not."""
     try:
-        app(arguments)
+        with orderly():
+            app(arguments)
     except (RelcompileError, PassError) as error:
         views.error(str(error))
         sys.exit(2)
@@ -99,7 +101,7 @@ def compile_(
 ) -> None:
     """Compile a trained model and a rule into one explainer file."""
     from relcompile.cli import compile_command, parsing
-    from relcompile.question.references import parse_reference
+    from relcompile.question.references import parse_reference, reference_file
 
     preprocessing = parsing.preprocessing(resize, crop, mean, std, interpolation, channels, scale)
     compile_command.compile_file(
@@ -113,6 +115,7 @@ def compile_(
             inputs=tuple(inputs or ()),
             target=target,
             reference=None if reference is None else parse_reference(reference),
+            reference_file=reference_file(reference),
             arch=arch,
             allow=tuple(allow or ()),
             trust=trust_model_file,

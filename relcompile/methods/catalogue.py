@@ -14,7 +14,7 @@ from relcompile.methods.presets import PRESETS, RULES
 from relcompile.methods.spelling import Given, named, rule_named
 
 _GIVEN = Given(bounds=(-1.0, 1.0), calibration=Calibration({}, "", "relu", 0))  # any will do to read docstrings
-_SECTIONS = ("Equation", "Conserves", "Needs", "Source")
+_SECTIONS = ("Equation", "Use", "Conserves", "Needs", "Source")
 
 
 @dataclass(frozen=True)
@@ -56,23 +56,6 @@ def operators() -> Mapping[str, Sequence[str]]:
         for kind in {view.kind for view in row.views}:
             by_kind[kind].add(target._schema.name.removeprefix("aten::"))
     return {kind: sorted(names) for kind, names in sorted(by_kind.items())}
-
-
-def markdown() -> str:
-    """The rules as a Markdown table, for the README."""
-    rows = ["| `--rule` | what it is | conserves | source |", "|---|---|---|---|"]
-    for rule in rules():
-        facts = dict(rule.facts)
-        cells = (f"`{rule.name}`", rule.summary, facts.get("Conserves", ""), facts.get("Source", ""))
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(rows)
-
-
-def operators_markdown() -> str:
-    """The operators as a Markdown table, for the README."""
-    rows = ["| kind | operators |", "|---|---|"]
-    rows += [f"| {kind} | {', '.join(names)} |" for kind, names in operators().items()]
-    return "\n".join(rows)
 
 
 def _describe(name: str) -> Description:

@@ -18,11 +18,14 @@ from passes.operators.affine import AffineCall
 from passes.relevance.rule import AnyRule
 from relcompile.calibration.store import Calibration
 from relcompile.errors import CompositeError
+from relcompile.files import read_text
 from relcompile.metadata import Preprocessing
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets import PRESETS, RULES, Bounds, alpha_beta
 from relcompile.methods.rules.affine import AlphaBeta
 
+LARGEST_COMPOSITE: Final = 2**16  # bytes of a composite file
+_MOST_DOTS: Final = 1000
 _ALPHA_BETA = re.compile(r"alpha(?P<alpha>\d+(?:\.\d+)?)beta(?P<beta>\d+(?:\.\d+)?)")
 
 _CONDITIONS: Final[Mapping[str, type]] = {
@@ -95,14 +98,22 @@ def read_composite(path: Path, given: Given = NOTHING) -> Composite:
     Raises:
         CompositeError: the file cannot be read, or holds something that is not known or of a wrong type.
     """
+    text = read_text(path, "the composite file", LARGEST_COMPOSITE, CompositeError)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = _tables(text)
         _check_types(content, {"base": str, "name": str, "entry": list})
         entries = [_entry(table, given) for table in content.get("entry", [])]
         base = _preset(content.get("base", "z+"), given).with_entries(*entries)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, CompositeError) as error:
+    except (ValueError, RecursionError, CompositeError) as error:  # ValueError: no TOML, or a number of 5,000 digits
         raise CompositeError(f"composite file {path}: {error}") from error
     return dataclasses.replace(base, name=content.get("name", path.stem))
+
+
+def _tables(text: str) -> dict[str, Any]:
+    """The tables of a TOML file. No key of ours has a dot, and one with many takes the parser forever."""
+    if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+        raise ValueError(f"a line has more than {_MOST_DOTS} dots")
+    return tomllib.loads(text)
 
 
 def _entry(table: object, given: Given) -> Entry:

@@ -1,38 +1,65 @@
 """From a photograph in a file to the array that a model takes."""
 
+import warnings
 from pathlib import Path
+from typing import BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from relcompile.errors import InputSpecError
+from relcompile.files import open_input
 from relcompile.metadata import Preprocessing
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+# Formats of pixels alone. Pillow knows others that are programs (EPS starts Ghostscript) or containers of anything.
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF")
+LARGEST_PHOTOGRAPH: Final = 2**28  # bytes: of a file, and of its pixels in RGB
+_MOST_PIXELS: Final = LARGEST_PHOTOGRAPH // 3
+
+
+def image_suffixes() -> frozenset[str]:
+    """Suffixes of the photographs that are read, ".jpg" and so on."""
+    kinds = (*FORMATS, "MPO")  # several JPEGs in one file, as some cameras write them
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in kinds)
 
 
 def load_image(path: Path | str) -> Image.Image:
     """The photograph in RGB, 8 bits a channel, turned upright as its EXIF orientation says.
 
-    Transparency is dropped and the first frame of an animation is taken, as model pipelines do.
+    What the file is gets decided by its content. Transparency is dropped and the first frame of an animation is
+    taken, as model pipelines do.
 
     Raises:
-        InputSpecError: The file is missing, is not an image that Pillow reads, is damaged or unreasonably
-            large, or has more than 8 bits a channel (Pillow would clip those).
+        InputSpecError: The file is missing or not a regular one, is in none of `FORMATS`, is damaged, has more than
+            2^28 bytes or more than 2^28 / 3 pixels, or has more than 8 bits a channel (Pillow would clip those).
     """
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            mode = image.mode
-            upright = image.convert("RGB")
-    except FileNotFoundError as error:
-        raise InputSpecError(f"the image {path} does not exist") from error
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        raise InputSpecError(f"the image {path} cannot be read: {error}") from error
+    with open_input(path, "the image", LARGEST_PHOTOGRAPH) as file:
+        try:
+            mode, upright = _decoded(file)
+        except UnidentifiedImageError as error:
+            known = ", ".join(FORMATS)
+            raise InputSpecError(f"the image {path} cannot be read: it is damaged, or none of {known}") from error
+        except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
+            raise InputSpecError(f"the image {path} cannot be read: {error}") from error
     if mode.startswith(("I", "F")):
         raise InputSpecError(f"the image {path} has more than 8 bits a channel (mode {mode}); save it with 8 bits")
     return upright
+
+
+def _decoded(file: BinaryIO) -> tuple[str, Image.Image]:
+    """The mode of the picture in the file, and the picture, upright and in RGB."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about metadata that is damaged, and about sizes, which are checked here
+        with Image.open(file, formats=FORMATS) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise ValueError(
+                    f"{image.width} x {image.height} pixels are more than the {_MOST_PIXELS:,} that are read"
+                )
+            ImageOps.exif_transpose(image, in_place=True)
+            return image.mode, image.convert("RGB")
 
 
 def preprocess(
@@ -85,6 +112,11 @@ def _resize_shorter_side(image: Image.Image, side: int, resampling: Image.Resamp
         return image
     # The factor comes first and the division truncates, as torchvision has it.
     size = [side if length == shorter else int(side * length / shorter) for length in image.size]
+    if size[0] * size[1] > _MOST_PIXELS:
+        raise InputSpecError(
+            f"the photograph is {image.width}x{image.height} pixels, too narrow for resize={side}: it would become "
+            f"{size[0]}x{size[1]}; crop the photograph"
+        )
     return image.resize((size[0], size[1]), resampling)
 
 

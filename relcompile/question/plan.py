@@ -9,11 +9,9 @@ import torch
 from torch.fx import GraphModule
 
 from passes.graphs.emitter import Emitter, Value, aten
-from passes.relevance.add_contributions import AddContributions
-from passes.relevance.add_reference import AddReference
-from passes.relevance.add_spread import AddSpread
+from passes.relevance.annotate import annotating_passes
 from passes.relevance.assign_rules import AssignRules
-from passes.relevance.messages import Message
+from passes.relevance.messages import Message, Multiplier, Relevance
 from passes.relevance.propagate_relevance import PropagateRelevance
 from passes.relevance.unroll_samples import AverageSamples, UnrollSamples, unrolled_name
 from passes.runner import Pass
@@ -38,13 +36,11 @@ def relevance_passes(module: GraphModule, question: Question) -> tuple[Pass, ...
     read = sources if question.place is None else (question.place,)
     seed = partial(_seed, question, choose)
     read_out_ = partial(_read_out, question, Emitter(module).value(nodes_named(module, question.sources)[0]))
-    references = question.references
+    rules = [entry.rule for entry in question.composite.entries]
     return (
         *before,
-        *(() if references is None else (AddReference(references, question.output),)),
         AssignRules(question.composite.choose, sources, question.output),
-        *(() if references is None else (AddContributions(sources, question.output),)),
-        AddSpread(sources, question.output),
+        *annotating_passes(rules, question.references, sources, question.output),
         PropagateRelevance(sources, question.output, seed, read, read_out_, question.ledgers),
         *after,
     )
@@ -70,7 +66,7 @@ def _seed(question: Question, choose: Callable[[Value], Value], output: Value) -
     start, rows = question.composite.start, question.rows
     seeded = question.target.mode == "seed"
     is_relevance = start == "one" or (seeded and start not in ("cotangent", "signal"))
-    form = Message.of_relevance if is_relevance else Message.of_multiplier
+    form = Relevance if is_relevance else Multiplier
     own = rows.samples(output)
     chosen = choose(own)
     if start == "signal" and not seeded:

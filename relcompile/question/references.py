@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
-import numpy as np
 import torch
 
 from passes.relevance.add_reference import REFERENCE_INPUT
+from relcompile.arrays import map_array, native
 from relcompile.errors import CompositeError, InputSpecError
-from relcompile.files import UNREADABLE_ARRAY
 from relcompile.methods.composites import Composite
 
+_LARGEST: Final = 2**28  # bytes of an .npy file; it holds one sample
 Reference: TypeAlias = float | tuple[float, ...] | torch.Tensor | Literal["input"]
 
 
@@ -37,8 +37,8 @@ def parse_reference(text: str) -> Reference:
     """
     if text == "input":
         return "input"
-    if text.endswith(".npy"):
-        return _read(Path(text))
+    if (path := reference_file(text)) is not None:
+        return torch.from_numpy(native(map_array(path, "the reference", _LARGEST)))
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -47,6 +47,11 @@ def parse_reference(text: str) -> Reference:
         raise InputSpecError(f"reference {text!r} must be finite")
     first, *others = numbers
     return numbers if others else first
+
+
+def reference_file(text: str | None) -> Path | None:
+    """The file that `parse_reference` reads, if it reads one."""
+    return Path(text) if text is not None and text.endswith(".npy") else None
 
 
 def reference_tensors(
@@ -91,11 +96,3 @@ def _like_sample(reference: tuple[float, ...] | torch.Tensor, example: torch.Ten
     if list(reference.shape) not in (sample, [1, *sample]):
         raise InputSpecError(f"reference has the shape {list(reference.shape)}, one sample is {sample}")
     return reference.detach().reshape([1, *sample]).clone()
-
-
-def _read(path: Path) -> torch.Tensor:
-    try:
-        with path.open("rb") as file:
-            return torch.from_numpy(np.load(file, allow_pickle=False))
-    except (*UNREADABLE_ARRAY, TypeError) as error:
-        raise InputSpecError(f"reference {path} cannot be read: {error}") from error

@@ -118,12 +118,12 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
         interrupt(patch, after=4)
         assert calibrate(folder, "data.npy", "--batch", 3, capsys=capsys)[0] != 0
     assert not (folder / "p.safetensors").exists()
-    assert (folder / "p.safetensors.partial").exists()
+    assert (folder / "p.safetensors.relcompile-partial").exists()
     code, _, err = calibrate(folder, "data.npy", "--batch", 3, "--resume", capsys=capsys)
     assert code == 0, err
     assert "resumed after 12 of 20" in err
     assert (folder / "p.safetensors").read_bytes() == whole
-    assert not (folder / "p.safetensors.partial").exists()
+    assert not (folder / "p.safetensors.relcompile-partial").exists()
 
 
 @pytest.mark.parametrize(

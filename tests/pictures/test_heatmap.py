@@ -72,7 +72,7 @@ def make_image(kind: str, path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("missing", "does not exist"),
+        ("missing", "there is no such file"),
         ("folder", "cannot be read"),
         ("text", "cannot be read"),
         ("truncated", "cannot be read"),

@@ -282,7 +282,6 @@ class Recurrent(nn.Module):
 
 UNCOVERED = {
     "LSTM": (partial(nn.LSTM, 8, 8, batch_first=True), "lstm"),
-    "attention": (partial(nn.MultiheadAttention, 8, 2, batch_first=True), "softmax|scaled_dot_product_attention"),
     "LayerNorm": (partial(nn.LayerNorm, 8), "layer_norm"),
 }
 
@@ -295,6 +294,15 @@ def test_uncovered_operators_are_refused(name: str, rule: str, shortcut: bool) -
     net = Recurrent(make(), shortcut).eval()
     with pytest.raises(UnsupportedOperatorError, match=rf"mixer \(({operator}), output .*\.py:\d+: "):
         relcompile.compile(net, torch.randn(2, 5, 8), rule=rule)
+
+
+@pytest.mark.parametrize("shortcut", [False, True])
+def test_gradients_pass_attention_and_relevance_does_not(shortcut: bool) -> None:
+    net, x = Recurrent(nn.MultiheadAttention(8, 2, batch_first=True), shortcut).eval().double(), torch.randn(3, 5, 8)
+    x = x.double()
+    assert_close(relcompile.compile(net, x, rule="gradient")(x, TARGET)[1], gradient(net, x), FLOAT64)
+    with pytest.raises(UnsupportedOperatorError, match=r"mixer \(softmax, output .*\.py:\d+: "):
+        relcompile.compile(net, x, rule="z+")
 
 
 SEVERAL_RESULTS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -7,7 +7,7 @@ from typing import ClassVar, final
 
 from passes.operators.arithmetic import NegateCall, ScaleCall
 from passes.operators.call import Call
-from passes.relevance.messages import Message
+from passes.relevance.messages import Form, Multiplier, Relevance
 from passes.relevance.rule import Messages
 
 
@@ -25,17 +25,16 @@ class Adjoint:
     """
 
     applies_to: ClassVar[tuple[type[Call], ...]] = (Call,)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier, Relevance)
 
-    def propagate(self, call: Call, arriving: Message, /) -> Messages:
-        if isinstance(call, ScaleCall | NegateCall) and not arriving.has_multiplier:
+    def propagate(self, call: Call, arriving: Multiplier | Relevance, /) -> Messages:
+        if isinstance(call, ScaleCall | NegateCall) and isinstance(arriving, Relevance):
             relevance = arriving.relevance.sum_to(call.operand(0))  # y = c x: the multiplier would be divided by x
-            return (Message.of_relevance(call.operand(0), relevance),)
-        if call.moves_values and not arriving.has_multiplier:
-            parts = call.adjoint(arriving.relevance)
-            form = Message.of_relevance
+            return (Relevance(call.operand(0), relevance),)
+        if call.moves_values and isinstance(arriving, Relevance):
+            parts, form = call.adjoint(arriving.relevance), Relevance
         else:
-            parts = call.adjoint(arriving.multiplier)
-            form = Message.of_multiplier
+            parts, form = call.adjoint(arriving.multiplier), Multiplier
         return tuple(
             None if part is None else form(call.operand(position), part) for position, part in enumerate(parts)
         )

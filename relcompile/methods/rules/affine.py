@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, TypeAlias, final
 from passes.graphs.emitter import Value
 from passes.operators.affine import AffineCall
 from passes.operators.call import Call
-from passes.relevance.messages import Message
+from passes.relevance.messages import Form, Multiplier, Relevance
 from passes.relevance.rule import Messages
 from passes.relevance.stabilise import Stabiliser, stabilise, stabiliser_level
 from relcompile.errors import CompositeError
@@ -38,13 +38,14 @@ class Epsilon:
     epsilon: Stabiliser = 1e-6
     bias: Literal["none", "full"] = "full"
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Relevance,)
 
     def __post_init__(self) -> None:
         require_positive("epsilon", self.epsilon)
         require_choice("bias", self.bias, ("none", "full"))
 
-    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
-        return (Message.of_multiplier(call.x, self.multiplier(call, arriving.relevance)),)
+    def propagate(self, call: AffineCall, arriving: Relevance, /) -> Messages:
+        return (Multiplier(call.x, self.multiplier(call, arriving.relevance)),)
 
     def multiplier(self, call: AffineCall, R: Value) -> Value:
         """The m of R_x = x ⊙ m."""
@@ -75,6 +76,7 @@ class AlphaBeta:
     bias: Bias = "none"
     epsilon: Stabiliser = 1e-9
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Relevance,)
 
     def __post_init__(self) -> None:
         require_positive("epsilon", self.epsilon)
@@ -82,7 +84,7 @@ class AlphaBeta:
         if self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-9:
             raise CompositeError(f"alpha={self.alpha}, beta={self.beta}: alpha - beta must be 1, and beta at least 0")
 
-    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: AffineCall, arriving: Relevance, /) -> Messages:
         return _by_sign(call, arriving.relevance, self.alpha, self.beta, self.bias, self.epsilon)
 
 
@@ -102,11 +104,12 @@ class Contrastive:
 
     epsilon: float = 1e-9
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Relevance,)
 
     def __post_init__(self) -> None:
         require_positive("epsilon", self.epsilon)
 
-    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: AffineCall, arriving: Relevance, /) -> Messages:
         return _by_sign(call, arriving.relevance, 1, 1, "none", self.epsilon)
 
 
@@ -131,14 +134,15 @@ class Gamma:
     bias: Literal["none", "plain", "full"] = "full"
     epsilon: Stabiliser = 1e-6
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Relevance,)
 
     def __post_init__(self) -> None:
         require_positive("gamma", self.gamma)
         require_positive("epsilon", self.epsilon)
         require_choice("bias", self.bias, ("none", "plain", "full"))
 
-    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
-        return (Message.of_multiplier(call.x, self.multiplier(call, arriving.relevance)),)
+    def propagate(self, call: AffineCall, arriving: Relevance, /) -> Messages:
+        return (Multiplier(call.x, self.multiplier(call, arriving.relevance)),)
 
     def multiplier(self, call: AffineCall, R: Value) -> Value:
         """The m of R_x = x ⊙ m."""
@@ -169,7 +173,7 @@ def _by_sign(call: AffineCall, R: Value, alpha: float, beta: float, bias: Bias, 
         s = _share(R, beta, z, bias, epsilon, -1)
         of_positive = of_positive - call.transposed(s, W.negative)
         of_negative = of_negative - call.transposed(s, W.positive)
-    return (Message.of_multiplier(x, of_positive.where(x >= 0, of_negative)),)
+    return (Multiplier(x, of_positive.where(x >= 0, of_negative)),)
 
 
 def _share(R: Value, factor: float, z: Value, bias: Bias, epsilon: Stabiliser, sign: int) -> Value:

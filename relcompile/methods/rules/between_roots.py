@@ -7,15 +7,16 @@ m is the multiplier of y. A root of the unit is an input without the contributio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 from passes.graphs.emitter import Value, aten
+from passes.graphs.facts import Fact
 from passes.operators.activation import ActivationCall
 from passes.operators.arithmetic import CombinationCall, ShiftCall
 from passes.operators.call import Call
-from passes.relevance.messages import Message
+from passes.relevance.messages import Form, Multiplier, Relevance, SecondOrder, second_order
 from passes.relevance.rule import Messages
-from passes.relevance.spread import SecondOrder, spread
+from passes.relevance.spread import SPREAD, spread
 from passes.relevance.stabilise import without_zeros
 from relcompile.methods.rules.absorbed import Absorbed, handed_back
 from relcompile.methods.rules.adjoint import Adjoint
@@ -49,12 +50,14 @@ class BetweenRoots:
     kappa: float = 8.0
     near: float = 1e-3
     applies_to: ClassVar[tuple[type[Call], ...]] = (ActivationCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier, Relevance)
+    needs: ClassVar[tuple[Fact[Any], ...]] = (SPREAD,)
 
     def __post_init__(self) -> None:
         require_positive("kappa", self.kappa)
         require_positive("near", self.near)
 
-    def propagate(self, call: ActivationCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: ActivationCall, arriving: Multiplier | Relevance, /) -> Messages:
         if not call.takes_any_number:
             return PassThrough().propagate(call, arriving)
         m, z = arriving.multiplier, call.x
@@ -62,10 +65,10 @@ class BetweenRoots:
         q = without_zeros(size + z.emit.call(aten.sqrt.default, z * z + spread(z) * self.kappa))
         first, second = z / q + 0.5, size / (q * q) * (self.kappa / 2)
         if call.is_relu:
-            return (Message.of_second_order(z, SecondOrder(m * first, m * second)),)
+            return (second_order(z, m * first, m * second),)
         rise, fall = self._slopes(call, size)
         bend = m * (rise - fall)
-        return (Message.of_second_order(z, SecondOrder(m * fall + bend * first, bend * second)),)
+        return (second_order(z, m * fall + bend * first, bend * second),)
 
     def _slopes(self, call: ActivationCall, size: Value) -> tuple[Value, Value]:
         """s₊ and s₋."""
@@ -93,24 +96,24 @@ class ContributionsApart:
 
     bias: Absorbed = "shared"
     applies_to: ClassVar[tuple[type[Call], ...]] = (CombinationCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier, SecondOrder, Relevance)
 
     def __post_init__(self) -> None:
         require_choice("bias", self.bias, ("shared", "full"))
 
-    def propagate(self, call: CombinationCall, arriving: Message, /) -> Messages:
-        orders = arriving.second_order
-        if orders is None:
+    def propagate(self, call: CombinationCall, arriving: Multiplier | SecondOrder | Relevance, /) -> Messages:
+        if not isinstance(arriving, SecondOrder):
             if isinstance(call, ShiftCall):
                 return PassThrough().propagate(call, arriving)
             return Adjoint().propagate(call, arriving)
         operands = [call.operand(k) for k in range(len(call.operands))]
-        firsts = [call.term(orders.first, k).sum_to(operand) for k, operand in enumerate(operands)]
-        seconds = [_squared(call, k, orders.second).sum_to(operand) for k, operand in enumerate(operands)]
+        firsts = [call.term(arriving.first, k).sum_to(operand) for k, operand in enumerate(operands)]
+        seconds = [_squared(call, k, arriving.second).sum_to(operand) for k, operand in enumerate(operands)]
         if isinstance(call, ShiftCall) and self.bias == "shared":
             (x,), (first,), (second,) = operands, firsts, seconds
             factor = handed_back(x * first + spread(x) * second, arriving.relevance)
-            return (Message.of_second_order(x, SecondOrder(first * factor, second * factor)),)
-        return tuple(map(Message.of_second_order, operands, map(SecondOrder, firsts, seconds)))
+            return (second_order(x, first * factor, second * factor),)
+        return tuple(map(second_order, operands, firsts, seconds))
 
     def spread(self, call: CombinationCall, /) -> Value:
         """V of the output."""

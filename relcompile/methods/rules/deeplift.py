@@ -7,15 +7,16 @@ m⁺ and m⁻ are their multipliers, R = Δx⁺ ⊙ m⁺ + Δx⁻ ⊙ m⁻, and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 
 from passes.graphs.emitter import Value
+from passes.graphs.facts import Fact
 from passes.operators.activation import ActivationCall
 from passes.operators.call import Call
-from passes.relevance.messages import Message
-from passes.relevance.reference import Split, at_reference, contributions, difference, reference
+from passes.relevance.messages import Form, Multiplier, SplitMultiplier
+from passes.relevance.reference import REFERENCE, Split, at_reference, contributions, difference, reference
 from passes.relevance.rule import Messages
 from passes.relevance.stabilise import stabilise
 from relcompile.methods.rules.parameters import require_positive
@@ -37,16 +38,18 @@ class Rescale:
 
     near: float = 1e-7
     applies_to: ClassVar[tuple[type[Call], ...]] = (ActivationCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier, SplitMultiplier)
+    needs: ClassVar[tuple[Fact[Any], ...]] = (REFERENCE,)
 
     def __post_init__(self) -> None:
         require_positive("near", self.near)
 
-    def propagate(self, call: ActivationCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: ActivationCall, arriving: Multiplier | SplitMultiplier, /) -> Messages:
         slope = self._slope(call)
-        if arriving.has_multiplier:
-            return (Message.of_multiplier(call.x, arriving.multiplier * slope),)
+        if isinstance(arriving, Multiplier):
+            return (Multiplier(call.x, arriving.multiplier * slope),)
         m = arriving.split
-        return (Message.of_split(call.x, Split(m.plus * slope, m.minus * slope)),)
+        return (SplitMultiplier(call.x, Split(m.plus * slope, m.minus * slope)),)
 
     def contribute(self, call: ActivationCall, /) -> Split:
         slope, parts = self._slope(call), contributions(call.x)
@@ -77,15 +80,17 @@ class RevealCancel:
 
     near: float | None = None
     applies_to: ClassVar[tuple[type[Call], ...]] = (ActivationCall,)
+    reads: ClassVar[tuple[Form, ...]] = (SplitMultiplier,)
+    needs: ClassVar[tuple[Fact[Any], ...]] = (REFERENCE,)
 
     def __post_init__(self) -> None:
         if self.near is not None:
             require_positive("near", self.near)
 
-    def propagate(self, call: ActivationCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: ActivationCall, arriving: SplitMultiplier, /) -> Messages:
         m, before, after = arriving.split, self._before(call), self.contribute(call)
         plus, minus = m.plus * (after.plus / before.plus), m.minus * (after.minus / before.minus)
-        return (Message.of_split(call.x, Split(plus, minus)),)
+        return (SplitMultiplier(call.x, Split(plus, minus)),)
 
     def contribute(self, call: ActivationCall, /) -> Split:
         plus, minus = self._before(call)

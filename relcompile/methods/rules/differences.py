@@ -6,12 +6,13 @@ Notation as in `deeplift`. A sum, a product and a quotient are sums of differenc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias, final
+from typing import Any, ClassVar, Literal, TypeAlias, final
 
 from torch.fx import Node
 
 from passes.errors import UnsupportedRuleError
 from passes.graphs.emitter import Value
+from passes.graphs.facts import Fact
 from passes.graphs.graph import describe_node
 from passes.operators.affine import AffineCall
 from passes.operators.arithmetic import (
@@ -34,8 +35,16 @@ from passes.operators.structure import (
     StructureCall,
     WhereCall,
 )
-from passes.relevance.messages import Message
-from passes.relevance.reference import Split, at_reference, contributions, difference, for_every_sample, reference
+from passes.relevance.messages import Form, Multiplier, SplitMultiplier
+from passes.relevance.reference import (
+    REFERENCE,
+    Split,
+    at_reference,
+    contributions,
+    difference,
+    for_every_sample,
+    reference,
+)
 from passes.relevance.rule import Messages
 from passes.relevance.stabilise import without_zeros
 from relcompile.methods.rules.parameters import require_choice
@@ -64,15 +73,17 @@ class AffineDifference:
 
     cross_terms: CrossTerms = "kept"
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier, SplitMultiplier)
+    needs: ClassVar[tuple[Fact[Any], ...]] = (REFERENCE,)
 
     def __post_init__(self) -> None:
         require_choice("cross_terms", self.cross_terms, ("kept", "cut", "cut-by-chain"))
 
-    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
-        if self.cross_terms == "kept" and arriving.has_multiplier:
-            return (Message.of_multiplier(call.x, call.transposed(arriving.multiplier, call.weight)),)
+    def propagate(self, call: AffineCall, arriving: Multiplier | SplitMultiplier, /) -> Messages:
+        if self.cross_terms == "kept" and isinstance(arriving, Multiplier):
+            return (Multiplier(call.x, call.transposed(arriving.multiplier, call.weight)),)
         W, m, delta = call.weight, arriving.split, difference(call.x)
-        both = arriving.multiplier if arriving.has_multiplier else (m.plus + m.minus) * 0.5
+        both = arriving.multiplier if isinstance(arriving, Multiplier) else (m.plus + m.minus) * 0.5
         unchanged = call.transposed(both, W)
         above = call.transposed(m.plus, W.positive)
         if self.cross_terms == "kept":
@@ -80,7 +91,7 @@ class AffineDifference:
             below = unchanged * 2.0 - above
         else:
             below = call.transposed(m.minus, W.positive if self.cross_terms == "cut" else W.negative)
-        return (Message.of_multiplier(call.x, above.where(delta > 0, below.where(delta < 0, unchanged))),)
+        return (Multiplier(call.x, above.where(delta > 0, below.where(delta < 0, unchanged))),)
 
     def contribute(self, call: AffineCall, /) -> Split:
         W, delta = call.weight, difference(call.x)
@@ -105,16 +116,20 @@ class SumOfDifferences:
     """
 
     applies_to: ClassVar[tuple[type[Call], ...]] = (SumCall, ProductCall, QuotientCall)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier, SplitMultiplier)
+    needs: ClassVar[tuple[Fact[Any], ...]] = (REFERENCE,)
 
-    def propagate(self, call: SumCall | ProductCall | QuotientCall, arriving: Message, /) -> Messages:
-        messages = list[Message]()
+    def propagate(
+        self, call: SumCall | ProductCall | QuotientCall, arriving: Multiplier | SplitMultiplier, /
+    ) -> Messages:
+        messages = list[Multiplier]()
         for position, factor in enumerate(_factors(call)):
             x = call.operand(position)
-            if arriving.has_multiplier:
+            if isinstance(arriving, Multiplier):
                 m = arriving.multiplier
             else:
                 m = _by_sign(_times(difference(x), factor), arriving.split)
-            messages.append(Message.of_multiplier(x, _times(m, factor).sum_to(x)))
+            messages.append(Multiplier(x, _times(m, factor).sum_to(x)))
         return tuple(messages)
 
     def contribute(self, call: SumCall | ProductCall | QuotientCall, /) -> Split:
@@ -138,13 +153,15 @@ class MatmulDifference:
     """
 
     applies_to: ClassVar[tuple[type[Call], ...]] = (MatmulCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier, SplitMultiplier)
+    needs: ClassVar[tuple[Fact[Any], ...]] = (REFERENCE,)
 
-    def propagate(self, call: MatmulCall, arriving: Message, /) -> Messages:
-        if not arriving.has_multiplier:
+    def propagate(self, call: MatmulCall, arriving: Multiplier | SplitMultiplier, /) -> Messages:
+        if not isinstance(arriving, Multiplier):
             raise _undefined(call)
         a, b = call.operand(0), call.operand(1)
         of_a, of_b = call.adjoint_at(arriving.multiplier, _midpoint(a), _midpoint(b))
-        return Message.of_multiplier(a, of_a), Message.of_multiplier(b, of_b)
+        return Multiplier(a, of_a), Multiplier(b, of_b)
 
     def contribute(self, call: MatmulCall, /) -> Split:
         raise _undefined(call)
@@ -171,9 +188,11 @@ class EachPart:
         NegateCall,
         ShiftCall,
     )
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier, SplitMultiplier)
+    needs: ClassVar[tuple[Fact[Any], ...]] = (REFERENCE,)
 
-    def propagate(self, call: Call, arriving: Message, /) -> Messages:
-        if arriving.has_multiplier:
+    def propagate(self, call: Call, arriving: Multiplier | SplitMultiplier, /) -> Messages:
+        if isinstance(arriving, Multiplier):
             return _messages(call, call.adjoint(arriving.multiplier))
         m = _oriented(call, arriving.split)
         return _split_messages(call, call.adjoint(m.plus), call.adjoint(m.minus))
@@ -204,11 +223,15 @@ class MaxDifference:
 
     routing: Routing = "crossed"
     applies_to: ClassVar[tuple[type[Call], ...]] = (MaxPoolCall, ExtremeCall, MaximumCall)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier, SplitMultiplier)
+    needs: ClassVar[tuple[Fact[Any], ...]] = (REFERENCE,)
 
     def __post_init__(self) -> None:
         require_choice("routing", self.routing, ("crossed", "gradient"))
 
-    def propagate(self, call: MaxPoolCall | ExtremeCall | MaximumCall, arriving: Message, /) -> Messages:
+    def propagate(
+        self, call: MaxPoolCall | ExtremeCall | MaximumCall, arriving: Multiplier | SplitMultiplier, /
+    ) -> Messages:
         if self.routing == "gradient":
             return EachPart().propagate(call, arriving)
         above, below = self._shares(call, arriving)
@@ -225,7 +248,7 @@ class MaxDifference:
         return Split(delta.positive, delta.negative)
 
     @staticmethod
-    def _shares(call: MaxPoolCall | ExtremeCall | MaximumCall, arriving: Message) -> Split:
+    def _shares(call: MaxPoolCall | ExtremeCall | MaximumCall, arriving: Multiplier | SplitMultiplier) -> Split:
         """Relevance for the winners of x and of x0."""
         delta, m = difference(call.output), arriving.split
         shares = Split(m.plus * delta.positive, m.minus * delta.negative)
@@ -270,15 +293,12 @@ def _oriented(call: Call, parts: Split) -> Split:
 
 
 def _messages(call: Call, multipliers: Adjoints) -> Messages:
-    return tuple(
-        None if m is None else Message.of_multiplier(call.operand(position), m)
-        for position, m in enumerate(multipliers)
-    )
+    return tuple(None if m is None else Multiplier(call.operand(position), m) for position, m in enumerate(multipliers))
 
 
 def _split_messages(call: Call, plus: Adjoints, minus: Adjoints) -> Messages:
     return tuple(
-        None if p is None or n is None else Message.of_split(call.operand(position), Split(p, n))
+        None if p is None or n is None else SplitMultiplier(call.operand(position), Split(p, n))
         for position, (p, n) in enumerate(zip(plus, minus, strict=True))
     )
 

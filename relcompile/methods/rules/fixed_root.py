@@ -10,7 +10,7 @@ import torch
 from passes.graphs.emitter import Value
 from passes.operators.affine import AffineCall
 from passes.operators.call import Call
-from passes.relevance.messages import Message
+from passes.relevance.messages import Form, Relevance
 from passes.relevance.rule import Messages
 from passes.relevance.stabilise import stabilise
 from relcompile.errors import CompositeError
@@ -38,6 +38,7 @@ class FixedRoot:
     root: Reference = 0.0
     epsilon: float = 1e-6
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Relevance,)
 
     def __post_init__(self) -> None:
         require_positive("epsilon", self.epsilon)
@@ -46,10 +47,10 @@ class FixedRoot:
         shape = list(self.root.shape) if isinstance(self.root, torch.Tensor) else self.root
         return f"FixedRoot(root={shape}, epsilon={self.epsilon})"
 
-    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: AffineCall, arriving: Relevance, /) -> Messages:
         v = call.x - self._constant(call)
         s = arriving.relevance / stabilise(call.apply(v, call.weight), self.epsilon)
-        return (Message.of_relevance(call.x, v * call.transposed(s, call.weight)),)
+        return (Relevance(call.x, v * call.transposed(s, call.weight)),)
 
     def _constant(self, call: AffineCall) -> Value:
         """x̃ as (1, J...)."""

@@ -10,7 +10,7 @@ from passes.graphs.emitter import aten
 from passes.graphs.nodes import getitem
 from passes.operators.activation import ActivationCall
 from passes.operators.call import Call
-from passes.relevance.messages import Message
+from passes.relevance.messages import Form, Multiplier
 from passes.relevance.rule import Messages
 from relcompile.errors import CompositeError
 from relcompile.methods.rules.parameters import require_positive
@@ -27,9 +27,10 @@ class Guided:
     """
 
     applies_to: ClassVar[tuple[type[Call], ...]] = (ActivationCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier,)
 
-    def propagate(self, call: ActivationCall, arriving: Message, /) -> Messages:
-        return (Message.of_multiplier(call.x, call.derivative(arriving.multiplier.positive)),)
+    def propagate(self, call: ActivationCall, arriving: Multiplier, /) -> Messages:
+        return (Multiplier(call.x, call.derivative(arriving.multiplier.positive)),)
 
 
 @final
@@ -43,9 +44,10 @@ class Deconvnet:
     """
 
     applies_to: ClassVar[tuple[type[Call], ...]] = (ActivationCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier,)
 
-    def propagate(self, call: ActivationCall, arriving: Message, /) -> Messages:
-        return (Message.of_multiplier(call.x, arriving.multiplier.positive),)
+    def propagate(self, call: ActivationCall, arriving: Multiplier, /) -> Messages:
+        return (Multiplier(call.x, arriving.multiplier.positive),)
 
 
 @final
@@ -64,12 +66,13 @@ class RectGrad:
 
     q: float = 98.0
     applies_to: ClassVar[tuple[type[Call], ...]] = (ActivationCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier,)
 
     def __post_init__(self) -> None:
         if not 0 <= self.q < 100:
             raise CompositeError(f"q={self.q} must be a percentile of at least 0 and below 100")
 
-    def propagate(self, call: ActivationCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: ActivationCall, arriving: Multiplier, /) -> Messages:
         m, y = arriving.multiplier, call.output
         importance = y * m
         units = math.prod(y.shape[1:])
@@ -77,7 +80,7 @@ class RectGrad:
         best = call.emit.call(getitem, call.emit.call(aten.topk.default, importance.reshape([-1, units]), rank), 0)
         threshold = best.slice(1, rank - 1, rank).reshape([-1, *[1] * (y.ndim - 1)])
         passed = m.where(call.emit.call(aten.gt.Tensor, importance, threshold), 0.0)
-        return (Message.of_multiplier(call.x, call.derivative(passed)),)
+        return (Multiplier(call.x, call.derivative(passed)),)
 
 
 @final
@@ -94,10 +97,11 @@ class BetaSmooth:
 
     beta: float = 10.0
     applies_to: ClassVar[tuple[type[Call], ...]] = (ActivationCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier,)
 
     def __post_init__(self) -> None:
         require_positive("beta", self.beta)
 
-    def propagate(self, call: ActivationCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: ActivationCall, arriving: Multiplier, /) -> Messages:
         gate = call.emit.call(aten.sigmoid.default, call.x * self.beta)
-        return (Message.of_multiplier(call.x, arriving.multiplier * gate),)
+        return (Multiplier(call.x, arriving.multiplier * gate),)

@@ -13,7 +13,7 @@ from passes.operators.affine import AffineCall
 from passes.operators.arithmetic import ReduceCall
 from passes.operators.call import Call, UnaryCall
 from passes.operators.pooling import AdaptiveAverageCall, AveragePoolCall
-from passes.relevance.messages import Message
+from passes.relevance.messages import Form, Relevance
 from passes.relevance.rule import Messages
 from passes.relevance.stabilise import stabilise
 from relcompile.errors import CompositeError
@@ -37,12 +37,13 @@ class WSquared:
     epsilon: float = 1e-9
     bias: Literal["none", "squared"] = "none"
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Relevance,)
 
     def __post_init__(self) -> None:
         require_positive("epsilon", self.epsilon)
         require_choice("bias", self.bias, ("none", "squared"))
 
-    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: AffineCall, arriving: Relevance, /) -> Messages:
         squared = None if call.bias is None or self.bias == "none" else call.bias * call.bias
         return _by_weights(call, arriving, call.weight * call.weight, self.epsilon, squared)
 
@@ -62,11 +63,12 @@ class Flat:
 
     epsilon: float = 1e-9
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Relevance,)
 
     def __post_init__(self) -> None:
         require_positive("epsilon", self.epsilon)
 
-    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: AffineCall, arriving: Relevance, /) -> Messages:
         return _by_weights(call, arriving, call.weight.ones(), self.epsilon)
 
 
@@ -87,6 +89,7 @@ class ZBox:
     high: Bound
     epsilon: float = 1e-6
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Relevance,)
 
     def __post_init__(self) -> None:
         require_positive("epsilon", self.epsilon)
@@ -94,21 +97,21 @@ class ZBox:
         if any(low >= high for low, high in pairs):
             raise CompositeError(f"bounds low={self.low}, high={self.high}: every low must be below its high")
 
-    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: AffineCall, arriving: Relevance, /) -> Messages:
         x, W = call.x, call.weight
         low, high = like_input(call, "low", self.low), like_input(call, "high", self.high)
         z = call.apply(x, W) - (call.apply(low, W.positive) + call.apply(high, W.negative))
         s = arriving.relevance / stabilise(z, self.epsilon)
         relevance = x * call.transposed(s, W)
         relevance = relevance - low * call.transposed(s, W.positive) - high * call.transposed(s, W.negative)
-        return (Message.of_relevance(x, relevance),)
+        return (Relevance(x, relevance),)
 
 
 def _by_weights(
-    call: AffineCall, arriving: Message, weight: Value, epsilon: float, bias: Value | None = None
+    call: AffineCall, arriving: Relevance, weight: Value, epsilon: float, bias: Value | None = None
 ) -> Messages:
     total = call.apply(like_input(call, "ones", 1.0), weight, bias) + epsilon
-    return (Message.of_relevance(call.x, call.transposed(arriving.relevance / total, weight)),)
+    return (Relevance(call.x, call.transposed(arriving.relevance / total, weight)),)
 
 
 @final
@@ -122,8 +125,9 @@ class ByWeights:
     """
 
     applies_to: ClassVar[tuple[type[Call], ...]] = (ReduceCall, AveragePoolCall, AdaptiveAverageCall)
+    reads: ClassVar[tuple[Form, ...]] = (Relevance,)
 
-    def propagate(self, call: UnaryCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: UnaryCall, arriving: Relevance, /) -> Messages:
         total = call.run(like_input(call, "ones", 1.0))
         (relevance,) = call.adjoint(arriving.relevance / total)
-        return (None if relevance is None else Message.of_relevance(call.x, relevance),)
+        return (None if relevance is None else Relevance(call.x, relevance),)

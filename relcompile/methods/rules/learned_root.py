@@ -13,10 +13,9 @@ from typing import ClassVar, final
 from passes.graphs.emitter import Value, aten
 from passes.operators.affine import AffineCall
 from passes.operators.call import Call
-from passes.relevance.found_root import Root
-from passes.relevance.messages import Message
+from passes.relevance.found_root import ROOT, Root
+from passes.relevance.messages import Form, Multiplier, Relevance, SecondOrder
 from passes.relevance.rule import Messages
-from passes.relevance.spread import SecondOrder
 from passes.relevance.stabilise import without_zeros
 from relcompile.errors import CompositeError
 from relcompile.methods.rules.absorbed import Absorbed, handed_back
@@ -52,6 +51,7 @@ class LearnedRoot:
     bias: Absorbed = "shared"
     epsilon: float = 1e-6
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier, SecondOrder, Relevance)
 
     def __post_init__(self) -> None:
         require_positive("epsilon", self.epsilon)
@@ -61,32 +61,32 @@ class LearnedRoot:
         if self.steps < 0:
             raise CompositeError(f"steps={self.steps} must be a whole number of at least 0")
 
-    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
-        orders = arriving.second_order
-        slope = arriving.multiplier if orders is None else orders.first + call.output * orders.second
+    def propagate(self, call: AffineCall, arriving: Multiplier | SecondOrder | Relevance, /) -> Messages:
+        expands = isinstance(arriving, SecondOrder)
+        slope = arriving.first + call.output * arriving.second if expands else arriving.multiplier
         search = _Search(call, slope.magnitude)
         u = search.descend(self.steps)
-        multiplier = self._alone(call, arriving) if orders is None else _expanded(call, u, orders)
+        multiplier = _expanded(call, u, arriving) if expands else self._alone(call, arriving.relevance)
         if self.bias == "shared":
             multiplier = multiplier * handed_back(call.x * multiplier, arriving.relevance)
-        root = Root(call.x, call.x * u, search.loss(), search.loss(u))
-        return (Message.of_multiplier(call.x, multiplier, root),)
+        ROOT.note(call.node, Root(call.x, call.x * u, search.loss(), search.loss(u)))
+        return (Multiplier(call.x, multiplier),)
 
     def spread(self, call: AffineCall, /) -> Value:
         """Σ_i (w_ki x_i)² + b_k²."""
         x, W, b = call.x, call.weight, call.bias
         return call.apply(x * x, W * W, None if b is None else b * b)
 
-    def _alone(self, call: AffineCall, arriving: Message) -> Value:
+    def _alone(self, call: AffineCall, R: Value) -> Value:
         """The m of R_x = x ⊙ m for a layer that no activation follows."""
         rule = Gamma(self.gamma, epsilon=self.epsilon) if self.gamma else Epsilon(self.epsilon)
-        return rule.multiplier(call, arriving.relevance)
+        return rule.multiplier(call, R)
 
 
 def _expanded(call: AffineCall, u: Value, orders: SecondOrder) -> Value:
     """The m of R_x = x ⊙ m, to second order along s = u ⊙ x."""
-    W, (first, second) = call.weight, orders
-    return call.transposed(first, W) + call.x * u * call.transposed(second, W * W)
+    W = call.weight
+    return call.transposed(orders.first, W) + call.x * u * call.transposed(orders.second, W * W)
 
 
 @dataclass(frozen=True)

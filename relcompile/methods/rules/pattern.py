@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 
 from passes.graphs.emitter import Value, aten
+from passes.graphs.facts import Fact
 from passes.operators.affine import AffineCall
 from passes.operators.call import Call
-from passes.relevance.messages import Message
-from passes.relevance.rule import AnyRule, Messages
+from passes.relevance.messages import Form, Multiplier, Relevance
+from passes.relevance.rule import AnyRule, Messages, facts_needed, passed_by
 from passes.relevance.stabilise import without_zeros
 from relcompile.errors import CompositeError
 
@@ -39,10 +40,11 @@ class PatternNet:
 
     patterns: Patterns = field(repr=False)
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier,)
 
-    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: AffineCall, arriving: Multiplier, /) -> Messages:
         signal = call.transposed(arriving.multiplier, _pattern(call, self.patterns))
-        return (Message.of_multiplier(call.x, signal),)
+        return (Multiplier(call.x, signal),)
 
 
 @final
@@ -61,10 +63,11 @@ class PatternAttribution:
 
     patterns: Patterns = field(repr=False)
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Relevance,)
 
-    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: AffineCall, arriving: Relevance, /) -> Messages:
         weight = call.weight * _pattern(call, self.patterns)
-        return (Message.of_relevance(call.x, call.transposed(arriving.relevance, weight)),)
+        return (Relevance(call.x, call.transposed(arriving.relevance, weight)),)
 
 
 @final
@@ -79,12 +82,12 @@ class RelevanceGradient:
     """
 
     applies_to: ClassVar[tuple[type[Call], ...]] = (Call,)
+    reads: ClassVar[tuple[Form, ...]] = (Relevance,)
 
-    def propagate(self, call: Call, arriving: Message, /) -> Messages:
+    def propagate(self, call: Call, arriving: Relevance, /) -> Messages:
         parts = call.adjoint(arriving.relevance)
         return tuple(
-            None if part is None else Message.of_relevance(call.operand(position), part)
-            for position, part in enumerate(parts)
+            None if part is None else Relevance(call.operand(position), part) for position, part in enumerate(parts)
         )
 
 
@@ -103,13 +106,18 @@ class Normalised:
 
     rule: AnyRule
     applies_to: ClassVar[tuple[type[Call], ...]] = (Call,)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier, Relevance)
 
-    def propagate(self, call: Call, arriving: Message, /) -> Messages:
-        if arriving.has_multiplier:
-            arriving = Message.of_multiplier(arriving.at, _normalised(arriving.multiplier))
+    @property
+    def needs(self) -> tuple[Fact[Any], ...]:
+        return tuple(facts_needed((self.rule,)))
+
+    def propagate(self, call: Call, arriving: Multiplier | Relevance, /) -> Messages:
+        if isinstance(arriving, Multiplier):
+            normalised = Multiplier(arriving.at, _normalised(arriving.multiplier))
         else:
-            arriving = Message.of_relevance(arriving.at, _normalised(arriving.relevance))
-        return self.rule.propagate(call, arriving)
+            normalised = Relevance(arriving.at, _normalised(arriving.relevance))
+        return passed_by(self.rule, call, normalised)
 
 
 def _pattern(call: AffineCall, patterns: Patterns) -> Value:

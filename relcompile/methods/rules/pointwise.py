@@ -10,7 +10,7 @@ from passes.operators.activation import ActivationCall
 from passes.operators.arithmetic import MatmulCall, ProductCall, QuotientCall, ShiftCall
 from passes.operators.call import Call
 from passes.operators.softmax import SoftmaxCall
-from passes.relevance.messages import Message
+from passes.relevance.messages import Form, Multiplier, Relevance
 from passes.relevance.reference import Split, difference
 from passes.relevance.rule import Messages
 from passes.relevance.stabilise import without_zeros
@@ -30,15 +30,16 @@ class PassThrough:
     """
 
     applies_to: ClassVar[tuple[type[Call], ...]] = (ActivationCall, ShiftCall)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier, Relevance)
 
-    def propagate(self, call: ActivationCall | ShiftCall, arriving: Message, /) -> Messages:
-        if isinstance(call, ActivationCall) and call.vanishes_at_zero and arriving.has_multiplier:
-            return (Message(call.operand(0), lambda: self._multiplier(call, arriving), lambda: arriving.relevance),)
+    def propagate(self, call: ActivationCall | ShiftCall, arriving: Multiplier | Relevance, /) -> Messages:
+        if isinstance(call, ActivationCall) and call.vanishes_at_zero and isinstance(arriving, Multiplier):
+            return (Multiplier(call.operand(0), lambda: self._multiplier(call, arriving), lambda: arriving.relevance),)
         relevance = arriving.relevance
-        return (Message.of_relevance(call.operand(0), relevance.sum_to(call.operand(0))),)
+        return (Relevance(call.operand(0), relevance.sum_to(call.operand(0))),)
 
     @staticmethod
-    def _multiplier(call: ActivationCall, arriving: Message) -> Value:
+    def _multiplier(call: ActivationCall, arriving: Multiplier) -> Value:
         if call.is_relu:
             return call.derivative(arriving.multiplier)
         return arriving.multiplier * (call.output / without_zeros(call.x))
@@ -56,11 +57,12 @@ class ScoresUnder:
     """
 
     applies_to: ClassVar[tuple[type[Call], ...]] = (SoftmaxCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier, Relevance)
 
-    def propagate(self, call: SoftmaxCall, arriving: Message, /) -> Messages:
-        if arriving.has_multiplier:
-            return (Message.of_multiplier(call.x, arriving.multiplier),)
-        return (Message.of_relevance(call.x, arriving.relevance),)
+    def propagate(self, call: SoftmaxCall, arriving: Multiplier | Relevance, /) -> Messages:
+        if isinstance(arriving, Multiplier):
+            return (Multiplier(call.x, arriving.multiplier),)
+        return (Relevance(call.x, arriving.relevance),)
 
     def contribute(self, call: SoftmaxCall, /) -> Split:
         """How the difference of the probabilities splits; nothing lies above them that would ask."""
@@ -80,20 +82,21 @@ class SignalTakesAll:
     """
 
     applies_to: ClassVar[tuple[type[Call], ...]] = (ProductCall, MatmulCall, QuotientCall)
+    reads: ClassVar[tuple[Form, ...]] = (Multiplier, Relevance)
 
-    def propagate(self, call: ProductCall | MatmulCall | QuotientCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: ProductCall | MatmulCall | QuotientCall, arriving: Multiplier | Relevance, /) -> Messages:
         if len(call.operands) == 1:
-            return (Message.of_relevance(call.operand(0), arriving.relevance.sum_to(call.operand(0))),)
+            return (Relevance(call.operand(0), arriving.relevance.sum_to(call.operand(0))),)
         signal = signal_of(call)
-        if signal is not None and not arriving.has_multiplier and call.operand(signal).shape == call.output.shape:
-            passed = Message.of_relevance(call.operand(signal), arriving.relevance)  # as a multiplier it has a pole
+        if signal is not None and isinstance(arriving, Relevance) and call.operand(signal).shape == call.output.shape:
+            passed = Relevance(call.operand(signal), arriving.relevance)  # as a multiplier it has a pole
             return tuple(passed if position == signal else None for position in range(2))
         parts = call.adjoint(arriving.multiplier)
         if signal is None:
             return tuple(
-                None if part is None else Message.of_multiplier(call.operand(position), part * 0.5)
+                None if part is None else Multiplier(call.operand(position), part * 0.5)
                 for position, part in enumerate(parts)
             )
         chosen = parts[signal]
-        message = None if chosen is None else Message.of_multiplier(call.operand(signal), chosen)
+        message = None if chosen is None else Multiplier(call.operand(signal), chosen)
         return tuple(message if position == signal else None for position in range(len(parts)))

@@ -21,8 +21,8 @@ from passes.graphs.emitter import Value
 from passes.operators.activation import ActivationCall
 from passes.operators.affine import AffineCall
 from passes.operators.call import Call
-from passes.relevance.found_root import Root
-from passes.relevance.messages import Message
+from passes.relevance.found_root import ROOT, Root
+from passes.relevance.messages import Form, Multiplier, Relevance
 from passes.relevance.rule import Messages
 from passes.relevance.stabilise import safe_divide, without_zeros
 from relcompile.methods.rules.parameters import require_positive
@@ -83,18 +83,20 @@ class ReleasedDense:
     closed_form: bool = True
     epsilon: float = 1e-9
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Relevance,)
 
     def __post_init__(self) -> None:
         require_positive("epsilon", self.epsilon)
 
-    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: AffineCall, arriving: Relevance, /) -> Messages:
         W, R = call.weight, arriving.relevance
         relevance, root = self._half(call, W.positive, W.negative, R)
         if self.version < 3:
             relevance = relevance * 0.5
         if self.version == 1:
             relevance = relevance + self._half(call, W.negative, W.positive, R)[0] * 0.1
-        return (Message.of_relevance(call.x, relevance, root),)
+        ROOT.note(call.node, root)
+        return (Relevance(call.x, relevance),)
 
     def _half(self, call: AffineCall, first: Value, second: Value, R: Value) -> tuple[Value, Root]:
         parts = (call.x.positive, first), (call.x.negative, second)
@@ -141,11 +143,12 @@ class ReleasedConvolution:
     ones: bool = False
     epsilon: float = 1e-9
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Relevance,)
 
     def __post_init__(self) -> None:
         require_positive("epsilon", self.epsilon)
 
-    def propagate(self, call: AffineCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: AffineCall, arriving: Relevance, /) -> Messages:
         x, R = call.x.ones() if self.ones else call.x, arriving.relevance
         descent = closed(_CONVOLUTION[self.version]) if self.closed_form else _CONVOLUTION[self.version]
         response = AffineResponse(call, call.weight if self.version == 1 else call.weight.positive)
@@ -156,10 +159,11 @@ class ReleasedConvolution:
             root = learn_root(SoftmaxResponse(response, axes), x, softmax(R, axes), descent)
         share: Callable[[AffineCall, Root, Value], Value] = (self._path, self._both, self._positive)[self.version - 1]
         factor = share(call, root, R)
+        ROOT.note(call.node, root)
         if self.closed_form and not self.ones:
-            return (Message.of_multiplier(x, factor, root),)
+            return (Multiplier(x, factor),)
         signal = root.signal - root.point if self.version == 1 else root.signal
-        return (Message.of_relevance(call.x, signal * factor, root),)
+        return (Relevance(call.x, signal * factor),)
 
     def _path(self, call: AffineCall, root: Root, R: Value) -> Value:
         W = call.weight
@@ -197,16 +201,18 @@ class ReleasedActivation:
     closed_form: bool = True
     epsilon: float = 1e-9
     applies_to: ClassVar[tuple[type[Call], ...]] = (ActivationCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Relevance,)
 
     def __post_init__(self) -> None:
         require_positive("epsilon", self.epsilon)
 
-    def propagate(self, call: ActivationCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: ActivationCall, arriving: Relevance, /) -> Messages:
         R = arriving.relevance
         descent = closed(_ACTIVATION) if self.closed_form else _ACTIVATION
         root = learn_root(PointwiseResponse(call), call.x, R, descent)
         share = safe_divide(R, call.output, self.epsilon)
-        return (Message.of_relevance(call.x, share * taylor(call, root.signal), root),)
+        ROOT.note(call.node, root)
+        return (Relevance(call.x, share * taylor(call, root.signal)),)
 
 
 def taylor(call: ActivationCall, signal: Value) -> Value:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, TypeAlias, final
 from passes.graphs.emitter import Value
 from passes.operators.arithmetic import SumCall
 from passes.operators.call import Call
-from passes.relevance.messages import Message
+from passes.relevance.messages import Form, Relevance
 from passes.relevance.rule import Messages
 from relcompile.errors import CompositeError
 from relcompile.methods.rules.parameters import require_choice
@@ -34,14 +34,15 @@ class SplitByShare:
     share: Share = "absolute"
     epsilon: float = 1e-9
     applies_to: ClassVar[tuple[type[Call], ...]] = (SumCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Relevance,)
 
     def __post_init__(self) -> None:
         require_choice("share", self.share, ("absolute", "positive", "uniform"))
 
-    def propagate(self, call: SumCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: SumCall, arriving: Relevance, /) -> Messages:
         shares = self._shares(call, arriving.relevance)
         return tuple(
-            Message.of_relevance(call.operand(position), share.sum_to(call.operand(position)))
+            Relevance(call.operand(position), share.sum_to(call.operand(position)))
             for position, share in enumerate(shares)
         )
 
@@ -70,15 +71,16 @@ class OneBranch:
 
     branch: Branch = "identity"
     applies_to: ClassVar[tuple[type[Call], ...]] = (SumCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Relevance,)
 
     def __post_init__(self) -> None:
         require_choice("branch", self.branch, ("identity", "main"))
 
-    def propagate(self, call: SumCall, arriving: Message, /) -> Messages:
+    def propagate(self, call: SumCall, arriving: Relevance, /) -> Messages:
         identity = call.identity
         if identity is None:
             raise CompositeError(f"{call.node.name} adds two branches of equal length: neither is the identity")
         chosen = identity if self.branch == "identity" else 1 - identity
         operand = call.operand(chosen)
-        message = Message.of_relevance(operand, arriving.relevance.sum_to(operand))
+        message = Relevance(operand, arriving.relevance.sum_to(operand))
         return tuple(message if position == chosen else None for position in range(2))

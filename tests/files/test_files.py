@@ -22,7 +22,8 @@ def test_the_file_appears_when_the_block_ends(tmp_path: Path, before: str | None
     if before is not None:
         target.write_text(before)
     with atomic_path(target) as temporary:
-        assert (temporary.parent, temporary.suffix) == (target.parent, ".onnx")
+        assert (temporary.parent.parent, temporary.name) == (target.parent, target.name)
+        assert stat.S_IMODE(temporary.parent.stat().st_mode) == 0o700  # nobody else can put a link there
         assert not temporary.exists()
         temporary.write_text("new")
         assert (target.read_text() if target.exists() else None) == before
@@ -95,10 +96,10 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pat
 def test_a_folder_without_the_right_to_write_is_refused_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: Path, *args: object, **options: object) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+    def refuse(path: str, *args: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
-    monkeypatch.setattr(Path, "touch", refuse)  # a real read-only folder does not stop root
+    monkeypatch.setattr(os, "mkdir", refuse)  # a real read-only folder does not stop root
     with (
         pytest.raises(ExportError, match=r"model\.onnx: Permission denied"),
         atomic_path(tmp_path / "model.onnx"),

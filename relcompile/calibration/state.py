@@ -1,0 +1,83 @@
+"""What an interrupted calibration leaves behind, for the run that goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from relcompile.calibration.store import count_of, read_tensors, write_tensors
+from relcompile.errors import CalibrationError
+from relcompile.files import identity
+
+_KIND: Final = "calibration state"
+SUFFIX: Final = ".relcompile-partial"  # of the name of the calibration file
+
+
+class StateFile:
+    """The running sums of a calibration, in a file beside the one that is being made.
+
+    Replaces and removes nothing but a state, and none that another run has written meanwhile.
+
+    Args:
+        output: the calibration file.
+
+    Raises:
+        CalibrationError: the name is taken by something else.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.path = output.with_name(output.name + SUFFIX)
+        self._ours = identity(self.path)
+        if self.exists:
+            self._read()
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a state to go on from."""
+        return self._ours is not None
+
+    def read(self, facts: Mapping[str, object], total: int) -> tuple[dict[str, torch.Tensor], int]:
+        """The sums, and how many samples they are of.
+
+        Args:
+            facts: what the state has to be of.
+            total: how many samples there are.
+
+        Raises:
+            CalibrationError: it is of something else, or damaged.
+        """
+        sums, found = self._read()
+        changed = [name for name, value in facts.items() if found.get(name) != value]
+        if changed:
+            raise CalibrationError(f"{self.path} was made with another {', '.join(changed)}; start without --resume")
+        return sums, count_of(self.path, found.get("samples"), total)
+
+    def write(self, sums: Mapping[str, torch.Tensor], facts: Mapping[str, object], samples: int) -> None:
+        """In place of the state before.
+
+        Raises:
+            CalibrationError: another run has taken the name.
+            ExportError: it cannot be written.
+        """
+        if identity(self.path) != self._ours:
+            raise CalibrationError(f"{self.path} is of another run, which has begun meanwhile; give another -o")
+        write_tensors(self.path, _KIND, sums, {**facts, "samples": samples})
+        self._ours = identity(self.path)
+
+    def remove(self) -> None:
+        """When the calibration is complete."""
+        if self.exists and identity(self.path) == self._ours:
+            self.path.unlink()
+            self._ours = None
+
+    def _read(self) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+        try:
+            return read_tensors(self.path, _KIND)
+        except CalibrationError as error:
+            raise CalibrationError(
+                f"{self.path} should hold the state of an interrupted run, and does not: {error}; move it away, or "
+                "give another -o"
+            ) from error
