@@ -27,8 +27,7 @@ import relcompile
 from benchmarks.speed import Run, export_forward, interleaved, onnx_run
 from relcompile.backend.onnx_file import save
 from relcompile.errors import RelcompileError
-from relcompile.methods.presets import PRESETS
-from relcompile.methods.spelling import Given, named
+from relcompile.presets import PRESETS, Given, named
 
 RULES = [name for name in PRESETS if not name.endswith("-unrolled")]  # minutes of compiling for up to 50 steps
 _BOUNDS, _SAMPLES = (-3.0, 3.0), 4

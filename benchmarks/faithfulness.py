@@ -25,8 +25,7 @@ import relcompile
 from benchmarks.parts import networks, perturbation
 from benchmarks.parts.convergence import csc
 from relcompile.methods.composites import Composite, Entry
-from relcompile.methods.presets import RULES
-from relcompile.methods.spelling import Given, named
+from relcompile.presets import RULES, Given, named
 
 RULE_NAMES = (
     *("root", "root=0", "root=5", "z+", "epsilon", "gamma", "gamma=0.1", "epsilon-plus"),
@@ -65,7 +64,7 @@ def composite(name: str, subject: networks.Subject) -> Composite:
     """A rule by name; "RULE@FIRST" has another rule in the first layer."""
     rule, _, first = name.partition("@")
     made = named(rule, Given(bounds=subject.bounds))
-    return made.with_entries(Entry(RULES[first](), kind="affine", first=True)) if first else made
+    return made.with_entries(Entry(RULES[first].build(), kind="affine", first=True)) if first else made
 
 
 def relevance(subject: networks.Subject, rule: Composite, classes: torch.Tensor) -> torch.Tensor:

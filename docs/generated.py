@@ -6,7 +6,6 @@ generated is stored, so nothing of it can be out of date.
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
@@ -19,6 +18,7 @@ from mkdocs.structure.files import File
 from relcompile.cli.main import app
 from relcompile.methods import catalogue
 from relcompile.methods.catalogue import Description
+from relcompile.methods.preset import Preset
 from relcompile.methods.presets import PRESETS, RULES
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -102,7 +102,7 @@ def _section(same: list[Description]) -> str:
         f"![Relevance map of {rule.name}](images/rules/{_anchor(rule.name)}.png){{.map}}" for rule in _drawn(same)
     ]
     if "Equation" in facts:
-        parts.append(f"```text\n{facts['Equation']}\n```")
+        parts.append(f"```{{ .text .equation }}\n{facts['Equation']}\n```")
     lines = [f"**{heading}:** {facts[key]}" for key, heading in HEADINGS.items() if key in facts]
     parameters = _parameters(PRESETS[same[0].name])
     lines += [f"**Parameters:** {parameters}"] if parameters else []
@@ -110,13 +110,13 @@ def _section(same: list[Description]) -> str:
 
 
 def _drawn(same: list[Description]) -> list[Description]:
+    """The first of them that the gallery has."""
     return [rule for rule in same if (PICTURES / f"{_anchor(rule.name)}.png").exists()][:1]
 
 
-def _parameters(build: Callable[..., Any]) -> str:
+def _parameters(preset: Preset[Any]) -> str:
     """What may follow the name, with the defaults."""
-    known = inspect.signature(build).parameters.values()
-    return ", ".join(f"`{p.name}={p.default}`" for p in known if isinstance(p.default, float | int | str))
+    return ", ".join(f"`{name}={default}`" for name, default in preset.parameters.items())
 
 
 def _anchor(name: str) -> str:

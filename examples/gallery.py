@@ -24,16 +24,14 @@ from photograph import WEIGHTS, class_names, network, packaged
 from PIL import Image
 
 import relcompile
-from relcompile.files import atomic_path
-from relcompile.metadata import Preprocessing
-from relcompile.methods.presets import PRESETS
-from relcompile.methods.spelling import Given, bounds_of, named
+from relcompile.files.paths import atomic_path
 from relcompile.pictures.heatmap import draw_heatmap
 from relcompile.pictures.images import load_image, preprocess
+from relcompile.presets import PRESETS
 
 SIZE, CROPS, COLUMNS = 224, 8, 7
 RULES = [name for name in PRESETS if not name.endswith("-unrolled")]  # the same maps as in closed form
-PREPROCESSING = Preprocessing(256, "bicubic", SIZE, (0.498,) * 3, (0.502,) * 3)
+PREPROCESSING = relcompile.Preprocessing(256, "bicubic", SIZE, (0.498,) * 3, (0.502,) * 3)
 OTHERS = ("astronaut.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "motorcycle_right.png", "ihc.png")
 
 
@@ -66,10 +64,12 @@ def crops(image: Image.Image, count: int, seed: int) -> torch.Tensor:
 def explain_all(model: torch.nn.Module, x: torch.Tensor, target: int, rules: Sequence[str]) -> dict[str, Any]:
     """Relevance (C, H, W) by rule."""
     calibration = relcompile.calibrate(model, (crops(photo(name), CROPS, k) for k, name in enumerate(OTHERS)))
-    given, maps = Given(bounds_of(PREPROCESSING), calibration), dict[str, Any]()
+    maps = dict[str, Any]()
     for rule in rules:
         print(rule, flush=True)
-        explainer = relcompile.compile(model, x, rule=named(rule, given), target=target)
+        explainer = relcompile.compile(
+            model, x, rule=rule, target=target, preprocessing=PREPROCESSING, calibration=calibration
+        )
         _, relevance = explainer(*explainer.example_arguments(1))  # x, and noise for the rules that want some
         if relevance.isfinite().all():
             maps[rule] = relevance[0].numpy()

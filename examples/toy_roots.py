@@ -24,16 +24,21 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 
 import relcompile
-from passes.graphs.emitter import Value
-from passes.operators.activation import ActivationCall
-from passes.operators.call import Call
-from passes.relevance.found_root import ROOT
-from passes.relevance.messages import Form, Relevance
-from passes.relevance.rule import Messages
 from relcompile import Composite, Entry
-from relcompile.methods.rules.adjoint import Adjoint
-from relcompile.methods.rules.root_losses import SquaredError
-from relcompile.methods.rules.root_search import BetweenZeroAndInput, Descent, learn_root
+from relcompile.rules import (
+    ROOT,
+    ActivationCall,
+    Adjoint,
+    BetweenZeroAndInput,
+    Call,
+    Descent,
+    Form,
+    Messages,
+    Relevance,
+    SquaredError,
+    Value,
+    learn_root,
+)
 
 
 class Toy(torch.nn.Module):

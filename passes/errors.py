@@ -5,8 +5,16 @@ class PassError(Exception):
     """Root of all errors that a pass raises on purpose."""
 
 
-class InvariantError(PassError):
+class InternalError(PassError):
+    """A fault of relcompile itself: nothing that the user gave is to blame, and nothing that the user can mend."""
+
+
+class InvariantError(InternalError):
     """A pass broke, or was given, a graph that its stage does not allow."""
+
+
+class MiscompilationError(InternalError):
+    """An explainer does not predict what its model predicts."""
 
 
 class UnsupportedOperatorError(PassError):

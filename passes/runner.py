@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 from torch.fx import GraphModule
 
 from passes.errors import InvariantError, PassError
+from passes.graphs.anchors import anchored
 from passes.graphs.facts import row
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ def run_passes(
         on_pass: told the name of each pass before it runs, for a progress display.
 
     Raises:
-        InvariantError: a pass left a graph that does not lint, does not verify, or did not count honestly.
+        InvariantError: a pass left a graph that does not lint, does not verify or lost an anchor, or did not count
+            honestly.
     """
     reports: list[PassReport] = []
     for step in passes:
@@ -91,6 +93,7 @@ def _check(
     history = ", ".join(r.name for r in reports) or "none"
     try:
         module.graph.lint()
+        anchored(module)
         verify(module)
     except (RuntimeError, PassError) as error:
         raise InvariantError(f"pass {step.name} (after: {history}) left a graph that is not valid: {error}") from error

@@ -1,7 +1,8 @@
 """relcompile: a compiler for explanations.
 
 `compile` turns a PyTorch model and a relevance rule into one static graph; `load` runs a compiled explainer with
-numpy and ONNX Runtime only. Importing this package imports neither torch nor onnx.
+numpy and ONNX Runtime only. Importing this package imports neither torch nor onnx. What rules and methods of one's own
+are written with is in `relcompile.rules` and `relcompile.presets`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from passes.errors import PassError, UnknownLayerError, UnsupportedOperatorError, UnsupportedRuleError
+    from passes.errors import (
+        InternalError,
+        PassError,
+        UnknownLayerError,
+        UnsupportedOperatorError,
+        UnsupportedRuleError,
+    )
     from relcompile.backend.explainer import Explainer
     from relcompile.calibration.observer import calibrate
     from relcompile.calibration.store import Calibration
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
     from relcompile.frontend.model_file import read_model
     from relcompile.metadata import Preprocessing
     from relcompile.methods.composites import Composite, Entry
+    from relcompile.question.options import Options
     from relcompile.question.targets import Target
     from relcompile.runtime.production import Explanation, ProductionExplainer, load
 
@@ -30,6 +38,8 @@ _HOME = {
     "Entry": "relcompile.methods.composites",
     "Explainer": "relcompile.backend.explainer",
     "Explanation": "relcompile.runtime.production",
+    "InternalError": "passes.errors",
+    "Options": "relcompile.question.options",
     "PassError": "passes.errors",
     "Preprocessing": "relcompile.metadata",
     "ProductionExplainer": "relcompile.runtime.production",
@@ -53,6 +63,8 @@ __all__ = [  # noqa: RUF022  (the same names as `_HOME`, spelt out for type chec
     "Entry",
     "Explainer",
     "Explanation",
+    "InternalError",
+    "Options",
     "PassError",
     "Preprocessing",
     "ProductionExplainer",

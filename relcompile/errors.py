@@ -25,10 +25,6 @@ class TargetError(RelcompileError):
     """A target does not exist in the model's output."""
 
 
-class MiscompilationError(RelcompileError):
-    """An explainer does not predict what its model predicts: a fault of relcompile, not of the model."""
-
-
 class ExportError(RelcompileError):
     """An explainer cannot be written, or the written file does not agree with PyTorch."""
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Literal, Self, cast
 
 from relcompile.errors import ExplainerFileError, MetadataError
-from relcompile.typed_json import decode_record, parse_json
+from relcompile.files.arrays import DTYPES
+from relcompile.files.typed_json import decode_record, parse_json
 
 METADATA_KEY = "relcompile"  # of the JSON text in the ONNX file's metadata_props
 FORMAT = 1  # the format version that this relcompile writes, and the only one it reads
@@ -23,9 +24,8 @@ _MOST_AXES = 64  # numpy has no more
 _MOST_ELEMENTS = 2**31  # of one sample of an input
 _LARGEST_SIDE = 2**16  # pixels
 _SMALLEST, _LARGEST = 1e-6, 1e6  # of preprocessing: beyond, the input overflows in float32
-_WIDTHS = {"bool": "", "float": "16 32 64", "int": "8 16 32 64", "uint": "8 16 32 64"}
+
 HEADS = ("sigmoid", "log_sigmoid", "hardsigmoid", "tanh")  # what turns a score into something else, beside softmax
-DTYPES = frozenset(kind + width for kind, widths in _WIDTHS.items() for width in widths.split(" "))
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,21 @@ class TargetRecord:
         )
         limit = math.inf if self.classes is None else self.classes
         _require(self.index is None or 0 <= self.index < limit, f"index {self.index} is not one of {limit} classes")
+
+    @property
+    def takes_class(self) -> bool:
+        """The file has an input for the class of every sample."""
+        return self.mode == "index"
+
+    @property
+    def takes_seed(self) -> bool:
+        """The file has an input for the relevance of the output."""
+        return self.mode == "seed"
+
+    @property
+    def takes_best(self) -> bool:
+        """The file explains the class that it finds to be the best."""
+        return self.mode == "argmax"
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Generator
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.onnx._internal.exporter import _registration
 
 torch.set_num_threads(1)  # small tensors: threads cost more than they bring
 
 Build = Callable[..., nn.Module]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: garbage is no longer searched for among half a million objects, again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_table_of_operators() -> Generator[None]:
+    """The exporter parses the source of its 500 operators for every file that it writes; here once a session."""
+    apis: Any = _registration.onnxscript_apis
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(apis, "get_torchlib_ops", cache(apis.get_torchlib_ops))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
+from passes.graphs.anchors import is_anchored, move_anchors
 from passes.graphs.emitter import Emitter, Value, aten
 
 Rewrite = Callable[[Node, Emitter], "Value | Node | None"]
@@ -52,8 +53,9 @@ def calls(module: GraphModule, *targets: Any) -> list[Node]:
 
 
 def replace(node: Node, by: Value | Node) -> None:
-    """All users of `node` read `by`; `node` is erased. Exact: the two are equal."""
+    """All users of `node` read `by`, which takes over its anchors; `node` is erased. Exact: the two are equal."""
     replacement = by.node if isinstance(by, Value) else by
+    move_anchors(node, replacement)
     node.replace_all_uses_with(replacement)
     node.graph.erase_node(node)
 
@@ -74,10 +76,10 @@ def rewrite_calls(module: GraphModule, rewrites: dict[Any, Rewrite]) -> int:
 
 
 def erase_unused(module: GraphModule) -> int:
-    """Drop pure nodes that nobody reads, and the tensors that only they named."""
+    """Drop pure nodes that nobody reads and no anchor names, and the tensors that only they named."""
     count = 0
     for node in reversed(list(module.graph.nodes)):
-        if node.op in ("call_function", "get_attr") and not node.users:
+        if node.op in ("call_function", "get_attr") and not node.users and not is_anchored(node):
             module.graph.erase_node(node)
             count += 1
     named = {node.target for node in module.graph.nodes if node.op == "get_attr"}
@@ -88,8 +90,8 @@ def erase_unused(module: GraphModule) -> int:
 
 
 def erase_with_operands(node: Node) -> None:
-    """Erase a call that nobody reads, then its operands of which the same is true."""
-    if node.users or node.op != "call_function":
+    """Erase a call that nobody reads and no anchor names, then its operands of which the same is true."""
+    if node.users or node.op != "call_function" or is_anchored(node):
         return
     operands = node.all_input_nodes
     node.graph.erase_node(node)

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, final
 import torch
 from torch.fx import GraphModule, Node
 
+from passes.graphs.anchors import is_read_once
 from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.graph import calls, erase_unused, erase_with_operands, replace, tensor_of
 from passes.graphs.nodes import argument, arguments
@@ -64,7 +65,7 @@ def _merged(node: Node, output: Node, emit: Emitter) -> Value:
         return _fold_into_producer(x, map_, emit)
     if _is_foldable_concatenation(x, emit.module):
         return _fold_into_concatenation(x, map_, emit)
-    consumer = next(iter(output.users)) if len(output.users) == 1 else None
+    consumer = next(iter(output.users)) if is_read_once(output) else None
     if consumer is not None and _is_exact_before(consumer, output, emit.module):
         _fold_into_consumer(consumer, map_, emit)
         return emit.value(x)
@@ -91,11 +92,11 @@ def _is_foldable(node: Node, module: GraphModule) -> bool:
     """An affine layer with stored weights, read once, whose channels are on axis 1 of its output."""
     stored = is_a(node, AffineCall) and tensor_of(module, argument(node, "weight")) is not None
     on_axis_one = is_a(node, ConvolutionCall) or node.meta["val"].dim() == 2
-    return stored and on_axis_one and len(node.users) == 1
+    return stored and on_axis_one and is_read_once(node)
 
 
 def _is_foldable_concatenation(node: Node, module: GraphModule) -> bool:
-    if node.target is not aten.cat.default or len(node.users) != 1 or argument(node, "dim") != 1:
+    if node.target is not aten.cat.default or not is_read_once(node) or argument(node, "dim") != 1:
         return False
     parts: Any = arguments(node)[0]
     return len(set(parts)) == len(parts) and all(_is_foldable(part, module) for part in parts)

@@ -24,6 +24,7 @@ from typing import Any, ClassVar, TypeAlias, final
 import torch
 from torch.fx import GraphModule, Node
 
+from passes.graphs.anchors import is_read_once
 from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.graph import erase_unused, replace
 from passes.graphs.nodes import argument, arguments
@@ -111,7 +112,7 @@ def _masked_product(node: Node, emit: Emitter) -> Value | None:
 
 def _product_with_choice(node: Node, emit: Emitter) -> Value | None:
     for choice, x in (arguments(node)[:2], arguments(node)[1::-1]):
-        if not isinstance(choice, Node) or choice.target is not aten.where.self or len(choice.users) > 1:
+        if not isinstance(choice, Node) or choice.target is not aten.where.self or not is_read_once(choice):
             continue
         condition, a, b = arguments(choice)
         if condition.target is aten.ge.Scalar and arguments(condition) == (x, 0) and _like(a, node) and _like(b, node):
@@ -205,14 +206,14 @@ def _unpooled_again(unpooling: Node, m: Value, emit: Emitter) -> Value:
 
 def _number_into_bias(node: Node, emit: Emitter) -> Value | None:
     value, number = arguments(node)[:2]
-    if not isinstance(value, Node) or not isinstance(number, int | float) or len(value.users) > 1:
+    if not isinstance(value, Node) or not isinstance(number, int | float) or not is_read_once(value):
         return None
     if _takes_a_bias(value):
         return _with_bias(value, number, emit)
     if value.target is not aten.add.Tensor or value.kwargs:
         return None
     for affine, other in (arguments(value)[:2], arguments(value)[1::-1]):
-        if isinstance(affine, Node) and isinstance(other, Node) and len(affine.users) == 1 and _takes_a_bias(affine):
+        if isinstance(affine, Node) and isinstance(other, Node) and is_read_once(affine) and _takes_a_bias(affine):
             return _with_bias(affine, number, emit) + emit.value(other)
     return None
 

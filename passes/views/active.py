@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch.fx import GraphModule, Node
 
 from passes.errors import InvariantError, PassError
+from passes.graphs.anchors import anchored
 from passes.graphs.emitter import Emitter
 from passes.graphs.graph import active_nodes, describe_node
 from passes.graphs.nodes import arguments, getitem
@@ -13,8 +14,8 @@ from passes.operators.table import describe, refusal
 
 
 def nodes_named(module: GraphModule, names: tuple[str, ...]) -> list[Node]:
-    """The nodes called `names`, in that order."""
-    known = {node.name: node for node in module.graph.nodes}
+    """The nodes called, or anchored as, `names`, in that order."""
+    known = {node.name: node for node in module.graph.nodes} | anchored(module)
     return [known[name] for name in names]
 
 

@@ -1,4 +1,4 @@
-"""Layers by the user's own names: where a layer's output is in the graph, and keeping it there."""
+"""Layers by the user's own names: where a layer's output is in the graph."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from torch.fx import GraphModule, Node
 
 from passes.errors import UnknownLayerError
 from passes.graphs.graph import active_nodes, describe_node
-from passes.graphs.nodes import arguments
 from passes.operators.affine import ConvolutionCall
 from passes.operators.table import is_a
 
@@ -44,20 +43,6 @@ def last_feature_map(module: GraphModule, sources: list[Node], sink: Node) -> No
         raise UnknownLayerError("no convolution with a spatial output lies between the input and the output")
     behind = active_nodes(module, maps[-1:], sink)
     return [node for node in nodes if node in behind and _places(node) == _places(maps[-1])][-1]
-
-
-def keep(module: GraphModule, node: Node) -> None:
-    """Make `node` the last output, so that no pass drops its value or changes it."""
-    output = module.graph.output_node()
-    output.args = ((*arguments(output)[0], node),)
-
-
-def release(module: GraphModule) -> Node:
-    """Take the node that `keep` made an output out again: it, or what took its place."""
-    output = module.graph.output_node()
-    *others, node = arguments(output)[0]
-    output.args = (tuple(others),)
-    return node
 
 
 def _uses(active: set[Node], module: GraphModule) -> dict[str, list[Node]]:

@@ -8,8 +8,8 @@ import torch
 from torch.fx import Graph, GraphModule
 from torch.utils import _pytree as pytree
 
+from passes.errors import MiscompilationError
 from relcompile.backend.compiled import Compiled
-from relcompile.errors import MiscompilationError
 from relcompile.frontend.capture import call_arguments, in_eval_mode
 
 _OTHER_ENTRIES = 0.01  # of integers: rounding may decide which of two nearly equal values is the largest
@@ -38,10 +38,7 @@ def check_outputs(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], ex
     }
     if wrong:
         listing = ", ".join(f"{name} by {error:.2e} of its maximum" for name, error in wrong.items())
-        raise MiscompilationError(
-            f"the explainer does not predict what the model predicts: {listing}. This is a fault of relcompile: "
-            "please report it with the model"
-        )
+        raise MiscompilationError(f"the explainer does not predict what the model predicts: {listing}")
 
 
 def _predicting(module: GraphModule, outputs: int) -> GraphModule:

@@ -53,7 +53,7 @@ class Compiled(torch.nn.Module):
             TargetError: the target is neither an int nor int64 (N,), or no class of the explained output.
         """
         given = self._by_name(arguments, named)
-        if self.metadata.target.mode == "index" and TARGET_INPUT in given:
+        if self.metadata.target.takes_class and TARGET_INPUT in given:
             given[TARGET_INPUT] = _classes(
                 given[TARGET_INPUT], next(iter(given.values())), self.metadata.target.classes
             )

@@ -15,12 +15,15 @@ from passes.relevance.rule import RULE
 from passes.views.active import explained_output, nodes_named
 from passes.views.layer import LAYER
 from relcompile.errors import CompositeError
-from relcompile.metadata import InputRecord, LayerRecord, Metadata, RootsRecord, TargetRecord
+from relcompile.metadata import InputRecord, LayerRecord, Metadata, RootsRecord
 from relcompile.question.io_names import relevance_names
+from relcompile.question.options import Options
 from relcompile.question.question import Question
+from relcompile.question.references import describe_reference
+from relcompile.question.targets import number_of_classes
 
 
-def described(module: GraphModule, question: Question, digest: str) -> Metadata:
+def described(module: GraphModule, question: Question, options: Options, digest: str) -> Metadata:
     """The metadata of an explainer graph, before passes that drop the annotations of its nodes.
 
     Raises:
@@ -34,7 +37,7 @@ def described(module: GraphModule, question: Question, digest: str) -> Metadata:
         torch=torch.__version__,
         rule=question.composite.name,
         layers=tuple(map(_layer_record, annotated)),
-        target=_target_record(module, question),
+        target=question.target.record(number_of_classes(explained_output(module, question.output).meta["val"])),
         inputs=tuple(_input_record(module, name) for name in question.inputs),
         outputs=question.outputs,
         explained=question.outputs[question.output],
@@ -42,6 +45,10 @@ def described(module: GraphModule, question: Question, digest: str) -> Metadata:
         absorbed=any(isinstance(ledger, AbsorbedRelevance) for ledger in question.ledgers),
         roots=_roots_record(annotated, question),
         weights_sha256=digest,
+        class_names=None if options.class_names is None else tuple(options.class_names),
+        preprocessing=options.preprocessing,
+        at=question.at,
+        reference=describe_reference(question.reference),
         sampling=None if question.composite.sampling is None else str(question.composite.sampling),
         noise=tuple(_input_record(module, name) for name in question.noise.values()),
         reference_input=_input_record(module, REFERENCE_INPUT) if at_runtime else None,
@@ -73,12 +80,6 @@ def _roots_record(annotated: Sequence[Node], question: Question) -> RootsRecord 
     if not layers:
         raise CompositeError(f"rule {question.composite.name} learns no roots to report")
     return RootsRecord(layers, ROOT_QUANTITIES)
-
-
-def _target_record(module: GraphModule, question: Question) -> TargetRecord:
-    shape = explained_output(module, question.output).meta["val"].shape
-    classes = shape[1] if len(shape) > 1 and isinstance(shape[1], int) else None
-    return TargetRecord(question.target.mode, question.target.index, classes)
 
 
 def _input_record(module: GraphModule, name: str) -> InputRecord:

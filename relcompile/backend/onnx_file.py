@@ -22,9 +22,11 @@ from passes.stages import verify_canonical, verify_lowered
 from relcompile.backend.check_runtime import Parity, check_parity
 from relcompile.backend.compiled import Compiled
 from relcompile.errors import ExportError
-from relcompile.files import atomic_path
+from relcompile.files.paths import atomic_path
+from relcompile.files.seal import SEAL_KEY, UNSEALED, seal
 from relcompile.metadata import METADATA_KEY
 
+_PROVENANCE = "nn_module_stack", "stack_trace"
 _LARGEST_FOLDED = 4096  # elements; what is larger, ONNX Runtime folds when it loads the file
 
 
@@ -49,6 +51,9 @@ def save(explainer: Compiled, path: Path, progress: Callable[[str], None] | None
 def write_pt2(explainer: Compiled, path: Path) -> None:
     """Write a `torch.export` archive of the explainer graph."""
     program = _exported(explainer.graph_module, explainer)
+    for node in program.graph.nodes:  # names are no part of what torch reads back, and folders are no one's business
+        for place in _PROVENANCE:
+            node.meta.pop(place, None)
     with atomic_path(path) as temporary:
         torch.export.save(program, temporary, extra_files={METADATA_KEY: explainer.metadata.to_json()})
 
@@ -68,6 +73,7 @@ def write_onnx(explainer: Compiled, path: Path, progress: Callable[[str], None] 
     with atomic_path(path) as temporary:
         tell("write")
         onnx.save_model(model, str(temporary))
+        seal(temporary)
         tell("check in ONNX Runtime")
         onnx.checker.check_model(str(temporary))
         return check_parity(explainer, temporary)
@@ -110,8 +116,7 @@ def to_onnx(module: GraphModule, explainer: Compiled) -> onnx.ModelProto:
         raise ExportError(f"the ONNX exporter refuses this explainer: {_first_line(error)}") from error
     model: onnx.ModelProto = exported.model_proto
     _strip(model)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, metadata.to_json()
+    onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json(), SEAL_KEY: UNSEALED})
     model.producer_name, model.producer_version = "relcompile", metadata.relcompile
     _check_contract(model, explainer)
     return model

@@ -2,78 +2,91 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import time
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import torch
+import typer
 
-from relcompile.calibration.data import Data, files_read, open_arrays, open_folder
-from relcompile.calibration.observer import Estimator, Observer
-from relcompile.calibration.state import StateFile
-from relcompile.calibration.store import Calibration
-from relcompile.cli import views
-from relcompile.cli.explain_command import ASSUMED
-from relcompile.cli.input_specs import default_spec, example_inputs
-from relcompile.cli.parsing import try_forward
+from relcompile.cli import options, views
 from relcompile.errors import CalibrationError
-from relcompile.files import atomic_path, keep_inputs
-from relcompile.frontend.capture import forward_parameters
-from relcompile.frontend.model_file import read_model
-from relcompile.metadata import Preprocessing
-from relcompile.methods.presets import PRESETS
+from relcompile.files.paths import atomic_path, keep_inputs
+
+if TYPE_CHECKING:
+    import torch
+
+    from relcompile.calibration.data import Data
+    from relcompile.calibration.observer import Observer
+    from relcompile.calibration.state import StateFile
+    from relcompile.calibration.store import Calibration
+    from relcompile.metadata import Preprocessing
 
 _SAVE_EVERY: Final = 60.0  # seconds between two saved states
 
 
-@dataclass(frozen=True)
-class CalibrateRequest:
-    """The command line of `relcompile calibrate`, read."""
+def calibrate(
+    model: options.Model,
+    data: Annotated[Path, typer.Argument(help="A folder of photographs, or a .npy or .npz file of inputs.")],
+    rule: Annotated[str, typer.Option("--rule", "-r", help="The rule that needs it.")] = "patternattribution",
+    out: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("patterns.safetensors"),
+    inputs: options.Inputs = None,
+    estimator: Annotated[str, typer.Option(help="relu (two components) or linear.")] = "relu",
+    batch: Annotated[int, typer.Option(help="Samples at a time.")] = 32,
+    samples: Annotated[int | None, typer.Option(help="At most so many of the samples, evenly spaced.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
+    arch: options.Arch = None,
+    allow: options.Allow = None,
+    trust_model_file: options.Trust = False,
+    resize: options.Resize = None,
+    crop: options.Crop = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    interpolation: options.Interpolation = None,
+    channels: options.Channels = None,
+    scale: options.Scale = None,
+) -> None:
+    """Learn from data what PatternNet and PatternAttribution need: one pattern per affine layer."""
+    from relcompile.calibration.data import files_read
+    from relcompile.calibration.state import StateFile
+    from relcompile.cli import parsing
+    from relcompile.frontend.model_file import read_model
 
-    model: Path
-    data: Path
-    rule: str
-    output: Path
-    inputs: tuple[str, ...]
-    estimator: Estimator
-    batch: int
-    samples: int | None
-    resume: bool
-    arch: str | None
-    allow: tuple[str, ...]
-    trust: bool
-    preprocessing: Preprocessing | None
+    preprocessing = parsing.preprocessing(resize, crop, mean, std, interpolation, channels, scale)
+    _check_rule(rule)
+    if batch < 1:
+        raise CalibrationError(f"--batch {batch} must be at least 1")
+    state = StateFile(out)
+    keep_inputs((model, *files_read(data)), (out, state.path))
+    network = read_model(model, arch=arch, allow=tuple(allow or ()), trust=trust_model_file)
+    opened = _open(data, network, tuple(inputs or ()), preprocessing, samples)
+    calibrate_on(network, opened, estimator, batch, state, resume=resume)
 
 
-def calibrate_file(request: CalibrateRequest) -> None:
-    """Estimate the patterns of a model file on data and write them.
+def calibrate_on(
+    model: torch.nn.Module, data: Data, estimator: Any, batch: int, state: StateFile, *, resume: bool
+) -> None:
+    """Estimate the patterns of a model on data and write them.
 
     Raises:
         RelcompileError: with a message for the user; no half file is left behind.
     """
-    _check_rule(request.rule)
-    if request.batch < 1:
-        raise CalibrationError(f"--batch {request.batch} must be at least 1")
-    state = StateFile(request.output)
-    keep_inputs((request.model, *files_read(request.data)), (request.output, state.path))
-    model = read_model(request.model, arch=request.arch, allow=request.allow, trust=request.trust)
-    data = _open(request, model)
+    from relcompile.calibration.observer import Observer
+    from relcompile.cli.parsing import try_forward
+
     example = data.batch(0, 1)
     try_forward(model, example, tuple(f"{name} {list(tensor.shape)}" for name, tensor in example.items()))
-    with atomic_path(request.output) as temporary:
-        observer = Observer(model, example, request.estimator)
-        run = _Run(observer, data, request.batch, state)
-        if request.resume:
+    with atomic_path(state.target) as temporary:
+        observer = Observer(model, example, estimator)
+        run = _Run(observer, data, batch, state)
+        if resume:
             run.resume()
         run.finish()
         calibration = observer.result()
         calibration.save(temporary)
     state.remove()
-    _report(calibration, observer.inactive, request.output)
+    _report(calibration, observer.inactive, state.target)
 
 
 class _Run:
@@ -117,22 +130,33 @@ class _Run:
 
 
 def _check_rule(rule: str) -> None:
-    known = [name for name, factory in PRESETS.items() if "calibration" in inspect.signature(factory).parameters]
+    from relcompile.methods.presets import PRESETS
+
+    known = [name for name, preset in PRESETS.items() if "calibration" in preset.needs]
     if rule not in known:
         raise CalibrationError(f"rule {rule!r} needs no calibration; these do: {', '.join(known)}")
 
 
-def _open(request: CalibrateRequest, model: torch.nn.Module) -> Data:
+def _open(
+    path: Path,
+    model: torch.nn.Module,
+    specs: tuple[str, ...],
+    preprocessing: Preprocessing | None,
+    samples: int | None,
+) -> Data:
     """The data, in the shapes that `--input` says, or else the arrays have, or else the model suggests."""
-    if not os.path.isdir(request.data):
-        examples = example_inputs(model, request.inputs)
-        return open_arrays(request.data, forward_parameters(model), examples, request.samples)
-    preprocessing = request.preprocessing
+    from relcompile.calibration.data import open_arrays, open_folder
+    from relcompile.cli.explain_command import ASSUMED
+    from relcompile.cli.input_specs import default_spec, example_inputs
+    from relcompile.frontend.capture import forward_parameters
+
+    if not os.path.isdir(path):
+        return open_arrays(path, forward_parameters(model), example_inputs(model, specs), samples)
     if preprocessing is None:
         views.note("no preprocessing given: assuming ImageNet's mean and standard deviation")
         preprocessing = ASSUMED
-    examples = example_inputs(model, request.inputs or (default_spec(model),))
-    return open_folder(request.data, examples, preprocessing, request.samples)
+    examples = example_inputs(model, specs or (default_spec(model),))
+    return open_folder(path, examples, preprocessing, samples)
 
 
 def _report(calibration: Calibration, inactive: tuple[int, int], path: Path) -> None:

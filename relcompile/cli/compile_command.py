@@ -1,120 +1,127 @@
-"""`relcompile MODEL`: read, compile, write, measure, report."""
+"""`relcompile MODEL`: read, compile, write, measure, report. What is slow to import is imported when it is used."""
 
 from __future__ import annotations
 
 import os
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from relcompile.backend.cancellation import SUSPICIOUS, largest_share
-from relcompile.backend.explainer import Explainer
-from relcompile.backend.onnx_file import Parity, save
-from relcompile.calibration.store import Calibration
-from relcompile.cli import views
-from relcompile.cli.input_specs import default_spec, example_inputs
-from relcompile.cli.parsing import run_model, try_forward
-from relcompile.compiler import compile as compile_model
+from relcompile.cli import options, views
 from relcompile.errors import ExportError
-from relcompile.files import atomic_path, keep_inputs, read_text
-from relcompile.frontend.model_file import read_model
-from relcompile.metadata import Preprocessing
-from relcompile.methods.composites import Composite
-from relcompile.methods.presets import Bounds
-from relcompile.methods.spelling import Given, bounds_of, layer_entry, named
-from relcompile.question.references import Reference
+from relcompile.files.paths import atomic_path, keep_inputs, plain_name, read_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from relcompile.backend.explainer import Explainer
+    from relcompile.backend.onnx_file import Parity
+    from relcompile.question.options import Options
 
 _TIMINGS = 5
 _LARGEST_CLASS_NAMES = 2**24  # bytes
 
 
-@dataclass(frozen=True)
-class CompileRequest:
-    """The command line of `relcompile MODEL`, read."""
+def compile_(
+    model: options.Model,
+    rule: options.Rule = "z+",
+    layer: options.Layers = None,
+    bounds: options.Bounds = None,
+    calibration: options.CalibrationFile = None,
+    out: options.Output = None,
+    inputs: options.Inputs = None,
+    target: options.Target = "index",
+    reference: options.Reference = None,
+    arch: options.Arch = None,
+    allow: options.Allow = None,
+    trust_model_file: options.Trust = False,
+    explain: options.Explained = None,
+    explained_output: options.ExplainedOutput = 0,
+    at: options.At = None,
+    absorbed: options.Absorbed = False,
+    roots: options.Roots = False,
+    class_names: options.ClassNames = None,
+    resize: options.Resize = None,
+    crop: options.Crop = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    interpolation: options.Interpolation = None,
+    channels: options.Channels = None,
+    scale: options.Scale = None,
+) -> None:
+    """Compile a trained model and a rule into one explainer file."""
+    from relcompile.calibration.store import Calibration
+    from relcompile.cli import parsing
+    from relcompile.frontend.model_file import read_model
+    from relcompile.question.options import Options
+    from relcompile.question.references import parse_reference, reference_file
 
-    model: Path
-    rule: str
-    layers: tuple[str, ...]
-    bounds: Bounds | None
-    calibration: Path | None
-    output: Path
-    inputs: tuple[str, ...]
-    target: str
-    reference: Reference | None
-    arch: str | None
-    allow: tuple[str, ...]
-    trust: bool
-    explain: tuple[str, ...] | None
-    explained_output: int
-    at: str | None
-    absorbed: bool
-    roots: bool
-    class_names: Path | None
-    preprocessing: Preprocessing | None
-    reference_file: Path | None = None
+    output = out or default_output(model, rule, *(layer or ()), None if target == "index" else target, at)
+    composite = Path(rule) if rule.endswith(".toml") else None
+    _check_output(output, (model, calibration, class_names, reference_file(reference), composite))
+    asked = Options(
+        rule=rule,
+        layers=tuple(layer or ()),
+        bounds=parsing.bounds(bounds),
+        calibration=None if calibration is None else Calibration.load(calibration),
+        target=target,
+        reference=None if reference is None else parse_reference(reference),
+        explain=explain or None,
+        output=explained_output,
+        at=at,
+        absorbed=absorbed,
+        roots=roots,
+        class_names=_class_names(class_names),
+        preprocessing=parsing.preprocessing(resize, crop, mean, std, interpolation, channels, scale),
+    )
+    read = partial(read_model, model, arch=arch, allow=tuple(allow or ()), trust=trust_model_file)
+    compile_file(read, tuple(inputs or ()), asked, output)
 
 
-def compile_file(request: CompileRequest) -> None:
-    """Compile a model file to an explainer file and print what was done.
+def compile_file(read: Callable[[], torch.nn.Module], specs: tuple[str, ...], asked: Options, output: Path) -> None:
+    """Compile the model that `read` reads to the explainer file `output` and print what was done.
 
     Raises:
         RelcompileError, PassError: with a message for the user; no file is left behind.
     """
-    _check_output(request)
-    calibration = Calibration.load(request.calibration) if request.calibration else None
-    composite = _composite(request, calibration)
-    # Opening the target first: an unwritable one is known before minutes of work.
-    with views.progress("relcompile") as tell, atomic_path(request.output) as temporary:
+    from relcompile.backend.cancellation import largest_share
+    from relcompile.backend.onnx_file import save
+    from relcompile.cli.input_specs import default_spec, example_inputs
+    from relcompile.cli.parsing import try_forward
+    from relcompile.compiler import compile_as_asked
+
+    _ = asked.composite  # a mistyped rule is known before minutes of work, and so is an unwritable output
+    with views.progress("relcompile") as tell, atomic_path(output) as temporary:
         tell("read the model")
-        model = read_model(request.model, arch=request.arch, allow=request.allow, trust=request.trust)
-        specs = request.inputs or (default_spec(model),)
-        if not request.inputs:
+        model = read()
+        if not specs:
+            specs = (default_spec(model),)
             views.note(f"input: {specs[0]} (assumed; --input changes it)")
         inputs = example_inputs(model, specs)
         try_forward(model, inputs, specs)
-        explainer = compile_model(
-            model,
-            inputs,
-            rule=composite,
-            calibration=calibration,
-            target=request.target,
-            reference=request.reference,
-            explain=request.explain,
-            output=request.explained_output,
-            at=request.at,
-            absorbed=request.absorbed,
-            roots=request.roots,
-            class_names=_class_names(request.class_names),
-            preprocessing=request.preprocessing,
-            progress=tell,
-        )
+        explainer = compile_as_asked(model, inputs, asked, tell)
         parity = save(explainer, temporary, tell)
         tell("measure")
         timing = _timing(model, explainer, temporary)
-        is_shared = composite.start == "score" and composite.result == "relevance"
-        share = largest_share(explainer) if is_shared else None
-    _report(explainer, request.output, parity, timing | _cancellation(share))
+        share = largest_share(explainer) if asked.composite.shares_the_score else None
+    _report(explainer, output, parity, timing | _cancellation(share))
 
 
-def _check_output(request: CompileRequest) -> None:
-    if request.output.suffix.lower() not in (".onnx", ".pt2"):
-        raise ExportError(f"{request.output}: the suffix must be .onnx or .pt2")
-    composite = Path(request.rule) if request.rule.endswith(".toml") else None
-    read = (request.model, request.calibration, request.class_names, request.reference_file, composite)
-    keep_inputs(read, (request.output,))
-    if os.path.exists(request.output):
-        views.note(f"output: {request.output} (the file that is there is replaced)")
+def default_output(model: Path, rule: str, *further: str | None) -> Path:
+    """MODEL.RULE.onnx beside the model; what else makes the explainer another one follows the rule."""
+    names = [rule.removesuffix(".toml").rpartition("/")[2], *filter(None, further)]
+    return model.with_name(".".join([model.stem, *(plain_name(name.replace("=", "")) for name in names), "onnx"]))
 
 
-def _composite(request: CompileRequest, calibration: Calibration | None) -> Composite:
-    """The rule of the command line, with the rules of single layers in front."""
-    given = Given(request.bounds or bounds_of(request.preprocessing), calibration)
-    return named(request.rule, given).with_entries(*(layer_entry(text, given) for text in request.layers))
+def _check_output(output: Path, read: Sequence[Path | None]) -> None:
+    if output.suffix.lower() not in (".onnx", ".pt2"):
+        raise ExportError(f"{output}: the suffix must be .onnx or .pt2")
+    keep_inputs(read, (output,))
+    if os.path.exists(output):
+        views.note(f"output: {output} (the file that is there is replaced)")
 
 
 def _class_names(path: Path | None) -> list[str] | None:
@@ -123,6 +130,10 @@ def _class_names(path: Path | None) -> list[str] | None:
 
 def _timing(model: torch.nn.Module, explainer: Explainer, path: Path) -> dict[str, str]:
     """Medians of interleaved runs at batch 1, in ONNX Runtime if the file is for it."""
+    import torch
+
+    from relcompile.cli.parsing import run_model
+
     arguments = explainer.example_arguments(1)
     own = {record.name: value for record, value in zip(explainer.metadata.inputs, arguments, strict=False)}
     runs: dict[str, Callable[[], Any]] = {
@@ -151,6 +162,8 @@ def _medians(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
 
 def _cancellation(share: float | None) -> dict[str, str]:
     """A row of the report, if the relevances are far larger than what they are shares of."""
+    from relcompile.backend.cancellation import SUSPICIOUS
+
     if share is None or not share > SUSPICIOUS:
         return {}
     return {"largest |R| over |score|": f"{share:.3g}: relevance cancels; a rule with an absolute split bounds it"}

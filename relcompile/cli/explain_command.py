@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import numpy as np
+import typer
 
 from relcompile.cli import views
 from relcompile.errors import ExportError, InputSpecError
-from relcompile.files import keep_inputs, plain_name, save_arrays
+from relcompile.files.paths import keep_inputs, plain_name, save_arrays
 from relcompile.metadata import Metadata, Preprocessing
-from relcompile.pictures.heatmap import heatmap_title, save_heatmap
-from relcompile.pictures.images import load_image, preprocess
 from relcompile.runtime.production import Explanation, ProductionExplainer, load
 from relcompile.runtime.session import Device
 
@@ -27,6 +26,20 @@ _ASSUMED_GREY: Final = Preprocessing(resize=None, interpolation="bilinear", crop
 _SUFFIXES: Final = (".png", ".npz")
 
 
+def explain(
+    explainer: Annotated[Path, typer.Argument(help="A compiled .onnx file.")],
+    images: Annotated[list[Path], typer.Argument(help="Photographs.")],
+    target: Annotated[int | None, typer.Option("--target", "-t", help="A class; default: the best one.")] = None,
+    out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the heatmaps.")] = Path(),
+    top: Annotated[int, typer.Option(help="How many classes to print.", min=1)] = 5,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Explain photographs: a heatmap (PHOTO.RULE.png) and the arrays (PHOTO.RULE.npz) of each."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputSpecError(f"device {device!r} must be auto, cpu or cuda")
+    explain_images(explainer, images, target=target, folder=out, top=top, device=device)
+
+
 def explain_images(
     path: Path, images: Sequence[Path], *, target: int | None, folder: Path, top: int, device: Device
 ) -> None:
@@ -37,6 +50,8 @@ def explain_images(
     Raises:
         RelcompileError: a file cannot be read or written, or the explainer does not take photographs.
     """
+    from relcompile.pictures.images import load_image, preprocess
+
     explainer = load(path, device=device)
     size, preprocessing = photograph_input(explainer.metadata)
     stems = _stems(path, images, folder, explainer.metadata.rule, target)
@@ -100,10 +115,10 @@ def _image_shape(metadata: Metadata) -> tuple[int, ...]:
 
 def explain_best(explainer: ProductionExplainer, array: Array, target: int | None) -> Explanation:
     """Explain `target`, or the best class if none is given; the first run then only finds out which that is."""
-    mode = explainer.metadata.target.mode
-    if mode == "seed":
+    record = explainer.metadata.target
+    if record.takes_seed:
         raise InputSpecError("this explainer takes a relevance seed; use relcompile.load in Python")
-    if mode != "index" or target is not None:
+    if not record.takes_class or target is not None:
         return explainer.explain(array, target=target)
     first = explainer.explain(array, target=0)
     best = int(_scores(first.output).argmax())
@@ -116,6 +131,8 @@ def _scores(output: Array) -> Array:
 
 
 def _write(stem: str, explanation: Explanation, view: Any, metadata: Metadata, top: int, title: str) -> None:
+    from relcompile.pictures.heatmap import heatmap_title, save_heatmap
+
     scores, relevance = _scores(explanation.output), explanation.relevance[0]
     order = np.argsort(-scores)[:top]
     views.classes(title, [(_label(metadata, int(k)), float(scores[k])) for k in order])

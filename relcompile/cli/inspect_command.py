@@ -1,20 +1,35 @@
-"""`relcompile inspect EXPLAINER --roots INPUT`: how far the learned roots of one input went. Needs no torch."""
+"""`relcompile inspect EXPLAINER`: what a file says of itself, or how far its learned roots went. Needs no torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
+import typer
 
-from relcompile.arrays import native, read_arrays
 from relcompile.cli import views
 from relcompile.cli.explain_command import explain_best, photograph_input
 from relcompile.errors import InputSpecError
-from relcompile.pictures.images import load_image, preprocess
-from relcompile.runtime.production import Explanation, ProductionExplainer
+from relcompile.files.arrays import native, read_arrays
+from relcompile.runtime.production import Explanation, ProductionExplainer, load
 
 Array: TypeAlias = np.ndarray[Any, Any]
+
+
+def inspect(
+    explainer: Annotated[Path, typer.Argument(help="A compiled .onnx file.")],
+    roots: Annotated[
+        Path | None, typer.Option(help="A photograph, or an .npz of the inputs: report on its learned roots.")
+    ] = None,
+    target: Annotated[int | None, typer.Option("--target", "-t", help="A class; default: the best one.")] = None,
+) -> None:
+    """What an explainer file holds: inputs, outputs, target, and the rule of every layer."""
+    production = load(explainer, device="cpu")
+    if roots is not None:
+        return report_roots(production, roots, target)
+    views.metadata(production.metadata)
+    return views.layers(production.metadata.layers)
 
 
 def report_roots(explainer: ProductionExplainer, path: Path, target: int | None) -> None:
@@ -35,6 +50,8 @@ def report_roots(explainer: ProductionExplainer, path: Path, target: int | None)
 
 
 def _explanation(explainer: ProductionExplainer, path: Path, target: int | None) -> Explanation:
+    from relcompile.pictures.images import load_image, preprocess
+
     if path.suffix.lower() == ".npz":
         return explainer.explain(*_arrays(explainer, path), target=_class(explainer, target))
     size, preprocessing = photograph_input(explainer.metadata)
@@ -52,6 +69,6 @@ def _arrays(explainer: ProductionExplainer, path: Path) -> list[Array]:
 
 
 def _class(explainer: ProductionExplainer, target: int | None) -> int | None:
-    if explainer.metadata.target.mode == "index" and target is None:
+    if explainer.metadata.target.takes_class and target is None:
         raise InputSpecError("say which class to explain with --target")
     return target

@@ -11,7 +11,7 @@ import torch
 from relcompile.errors import InputSpecError
 from relcompile.frontend.capture import call_arguments
 from relcompile.metadata import Preprocessing
-from relcompile.methods.presets import Bounds
+from relcompile.methods.rules.parameters import Bounds
 
 
 def bounds(text: str | None) -> Bounds | None:

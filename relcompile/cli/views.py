@@ -8,7 +8,6 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import (
     BarColumn,
@@ -20,7 +19,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
+from relcompile.files.text import printable
 from relcompile.metadata import LayerRecord, Metadata, RootsRecord
 
 if TYPE_CHECKING:
@@ -30,29 +31,38 @@ _out = Console()
 _err = Console(stderr=True)
 
 
+def plain(text: str) -> Text:
+    """`text` as it stands: no markup is read in it, and no control character reaches the terminal."""
+    return Text(printable(text))
+
+
 def error(message: str) -> None:
     """One message on stderr."""
-    _err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    _err.print(Text("error: ", "bold red").append(_lines(message)), soft_wrap=True)
 
 
 def note(message: str) -> None:
     """One line on stderr."""
-    _err.print(escape(message), highlight=False, soft_wrap=True)
+    _err.print(_lines(message), soft_wrap=True)
+
+
+def _lines(message: str) -> Text:
+    return Text("\n").join(map(plain, message.split("\n")))
 
 
 @contextmanager
 def progress(what: str) -> Generator[Callable[[str], None]]:
     """A spinner with the current step and the time; yields what is told the name of each step."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=_err, transient=True) as bar:
         task = bar.add_task(what)
-        yield lambda step: bar.update(task, description=f"{what}: {step}")
+        yield lambda step: bar.update(task, description=printable(f"{what}: {step}"))
 
 
 @contextmanager
 def progress_bar(what: str, total: int, done: int = 0) -> Generator[Callable[[int], None]]:
     """A bar with the time that is left; yields what is told how many of `total` are done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_err, transient=True) as bar:
         task = bar.add_task(what, total=total, completed=done)
         yield lambda count: bar.update(task, completed=count)
@@ -62,7 +72,7 @@ def facts(title: str, rows: Mapping[str, str]) -> None:
     """Two columns: what, and its value."""
     table = Table(title=title, show_header=False, title_justify="left")
     for name, value in rows.items():
-        table.add_row(name, escape(value))
+        table.add_row(name, plain(value))
     _out.print(table)
 
 
@@ -71,7 +81,8 @@ def layers(records: Sequence[LayerRecord]) -> None:
     table = Table("layer", "operator", "kind", "rule", title=f"{len(records)} operators", title_justify="left")
     table.add_column("parameters", justify="right")
     for record in records:
-        table.add_row(escape(record.name), record.operator, record.kind, escape(record.rule), f"{record.parameters:,}")
+        cells = map(plain, (record.name, record.operator, record.kind, record.rule, f"{record.parameters:,}"))
+        table.add_row(*cells)
     _out.print(table)
 
 
@@ -88,17 +99,17 @@ def summary(records: Sequence[LayerRecord]) -> None:
         members = list(group)
         names = members[0].name if len(members) == 1 else f"{members[0].name}, ..., {members[-1].name}"
         total = sum(member.parameters for member in members)
-        table.add_row(kind, operator, escape(rule), escape(names), str(len(members)), f"{total:,}")
+        table.add_row(*map(plain, (kind, operator, rule, names, str(len(members)), f"{total:,}")))
     _out.print(table)
 
 
 def roots(record: RootsRecord, rows: Sequence[Sequence[float]], title: str) -> None:
     """One row per layer whose root was learned."""
-    table = Table("layer", title=escape(title), title_justify="left")
+    table = Table("layer", title=plain(title), title_justify="left")
     for quantity in record.quantities:
-        table.add_column(quantity, justify="right")
+        table.add_column(plain(quantity), justify="right")
     for layer, values in zip(record.layers, rows, strict=True):
-        table.add_row(escape(layer), *(f"{value:.3g}" for value in values))
+        table.add_row(plain(layer), *(f"{value:.3g}" for value in values))
     _out.print(table)
 
 
@@ -130,10 +141,10 @@ def metadata(data: Metadata) -> None:
 
 def classes(title: str, rows: Sequence[tuple[str, float]]) -> None:
     """The best classes of one photograph."""
-    table = Table("class", title=escape(title), title_justify="left")
+    table = Table("class", title=plain(title), title_justify="left")
     table.add_column("score", justify="right")
     for name, score in rows:
-        table.add_row(escape(name), f"{score:.3f}")
+        table.add_row(plain(name), f"{score:.3f}")
     _out.print(table)
 
 
@@ -144,8 +155,8 @@ def rules(descriptions: Sequence[Description]) -> None:
         grid.add_column(no_wrap=True, style="dim")
         grid.add_column()
         for label, text in (("", description.summary), *description.facts):
-            grid.add_row(label.lower(), escape(text))
-        _out.print(f"[bold]{escape(description.name)}[/]", highlight=False)
+            grid.add_row(label.lower(), plain(text))
+        _out.print(Text(description.name, "bold"))
         _out.print(Padding(grid, (0, 0, 1, 4)))
 
 

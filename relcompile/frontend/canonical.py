@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import keyword
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -13,8 +14,8 @@ from passes.pipelines import CANONICALIZE
 from passes.runner import PassReport, run_passes
 from passes.stages import verify_canonical, verify_captured
 from relcompile.errors import InputSpecError
+from relcompile.files.arrays import DTYPES
 from relcompile.frontend.capture import Captured, capture, forward_parameters
-from relcompile.metadata import DTYPES
 
 ExampleInputs: TypeAlias = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 Progress: TypeAlias = Callable[[str], None]
@@ -67,6 +68,9 @@ def _check(inputs: Mapping[str, Any]) -> None:
             raise InputSpecError(
                 f"input {name} is {value.dtype}, which numpy does not have; convert the model: .float()"
             )
+    unwritable = [name for name in inputs if not name.isidentifier() or keyword.iskeyword(name)]
+    if unwritable:
+        raise InputSpecError(f"an input is called by a parameter of forward, not {', '.join(map(repr, unwritable))}")
     without_batch = [name for name, tensor in inputs.items() if tensor.dim() == 0 or tensor.shape[0] == 0]
     if without_batch or not inputs:
         raise InputSpecError(

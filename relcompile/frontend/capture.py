@@ -6,10 +6,10 @@ import inspect
 import linecache
 import re
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import chain, count, takewhile
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from passes.graphs.nodes import arguments
 from passes.rewrites.decompose import composite_decompositions
 from relcompile.errors import CaptureError, InputSpecError
 from relcompile.frontend.constants import as_autograd_sees
+from relcompile.frontend.flat_model import FlatModel, flattened
 
 _ASSERTIONS: tuple[Any, ...] = (  # what export writes down about dtypes and sizes; they compute nothing
     aten._assert_async.msg,
@@ -29,6 +30,7 @@ _ASSERTIONS: tuple[Any, ...] = (  # what export writes down about dtypes and siz
     aten._assert_tensor_metadata.default,
 )
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_LONGEST_NAME = 100  # of a stored tensor
 _NAMED = (*_POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -63,15 +65,29 @@ def capture(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Captu
         CaptureError: the model cannot be captured; the message quotes the user's own line.
         InputSpecError: `forward` does not take these inputs.
     """
-    with _quiet(), in_eval_mode(model), _any_mode(), as_autograd_sees(model) as lost:
-        program = _export(model, inputs).run_decompositions(composite_decompositions())
+    call_arguments(model, inputs)
+
+    def call(*tensors: torch.Tensor) -> Any:
+        args, kwargs = call_arguments(model, dict(zip(inputs, tensors, strict=True)))
+        with seen:
+            return model(*args, **kwargs)
+
+    with (
+        _quiet(),
+        in_eval_mode(model),
+        _any_mode(),
+        as_autograd_sees(model) as seen,
+        flattened(model, call, inputs) as flat,
+    ):
+        program = _export(flat, inputs).run_decompositions(composite_decompositions())
     outputs = program.graph_signature.output_specs
-    changed = [str(o.target) for o in outputs if o.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION)]
+    changed = [o for o in outputs if o.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION)]
+    changed = [*sorted(flat.changed), *(flat.tensors[str(o.target)] for o in changed)]
     if changed:
         raise CaptureError(
             f"the model changes its own buffers in forward ({', '.join(changed)}); an explainer has no state"
         )
-    return replace(_lifted(program, tuple(inputs)), lost_backwards=tuple(dict.fromkeys(lost)))
+    return replace(_lifted(program, flat, tuple(inputs)), lost_backwards=tuple(dict.fromkeys(seen.lost)))
 
 
 def forward_parameters(model: torch.nn.Module) -> list[str]:
@@ -114,18 +130,16 @@ def in_eval_mode(model: torch.nn.Module) -> Generator[None]:
 
 
 def _parameters(model: torch.nn.Module) -> Mapping[str, inspect.Parameter]:
-    if isinstance(model, torch.jit.ScriptModule):
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise CaptureError("a TorchScript module cannot be captured; give the PyTorch module that it was made from")
     return inspect.signature(model.forward).parameters
 
 
-def _export(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.export.ExportedProgram:
+def _export(flat: FlatModel, inputs: Mapping[str, torch.Tensor]) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch", min=1)
-    args, kwargs = call_arguments(model, inputs)
-    named = _parameters(model).keys() >= inputs.keys()
-    shapes: Any = {name: {0: batch} for name in inputs} if named else (tuple({0: batch} for _ in args),)
+    shapes = {name: {0: batch} for name in inputs}
     try:
-        return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+        return torch.export.export(flat, (*inputs.values(),), dynamic_shapes=shapes, strict=False)
     except CaptureError:
         raise
     except Exception as error:
@@ -158,39 +172,53 @@ def _user_frame(error: BaseException | None) -> str:
     return frames[0] if frames else ""
 
 
-def _lifted(program: torch.export.ExportedProgram, names: tuple[str, ...]) -> Captured:
-    """Parameters and constants of the program as buffers of a plain GraphModule."""
+def _lifted(program: torch.export.ExportedProgram, flat: FlatModel, names: tuple[str, ...]) -> Captured:
+    """Parameters and constants of the program as buffers of a plain GraphModule; every name is the user's again."""
     graph, root = program.graph, torch.nn.Module()
     outputs = _outputs(program)
     graph.output_node().args = (tuple(node for _, node in outputs),)
-    _lift_tensors(program, root)
+    _lift_tensors(program, root, flat, names)
     for node in list(graph.nodes):
         if node.target in _ASSERTIONS:
             graph.erase_node(node)
     for node in graph.find_nodes(op="placeholder"):
         node.name = node.target = str(node.target)
+    for node in graph.nodes:
+        entries = ((call, flat.layer_entry(entry)) for call, entry in node.meta.get("nn_module_stack", {}).items())
+        node.meta["nn_module_stack"] = {call: entry for call, entry in entries if entry is not None}
     module = GraphModule(root, graph, class_name="Captured").train(False)
     placeholders = module.graph.find_nodes(op="placeholder")
     floats = tuple(n.target for n in placeholders if n.meta["val"].is_floating_point())
     return Captured(module, names, tuple(name for name, _ in outputs), floats)
 
 
-def _lift_tensors(program: torch.export.ExportedProgram, root: torch.nn.Module) -> None:
+def _lift_tensors(
+    program: torch.export.ExportedProgram, root: torch.nn.Module, flat: FlatModel, inputs: tuple[str, ...]
+) -> None:
     """Placeholders of stored tensors -> `get_attr` of buffers of `root`, one for each tensor."""
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     tensors: dict[str, Any] = {**program.constants, **program.state_dict}
     buffers = dict[int, str]()  # by identity: a tensor that several layers share is stored once
     for node in program.graph.find_nodes(op="placeholder"):
+        target = str(specs[node.name].target)
         if specs[node.name].kind is InputKind.USER_INPUT:
             continue
-        tensor = tensors[str(specs[node.name].target)]
-        if id(tensor) not in buffers:  # export's names are unique, and no name of an input: `p_layer1_0_weight`
-            root.register_buffer(node.name, tensor.detach().clone())
+        tensor = tensors[target]
+        if id(tensor) not in buffers:
+            buffers[id(tensor)] = _attribute(flat.tensors.get(target, target), (*inputs, *buffers.values()))
+            root.register_buffer(buffers[id(tensor)], tensor.detach().clone())
         with program.graph.inserting_before(node):
-            attribute = program.graph.create_node("get_attr", buffers.setdefault(id(tensor), node.name))
+            attribute = program.graph.create_node("get_attr", buffers[id(tensor)])
         attribute.meta.update(node.meta)
         node.replace_all_uses_with(attribute)
         program.graph.erase_node(node)
+
+
+def _attribute(path: str, taken: Collection[str]) -> str:
+    """`p_conv1_weight`: says which tensor it is, can stand in source, and is not taken."""
+    plain = "p_" + re.sub(r"[^0-9A-Za-z]+", "_", path)[:_LONGEST_NAME]
+    numbered = (f"{plain}_{k}" for k in count(1))
+    return next(name for name in chain([plain], numbered) if name not in taken)
 
 
 def _outputs(program: torch.export.ExportedProgram) -> list[tuple[str, Node]]:

@@ -24,28 +24,20 @@ _HOOKS = (_Tensor.register_hook, _Tensor.register_post_accumulate_grad_hook)
 
 
 @contextmanager
-def as_autograd_sees(model: torch.nn.Module) -> Generator[list[str]]:
-    """Inside, calls of `model` detach what is made while gradients are off.
-
-    Yields:
-        The custom autograd functions and hooks that were called, a name each: their backward is not in the graph.
+def as_autograd_sees(model: torch.nn.Module) -> Generator[AsAutogradSees]:
+    """Yields the mode in which calls of `model` detach what is made while gradients are off.
 
     Raises (from calls of the model):
         CaptureError: a value is changed in place while gradients are off. For autograd its derivative stays that of
             before, which no operator has.
     """
-    mode = _AsAutogradSees(model)
+    mode = AsAutogradSees(model)
     with ExitStack() as stack:
         for function in _custom_functions(torch.autograd.Function):
             forward = mode.noting(f"{function.__module__}.{function.__qualname__}", function.forward)
             stack.enter_context(mock.patch.object(function, "forward", staticmethod(forward)))
-        for handle in (
-            model.register_forward_pre_hook(mode.enter),
-            model.register_forward_hook(mode.leave, always_call=True),
-        ):
-            stack.callback(handle.remove)
         mode.lost += [f"a backward hook of {name or 'the model'}" for name in _hooked(model)]
-        yield mode.lost
+        yield mode
 
 
 def refuse_lost_backwards(lost: Sequence[str]) -> None:
@@ -62,7 +54,13 @@ def refuse_lost_backwards(lost: Sequence[str]) -> None:
         )
 
 
-class _AsAutogradSees(TorchFunctionMode):
+class AsAutogradSees(TorchFunctionMode):
+    """What `as_autograd_sees` yields.
+
+    Attributes:
+        lost: the custom autograd functions and hooks that were called: their backward is not in the graph.
+    """
+
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
         self.lost: list[str] = []
@@ -70,12 +68,6 @@ class _AsAutogradSees(TorchFunctionMode):
         self._depth = 0  # of custom functions: inside, gradients are off, but what the forward does counts
         self._constants: dict[int, torch.Tensor] = {}  # kept alive, so that no other tensor gets their identity
         self._frozen: dict[int, torch.Tensor] = {}
-
-    def enter(self, _model: torch.nn.Module, _arguments: Any) -> None:
-        self.__enter__()
-
-    def leave(self, _model: torch.nn.Module, _arguments: Any, _result: Any) -> None:
-        self.__exit__(None, None, None)
 
     def noting(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
         """`forward` of a custom function, noted when it is called; what it returns as it came is copied."""

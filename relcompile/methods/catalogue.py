@@ -6,15 +6,19 @@ import inspect
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from passes.operators.table import OPERATORS
 from relcompile.calibration.store import Calibration
+from relcompile.methods.preset import Given
 from relcompile.methods.presets import PRESETS, RULES
-from relcompile.methods.spelling import Given, named, rule_named
+from relcompile.methods.presets.lrp import alpha_beta
+from relcompile.methods.rules.affine import AlphaBeta
+from relcompile.methods.spelling import named, row, rule_named
 
 _GIVEN = Given(bounds=(-1.0, 1.0), calibration=Calibration({}, "", "relu", 0))  # any will do to read docstrings
-_SECTIONS = ("Equation", "Conserves", "Needs", "Source")
+_SECTIONS = ("Equation", "Use", "Conserves", "Needs", "Source")
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,21 @@ def rules() -> list[Description]:
 
 def layer_rules() -> list[Description]:
     """Every rule that one layer can have (`--layer`, composite files), in the order of the table."""
-    described = list[Description]()
-    for name in RULES:
-        text = inspect.getdoc(type(rule_named(name, _GIVEN))) or ""
-        described.append(Description(name, text.splitlines()[0], _facts(_sections(text))))
-    return described
+    return [_describe_layer_rule(name) for name in RULES]
+
+
+def rule(name: str, *, of_layer: bool = False) -> Description:
+    """One rule, with its parameters: what `rules`, or `layer_rules`, says of it, or an "alphaAbetaB".
+
+    Raises:
+        CompositeError: the name is not known.
+    """
+    key = name.strip().lower()
+    preset = row(key, RULES, AlphaBeta) if of_layer else row(key, PRESETS, alpha_beta)
+    described = _describe_layer_rule(key) if of_layer else _describe(key)
+    listing = ", ".join(f"{parameter}={value}" for parameter, value in preset.parameters.items())
+    further = {"Given": ", ".join(preset.needs), "Parameters": listing or "none"}
+    return replace(described, facts=(*described.facts, *((name, text) for name, text in further.items() if text)))
 
 
 def operators() -> Mapping[str, Sequence[str]]:
@@ -52,37 +66,25 @@ def operators() -> Mapping[str, Sequence[str]]:
     What an operator is may depend on how many of its operands come from the input: then it has several kinds.
     """
     by_kind = defaultdict[str, set[str]](set)
-    for target, row in OPERATORS.items():
-        for kind in {view.kind for view in row.views}:
+    for target, operator in OPERATORS.items():
+        for kind in {view.kind for view in operator.views}:
             by_kind[kind].add(target._schema.name.removeprefix("aten::"))
     return {kind: sorted(names) for kind, names in sorted(by_kind.items())}
 
 
-def markdown() -> str:
-    """The rules as a Markdown table, for the README."""
-    rows = ["| `--rule` | what it is | conserves | source |", "|---|---|---|---|"]
-    for rule in rules():
-        facts = dict(rule.facts)
-        cells = (f"`{rule.name}`", rule.summary, facts.get("Conserves", ""), facts.get("Source", ""))
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(rows)
-
-
-def operators_markdown() -> str:
-    """The operators as a Markdown table, for the README."""
-    rows = ["| kind | operators |", "|---|---|"]
-    rows += [f"| {kind} | {', '.join(names)} |" for kind, names in operators().items()]
-    return "\n".join(rows)
-
-
 def _describe(name: str) -> Description:
-    factory = PRESETS[name]
+    build: Any = row(name, PRESETS, alpha_beta).build
     composite = named(name, _GIVEN)
-    text = inspect.getdoc(getattr(factory, "func", factory)) or ""
+    text = inspect.getdoc(getattr(build, "func", build)) or ""
     own = _sections(text)
     main = composite.entries[0].rule
     of_rule = _sections(inspect.getdoc(type(main)) or "")
     return Description(name, text.splitlines()[0], _facts({**of_rule, **own}))
+
+
+def _describe_layer_rule(name: str) -> Description:
+    text = inspect.getdoc(type(rule_named(name, _GIVEN))) or ""
+    return Description(name, text.splitlines()[0], _facts(_sections(text)))
 
 
 def _facts(sections: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

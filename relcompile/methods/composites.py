@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal, TypeAlias
+from functools import cache
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from passes.operators.call import KINDS, Kind
 from passes.relevance.refuse import Refuse
 from passes.relevance.rule import AnyRule
 from passes.views.layer import Layer
 from relcompile.errors import CompositeError
+from relcompile.methods.results import AsRelevance, Result
 from relcompile.methods.sampling import Sampling
-
-Start: TypeAlias = Literal["score", "magnitude", "one", "cotangent", "signal"]
-Result: TypeAlias = Literal["relevance", "multiplier", "contrast", "activation-map"]
-_EQUAL = ("kind", "module_type", "operator", "first", "last", "residual", "bottleneck", "at_output", "after")
+from relcompile.methods.starts import Cotangent, Score, Start
 
 
 @dataclass(frozen=True)
@@ -67,12 +66,40 @@ class Entry:
 
     def fits(self, layer: Layer) -> bool:
         """Whether every condition holds."""
-        wanted = {key: getattr(self, key) for key in _EQUAL}
-        if any(value is not None and getattr(layer, key) != value for key, value in wanted.items()):
-            return False
-        if self.depth is not None and not self.depth[0] <= layer.position < self.depth[1]:
-            return False
-        return self.name is None or fnmatchcase(layer.name, self.name)
+        tests = {"name": _globs, "depth": _lies_between}
+        return all(tests.get(key, _equals)(layer, key, wanted) for key, wanted in self.conditions.items())
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """The conditions that are not None."""
+        values = {key: getattr(self, key) for key in Entry.written()}
+        return {key: value for key, value in values.items() if value is not None}
+
+    @classmethod
+    @cache
+    def written(cls) -> dict[str, type]:
+        """Every condition, and the type that it has in a composite file."""
+        hints = {key: hint for key, hint in get_type_hints(cls).items() if key not in ("rule", "required")}
+        return {key: _plain_type(get_args(hint)[0]) for key, hint in hints.items()}
+
+
+def _plain_type(hint: Any) -> type:
+    """The type of the values that a TOML file holds for `hint`."""
+    origin = get_origin(hint)
+    return hint if origin is None else str if origin is Literal else list
+
+
+def _equals(layer: Layer, key: str, wanted: Any) -> bool:
+    return getattr(layer, key) == wanted
+
+
+def _globs(layer: Layer, _key: str, wanted: str) -> bool:
+    return fnmatchcase(layer.name, wanted)
+
+
+def _lies_between(layer: Layer, _key: str, wanted: tuple[float, float]) -> bool:
+    start, below = wanted
+    return start <= layer.position < below
 
 
 @dataclass(frozen=True)
@@ -82,11 +109,8 @@ class Composite:
     Args:
         name: as printed and as stored in the explainer.
         entries: first match wins; an operator without a match is refused.
-        start: "score": the target's score is distributed; "magnitude": the magnitude of it; "one": relevance 1 at
-            the target; "cotangent": multiplier 1 at the target, and the target mode "seed" is read as a multiplier,
-            not as relevance; "signal": the same with the target's score in place of 1.
-        result: "relevance" returns x ⊙ m, "multiplier" returns m (a gradient), "contrast" what speaks for the target
-            more than for the other classes, "activation-map" Grad-CAM's map of a layer.
+        start: what the target is worth at the output: its score, its magnitude, 1, ...
+        result: what the user gets of what arrives: relevance, a multiplier (a gradient), a contrast, Grad-CAM's map.
         sampling: copies of the input that are explained in its place, and averaged over.
         reference: value of the input that differences are taken from, unless the user gives another; None: the
             method takes no differences.
@@ -94,10 +118,20 @@ class Composite:
 
     name: str
     entries: tuple[Entry, ...] = ()
-    start: Start = "score"
-    result: Result = "relevance"
+    start: Start = field(default_factory=Score)
+    result: Result = field(default_factory=AsRelevance)
     sampling: Sampling | None = None
     reference: float | None = None
+
+    @property
+    def is_gradient(self) -> bool:
+        """It takes derivatives of the score, modified or not; DeepLIFT takes differences."""
+        return isinstance(self.start, Cotangent) and self.reference is None
+
+    @property
+    def shares_the_score(self) -> bool:
+        """It hands out shares of the score."""
+        return isinstance(self.start, Score) and isinstance(self.result, AsRelevance)
 
     def choose(self, layer: Layer) -> AnyRule:
         """The rule for one operator; a refusal if no entry is for it."""
@@ -141,5 +175,4 @@ def _without_effect(entry: Entry, layers: Sequence[Layer]) -> str:
 
 
 def _conditions(entry: Entry) -> str:
-    given = {f.name: getattr(entry, f.name) for f in dataclasses.fields(entry) if f.name not in ("rule", "required")}
-    return ", ".join(f"{key}={value!r}" for key, value in given.items() if value is not None)
+    return ", ".join(f"{key}={value!r}" for key, value in entry.conditions.items())

@@ -3,50 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from passes.operators.affine import AffineCall
 from passes.relevance.rule import AnyRule
-from relcompile.calibration.store import Calibration
 from relcompile.errors import CompositeError
-from relcompile.files import read_text
-from relcompile.metadata import Preprocessing
+from relcompile.files.paths import read_text
 from relcompile.methods.composites import Composite, Entry
-from relcompile.methods.presets import PRESETS, RULES, Bounds, alpha_beta
+from relcompile.methods.preset import Given, Preset
+from relcompile.methods.presets import PRESETS, RULES
+from relcompile.methods.presets.lrp import alpha_beta
 from relcompile.methods.rules.affine import AlphaBeta
 
 LARGEST_COMPOSITE: Final = 2**16  # bytes of a composite file
 _MOST_DOTS: Final = 1000
+T = TypeVar("T")
 _ALPHA_BETA = re.compile(r"alpha(?P<alpha>\d+(?:\.\d+)?)beta(?P<beta>\d+(?:\.\d+)?)")
-
-_CONDITIONS: Final[Mapping[str, type]] = {
-    **dict.fromkeys(("rule", "kind", "name", "module_type", "operator", "after"), str),
-    **dict.fromkeys(("first", "last", "bottleneck", "residual", "at_output"), bool),
-    "depth": list,
-}
-
-
-@dataclass(frozen=True)
-class Given:
-    """What is known beside the name of a rule; None where it is not.
-
-    Attributes:
-        bounds: (low, high) of the input.
-        calibration: what was learnt from data.
-    """
-
-    bounds: Bounds | None = None
-    calibration: Calibration | None = None
-
 
 NOTHING: Final = Given()
 
@@ -65,7 +44,8 @@ def named(name: str, given: Given = NOTHING) -> Composite:
 
 
 def _preset(name: str, given: Given) -> Composite:
-    return dataclasses.replace(_build(name, PRESETS, alpha_beta, given), name=name.strip().lower())
+    made = _made(name, PRESETS, alpha_beta, given)
+    return dataclasses.replace(made, name=name.strip().lower())
 
 
 def rule_named(name: str, given: Given = NOTHING) -> AnyRule:
@@ -74,7 +54,7 @@ def rule_named(name: str, given: Given = NOTHING) -> AnyRule:
     Raises:
         CompositeError: as `named`.
     """
-    return _build(name, RULES, AlphaBeta, given)
+    return _made(name, RULES, AlphaBeta, given)
 
 
 def layer_entry(text: str, given: Given = NOTHING) -> Entry:
@@ -120,7 +100,7 @@ def _entry(table: object, given: Given) -> Entry:
     if not isinstance(table, dict) or "rule" not in table:
         raise CompositeError("every [[entry]] is a table with a rule")
     conditions = dict(cast("dict[str, Any]", table))
-    _check_types(conditions, _CONDITIONS)
+    _check_types(conditions, {"rule": str, **Entry.written()})
     rule = rule_named(conditions.pop("rule"), given)
     if "depth" in conditions:
         conditions["depth"] = _pair(conditions["depth"])
@@ -141,17 +121,12 @@ def _pair(value: list[Any]) -> tuple[float, float]:
     return value[0], value[1]
 
 
-def _build(text: str, table: Mapping[str, Callable[..., Any]], mixed: Callable[..., Any], given: Given) -> Any:
+def _made(text: str, table: Mapping[str, Preset[T]], mixed: Callable[..., T], given: Given) -> T:
     """What `text` names in `table`, or `mixed` (α, β, ...) for alphaAbetaB."""
     first, *more = text.strip().lower().split(",")
     key, equals, value = first.partition("=")
-    match = _ALPHA_BETA.fullmatch(key)
-    factory = partial(mixed, float(match["alpha"]), float(match["beta"])) if match else table.get(key)
-    if factory is None:
-        near = get_close_matches(key, table, n=3, cutoff=0.3)
-        raise CompositeError(f"rule {key!r} is not known; nearest: {', '.join(near or table)}")
-    wanted = inspect.signature(factory).parameters
-    defaults = {p.name: p.default for p in wanted.values() if isinstance(p.default, int | float | str)}
+    preset = row(key, table, mixed)
+    defaults = preset.parameters
     pairs = [(next(iter(defaults), ""), value)] if equals else []
     pairs += [(name, value) for name, _, value in (part.partition("=") for part in more)]
     unknown = [f"{name}={value}" for name, value in pairs if name not in defaults]
@@ -159,8 +134,22 @@ def _build(text: str, table: Mapping[str, Callable[..., Any]], mixed: Callable[.
         raise CompositeError(
             f"rule {key!r} takes no {', '.join(unknown)}; its parameters: {', '.join(defaults) or 'none'}"
         )
-    keywords = {f.name: getattr(given, f.name) for f in dataclasses.fields(given) if f.name in wanted}
-    return factory(**keywords, **{name: _parameter(name, value, defaults[name]) for name, value in pairs})
+    return preset.made(given, **{name: _parameter(name, value, defaults[name]) for name, value in pairs})
+
+
+def row(key: str, table: Mapping[str, Preset[T]], mixed: Callable[..., T]) -> Preset[T]:
+    """The row of `table` called `key`, or one of `mixed` (α, β, ...) for alphaAbetaB.
+
+    Raises:
+        CompositeError: the name is not known; the nearest ones are listed.
+    """
+    match = _ALPHA_BETA.fullmatch(key)
+    if match:
+        return Preset(key, partial(mixed, float(match["alpha"]), float(match["beta"])))
+    if key not in table:
+        near = get_close_matches(key, table, n=3, cutoff=0.3)
+        raise CompositeError(f"rule {key!r} is not known; nearest: {', '.join(near or table)}")
+    return table[key]
 
 
 def _parameter(name: str, text: str, default: float | str) -> float | str:
@@ -177,12 +166,3 @@ def _parameter(name: str, text: str, default: float | str) -> float | str:
         wanted = "true or false" if isinstance(default, bool) else "a finite number"
         raise CompositeError(f"{name}={text} should be {wanted}")
     return number
-
-
-def bounds_of(preprocessing: Preprocessing | None) -> Bounds | None:
-    """The values that black and white pixels become, per channel; None if the preprocessing is not known."""
-    if preprocessing is None:
-        return None
-    white = 255.0 / preprocessing.scale
-    pairs = list(zip(preprocessing.mean, preprocessing.std, strict=True))
-    return tuple(-mean / std for mean, std in pairs), tuple((white - mean) / std for mean, std in pairs)

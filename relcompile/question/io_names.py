@@ -14,7 +14,7 @@ from relcompile.question.targets import TARGET_INPUT
 
 def relevance_names(question: Question) -> tuple[str, ...]:
     """`relevance` of one input or layer, `relevance_<input>` of each of several."""
-    single = question.place is not None or len(question.sources) == 1
+    single = question.at is not None or len(question.sources) == 1
     return ("relevance",) if single else tuple(f"relevance_{name}" for name in question.sources)
 
 

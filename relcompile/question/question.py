@@ -1,16 +1,27 @@
-"""What is to be explained, and where."""
+"""What is to be explained, and where: every name looked up, every contradiction refused, before a pass runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.fx import Node
 
-from passes.relevance.ledgers import Ledger
+from passes.graphs.anchors import add_anchor
+from passes.graphs.graph import active_nodes, layer_name
+from passes.graphs.nodes import arguments
+from passes.relevance.ledgers import AbsorbedRelevance, Ledger, RootReport
 from passes.relevance.unroll_samples import Rows
+from passes.views.active import explained_output, nodes_named
+from passes.views.named_layers import last_feature_map, layer_output
+from relcompile.errors import CompositeError, InputSpecError
+from relcompile.frontend.capture import Captured
 from relcompile.methods.composites import Composite
-from relcompile.question.targets import Target
+from relcompile.methods.results import Asked
+from relcompile.question.options import Options
+from relcompile.question.references import Reference, chosen_reference, reference_tensors
+from relcompile.question.targets import Target, number_of_classes, target_named
 
 
 @dataclass(frozen=True)
@@ -24,10 +35,10 @@ class Question:
         sources: names of those that are explained.
         outputs: names of the model's outputs.
         output: position of the explained one.
-        place: name of the node whose relevance is wanted; None for that of the explained inputs.
+        at: the layer whose relevance is wanted; None for that of the explained inputs.
         ledgers: what else is written down about every operator.
-        references: what differences are taken from, by name of an explained input: one sample, or None for a further
-            input of the explainer; None for a method without differences.
+        reference: what differences are taken from; None for a method without differences.
+        references: the same by name of an explained input: one sample, or None for a further input of the explainer.
     """
 
     composite: Composite
@@ -36,9 +47,55 @@ class Question:
     sources: tuple[str, ...]
     outputs: tuple[str, ...]
     output: int
-    place: str | None = None
+    at: str | None = None
     ledgers: tuple[Ledger, ...] = ()
+    reference: Reference | None = None
     references: Mapping[str, torch.Tensor | None] | None = None
+
+    @classmethod
+    def resolve(cls, captured: Captured, inputs: Mapping[str, torch.Tensor], options: Options) -> Question:
+        """What `options` ask of a captured model; a layer that is read gets an anchor in its graph.
+
+        Args:
+            captured: the model as it was captured.
+            inputs: the examples that it was captured on, by name.
+            options: what the user asks for.
+
+        Raises:
+            CompositeError: the rule does not exist, or does not answer such a question.
+            InputSpecError: an input or output does not exist, or the reference does not fit.
+            TargetError: the target does not exist.
+            passes.errors.UnknownLayerError: the layer does not exist, or cannot be read.
+        """
+        composite = options.composite
+        reference = chosen_reference(composite, options.reference)
+        output = _explained_output(captured, options.output)
+        sources = _explained_inputs(captured, options.explain, output)
+        sink = explained_output(captured.module, output)
+        place = _place(captured, composite, options.at, nodes_named(captured.module, sources), sink)
+        target = target_named(options.target) if isinstance(options.target, str | int) else options.target
+        target.record(number_of_classes(sink.meta["val"]))
+        question = cls(
+            composite=composite,
+            target=target,
+            inputs=captured.inputs,
+            outputs=captured.outputs,
+            sources=sources,
+            output=output,
+            at=None if place is None else options.at or layer_name(place),
+            ledgers=((AbsorbedRelevance(),) if options.absorbed else ()) + ((RootReport(),) if options.roots else ()),
+            reference=reference,
+            references=None if reference is None else reference_tensors(reference, inputs, sources),
+        )
+        _check(question, sink, place)
+        if question.anchor is not None and place is not None:
+            add_anchor(captured.module, question.anchor, place)
+        return question
+
+    @property
+    def anchor(self) -> str | None:
+        """What the value that is read at `at` is anchored as; no node has such a name."""
+        return None if self.at is None else f"output of {self.at}"
 
     @property
     def rows(self) -> Rows:
@@ -52,3 +109,62 @@ class Question:
             return {}
         single = len(self.sources) == 1
         return {source: "noise" if single else f"noise_{source}" for source in self.sources}
+
+
+def _place(captured: Captured, composite: Composite, at: str | None, sources: list[Node], sink: Node) -> Node | None:
+    """The node whose relevance is wanted; None for the explained inputs."""
+    if at is not None:
+        return layer_output(captured.module, at, sources, sink)
+    return last_feature_map(captured.module, sources, sink) if composite.result.reads_layer else None
+
+
+def _check(question: Question, sink: Node, place: Node | None) -> None:
+    """Refuse what the method does not answer."""
+    composite = question.composite
+    if place is not None and composite.sampling is not None and composite.sampling.at_input_only:
+        raise CompositeError(f"{composite.name} is defined at the input only, not at a layer")
+    composite.result.check(
+        Asked(
+            method=composite.name,
+            seeded=question.target.is_seed,
+            output=tuple(sink.meta["val"].shape),
+            place=None if place is None else tuple(place.meta["val"].shape),
+            reports=bool(question.ledgers),
+        )
+    )
+
+
+def _explained_output(captured: Captured, position: int) -> int:
+    """The position of a floating point output: the one at `position`, or else the only one."""
+    nodes: tuple[Node, ...] = arguments(captured.module.graph.output_node())[0]
+    floating = [k for k, node in enumerate(nodes) if node.meta["val"].is_floating_point()]
+    if position in floating:
+        return position
+    if position in range(len(nodes)) and len(floating) == 1:
+        return floating[0]
+    dtypes = (str(node.meta["val"].dtype).removeprefix("torch.") for node in nodes)
+    known = ", ".join(
+        f"{k}: {name} {dtype}" for k, (name, dtype) in enumerate(zip(captured.outputs, dtypes, strict=True))
+    )
+    raise InputSpecError(
+        f"there is no floating point output {position} to explain; the outputs are {known}; "
+        "choose with output= (--explained-output)"
+    )
+
+
+def _explained_inputs(captured: Captured, names: Sequence[str] | None, output: int) -> tuple[str, ...]:
+    chosen = captured.float_inputs if names is None else tuple(dict.fromkeys(names))
+    unknown = [name for name in chosen if name not in captured.float_inputs]
+    if unknown or not chosen:
+        known = ", ".join(captured.float_inputs) or "none"
+        raise InputSpecError(f"no floating point input called {', '.join(unknown) or '(any)'}; there are: {known}")
+    sink = explained_output(captured.module, output)
+    without = [
+        n.name for n in nodes_named(captured.module, chosen) if sink not in active_nodes(captured.module, [n], sink)
+    ]
+    if len(without) == len(chosen) or (names is not None and without):
+        raise InputSpecError(
+            f"the explained output {captured.outputs[output]} does not depend on {', '.join(without)}, "
+            "or by way of integers and comparisons only: there is no relevance to compute"
+        )
+    return chosen

@@ -1,101 +1,168 @@
-"""What is explained: the target modes, and what each chooses at the explained output."""
+"""What is explained: the kinds of target, and what each chooses at the explained output."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, ClassVar, Final, Protocol, final
 
 import torch
-from torch.fx import GraphModule
 
 from passes.graphs.emitter import Emitter, Value, aten
 from relcompile.errors import TargetError
-from relcompile.metadata import TargetMode
+from relcompile.metadata import TargetRecord
 
 TARGET_INPUT: Final = "target"
 
 
-@dataclass(frozen=True)
-class Target:
-    """Which entry of the explained output (N, classes, ...) is explained.
+class Target(Protocol):
+    """Which entries of the explained output y (N, classes, ...) are explained."""
 
-    Args:
-        mode: "index": a runtime input `target` int64 (N,); "argmax": the largest entry; "fixed": always `index`;
-            "seed": a runtime input `target` of the output's shape, relevance (or, for gradients, a cotangent).
-        index: the class of the mode "fixed".
-    """
+    is_input: ClassVar[bool]
+    """The explainer has an input `target`."""
+    is_seed: ClassVar[bool]
+    """That input is what relevance starts with, not the choice of a class."""
 
-    mode: TargetMode = "index"
-    index: int | None = None
-
-    @classmethod
-    def parse(cls, text: str | int) -> Target:
-        """Read a mode (index, argmax, seed) or a class number.
+    def record(self, classes: int | None, /) -> TargetRecord:
+        """As the metadata say it; `classes` is None if y is one number per sample.
 
         Raises:
-            TargetError: anything else.
+            TargetError: the output does not have the class.
         """
-        if text in ("index", "argmax", "seed"):
-            return cls(text)
-        try:
-            return cls("fixed", int(text))
-        except ValueError:
-            raise TargetError(f"target {text!r} must be index, argmax, seed or a class number") from None
+        ...
 
-    @property
-    def is_input(self) -> bool:
-        """The explainer has an input `target`."""
-        return self.mode in ("index", "seed")
+    def add_input(self, emit: Emitter, like: torch.Tensor, /) -> None:
+        """Add the input, for an output like this fake tensor, if there is one."""
+        ...
+
+    def choice(self, y: Value, /) -> Value:
+        """Write 1 at the target and 0 elsewhere, in the shape of y; or the seed."""
+        ...
 
 
-def add_target(module: GraphModule, target: Target, output: Value) -> Callable[[Value], Value]:
-    """Add the input `target`, if the mode has one; returns what writes the choice at an output (N, classes, ...).
+@final
+@dataclass(frozen=True)
+class ClassInput:
+    """A runtime input `target` int64 (N,): the class of every sample."""
 
-    The choice is 1 at the target and 0 elsewhere, or the seed that was given.
+    is_input: ClassVar[bool] = True
+    is_seed: ClassVar[bool] = False
+
+    def record(self, classes: int | None, /) -> TargetRecord:
+        return TargetRecord("index", classes=classes)
+
+    def add_input(self, emit: Emitter, like: torch.Tensor, /) -> None:
+        emit.placeholder(TARGET_INPUT, like, shape=like.shape[:1], dtype=torch.int64)
+
+    def choice(self, y: Value, /) -> Value:
+        if number_of_classes(y.fake) is None:
+            return y.ones()
+        positions = _positions(y)
+        index = input_value(y.emit, TARGET_INPUT).reshape([-1] + [1] * (y.ndim - 1))
+        return _one_where(index.equals(positions), y)
+
+
+@final
+@dataclass(frozen=True)
+class BestClass:
+    """The class with the largest score, of an output with further axes at each of its places."""
+
+    is_input: ClassVar[bool] = False
+    is_seed: ClassVar[bool] = False
+
+    def record(self, classes: int | None, /) -> TargetRecord:
+        return TargetRecord("argmax", classes=classes)
+
+    def add_input(self, _emit: Emitter, _like: torch.Tensor, /) -> None:
+        return
+
+    def choice(self, y: Value, /) -> Value:
+        if number_of_classes(y.fake) is None:
+            return y.ones()
+        positions = _positions(y)
+        best = y.emit.call(aten.argmax.default, y, 1)
+        best = best.reshape([-1, 1]) if y.ndim == 2 else y.emit.call(aten.unsqueeze.default, best, 1)
+        return _one_where(best.equals(positions), y)
+
+
+@final
+@dataclass(frozen=True)
+class FixedClass:
+    """Always the class `index`."""
+
+    index: int
+    is_input: ClassVar[bool] = False
+    is_seed: ClassVar[bool] = False
+
+    def record(self, classes: int | None, /) -> TargetRecord:
+        if classes is None and self.index != 0:
+            raise TargetError(f"target {self.index} does not exist: the explained output is one number per sample")
+        if classes is not None and not 0 <= self.index < classes:
+            raise TargetError(f"target {self.index} does not exist: the explained output has {classes} classes")
+        return TargetRecord("fixed", self.index, classes)
+
+    def add_input(self, _emit: Emitter, _like: torch.Tensor, /) -> None:
+        return
+
+    def choice(self, y: Value, /) -> Value:
+        if number_of_classes(y.fake) is None:
+            return y.ones()
+        return _one_where(_positions(y).equals(self.index), y)
+
+
+@final
+@dataclass(frozen=True)
+class Seed:
+    """A runtime input `target` like the output: relevance, or for gradients a cotangent."""
+
+    is_input: ClassVar[bool] = True
+    is_seed: ClassVar[bool] = True
+
+    def record(self, classes: int | None, /) -> TargetRecord:
+        return TargetRecord("seed", classes=classes)
+
+    def add_input(self, emit: Emitter, like: torch.Tensor, /) -> None:
+        emit.placeholder(TARGET_INPUT, like)
+
+    def choice(self, y: Value, /) -> Value:
+        return input_value(y.emit, TARGET_INPUT)
+
+
+_NAMED: Final[Mapping[str, Target]] = {"index": ClassInput(), "argmax": BestClass(), "seed": Seed()}
+
+
+def target_named(text: str | int) -> Target:
+    """The target called `text` (index, argmax, seed), or a class by its number.
 
     Raises:
-        TargetError: a fixed class that the output does not have, or an output without a class axis.
+        TargetError: it is neither.
     """
-    classes = _classes(output, target)
-    emit = Emitter(module)
-    given = _input(emit, target, output) if target.is_input else None
-    if target.mode == "seed" and given is not None:
-        return lambda value: value.emit.value(given.node)
-
-    def choose(value: Value) -> Value:
-        if classes is None:
-            return value.ones()
-        shape = [1, classes] + [1] * (value.ndim - 2)
-        positions = value.emit.constant("classes", torch.arange(classes).reshape(shape))
-        if target.mode == "fixed":
-            chosen = positions.equals(target.index or 0)
-        else:
-            index = value.emit.value(given.node) if given else value.emit.call(aten.argmax.default, value, 1)
-            if given or value.ndim == 2:
-                index = index.reshape([-1] + [1] * (value.ndim - 1))
-            else:
-                index = value.emit.call(aten.unsqueeze.default, index, 1)
-            chosen = value.emit.call(aten.eq.Tensor, index, positions)
-        return value.ones().where(chosen, 0.0)
-
-    return choose
+    known = _NAMED.get(str(text))
+    if known is not None:
+        return known
+    try:
+        return FixedClass(int(text))
+    except ValueError:
+        raise TargetError(f"target {text!r} must be {', '.join(_NAMED)} or a class number") from None
 
 
-def _classes(output: Value, target: Target) -> int | None:
+def number_of_classes(output: torch.Tensor) -> int | None:
     """Size of the class axis; None for an output of one number per sample, which needs no target."""
-    shape = output.shape
-    if len(shape) < 2 or not isinstance(shape[1], int):
-        if target.index not in (None, 0):
-            raise TargetError(f"target {target.index} does not exist: the explained output is one number per sample")
-        return None
-    if target.index is not None and not 0 <= target.index < shape[1]:
-        raise TargetError(f"target {target.index} does not exist: the explained output has {shape[1]} classes")
-    return shape[1]
+    shape: tuple[Any, ...] = tuple(output.shape)
+    return shape[1] if len(shape) > 1 and isinstance(shape[1], int) else None
 
 
-def _input(emit: Emitter, target: Target, output: Value) -> Value:
-    fake = output.fake
-    if target.mode == "seed":
-        return emit.placeholder(TARGET_INPUT, fake)
-    return emit.placeholder(TARGET_INPUT, fake, shape=fake.shape[:1], dtype=torch.int64)
+def _positions(y: Value) -> Value:
+    """The number of every class, (1, classes, 1, ...)."""
+    shape = [1, y.shape[1]] + [1] * (y.ndim - 2)
+    return y.emit.constant("classes", torch.arange(y.shape[1]).reshape(shape))
+
+
+def _one_where(chosen: Value, y: Value) -> Value:
+    return y.ones().where(chosen, 0.0)
+
+
+def input_value(emit: Emitter, name: str) -> Value:
+    """The input of the graph called `name`."""
+    inputs = emit.module.graph.find_nodes(op="placeholder")
+    return emit.value(next(node for node in inputs if node.target == name))

@@ -31,13 +31,13 @@ def check_inputs(records: Sequence[InputRecord], arrays: Sequence[Array]) -> tup
 def check_target(record: TargetRecord, entry: InputRecord | None, target: object, batch: int) -> Array | None:
     """The target as the graph takes it, or the class that the file always explains."""
     if entry is None and target is not None:
-        always = "the best class" if record.mode == "argmax" else f"class {record.index}"
+        always = "the best class" if record.takes_best else f"class {record.index}"
         raise TargetError(f"target={target!r} was given, but the file always explains {always}; leave it out")
     if entry is None:
-        return None if record.mode == "argmax" else np.full(batch, record.index, np.int64)
-    if target is None and (record.mode == "seed" or record.classes is not None):
+        return None if record.takes_best else np.full(batch, record.index, np.int64)
+    if target is None and (record.takes_seed or record.classes is not None):
         raise TargetError("this file needs target=..., or compile the model with --target argmax")
-    if record.mode == "seed":
+    if record.takes_seed:
         try:
             return _fit(entry, target, {"batch": batch})
         except InputSpecError as error:

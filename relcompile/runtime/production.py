@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from relcompile.errors import ExplainerFileError, RuntimeUnavailableError
+from relcompile.files.seal import check_seal
 from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY, ROOTS_OUTPUT, InputRecord, Metadata
 from relcompile.runtime.feeds import Array, check_inputs, check_noise, check_reference, check_target, inputs_but_target
 from relcompile.runtime.session import Device, import_onnxruntime, open_session, session_options
@@ -98,7 +99,7 @@ class ProductionExplainer:
         feeds |= check_reference(metadata.reference_input, reference, batch)
         found = self.run(feeds)
         output = found[metadata.explained]
-        if metadata.target.mode == "argmax" and output.ndim <= 2:
+        if metadata.target.takes_best and output.ndim <= 2:
             checked = output.reshape(batch, -1).argmax(axis=1).astype(np.int64)
         return Explanation(
             output=output,
@@ -138,7 +139,8 @@ def load(
             machine, several times slower if sessions share it; therefore off.
 
     Raises:
-        ExplainerFileError: The file is missing, damaged, no ONNX file, or not one that relcompile wrote.
+        ExplainerFileError: The file is missing, damaged (see `relcompile.files.seal`), no ONNX file, or not one that
+            relcompile wrote.
         RuntimeUnavailableError: ONNX Runtime is not installed, or `device="cuda"` would end on the CPU.
         ValueError: `device` or `threads` is none of the above.
     """
@@ -149,6 +151,7 @@ def load(
     runtime = import_onnxruntime()
     if not Path(path).is_file():
         raise ExplainerFileError(f"{path} is not a file")
+    check_seal(Path(path))
     session = open_session(runtime, Path(path), device, session_options(runtime, threads, spinning))
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:
@@ -167,16 +170,16 @@ def _match_session(metadata: Metadata, session: Any) -> InputRecord | None:
     known = {*values, *(value.name for value in session.get_outputs())}
     missing = [name for name in (*promised, *metadata.output_names) if name not in known]
     extra = [name for name in values if name not in promised]
-    mode = metadata.target.mode
-    if missing or len(extra) != (mode in ("index", "seed")):
+    target = metadata.target
+    if missing or len(extra) != (target.takes_class or target.takes_seed):
         raise ExplainerFileError(
             f"graph and metadata disagree: the graph lacks {missing} and has the inputs {extra} beyond the "
-            f'model\'s own, for target mode "{mode}"'
+            f'model\'s own, for target mode "{target.mode}"'
         )
     if not extra:
         return None
     value = values[extra[0]]
-    if mode == "index":
+    if target.takes_class:
         return InputRecord(value.name, ("batch",), "int64")
     dtype = {"tensor(float16)": "float16", "tensor(double)": "float64"}.get(value.type, "float32")
     sizes: Sequence[int | str | None] = value.shape[1:]

@@ -51,8 +51,8 @@ def unfolded(x: Tensor, layer: Any, group: int) -> tuple[Tensor, Tensor]:
     assert isinstance(layer, nn.modules.conv._ConvNd)
     weight, channels = layer.weight.detach(), layer.in_channels // layer.groups
     neurons = layer.out_channels // layer.groups
-    x = x[:, group * channels : (group + 1) * channels]
     settings: dict[str, Any]
+    x = x[:, group * channels : (group + 1) * channels]
     if isinstance(layer, nn.Conv1d):
         x, weight = x[:, :, None], weight[:, :, None]
         settings = {"stride": (1, *layer.stride), "padding": (0, *layer.padding)}
@@ -201,11 +201,10 @@ def test_batch_norm_is_part_of_the_layer() -> None:
     """The pattern fits the merged weight, and the mask is that of the ReLU behind the batch norm."""
     torch.manual_seed(0)
     conv, norm = nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)
-    mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
-    for values in (norm.weight, norm.bias, mean):
+    for values in (norm.weight, norm.bias, norm.get_buffer("running_mean")):
         nn.init.normal_(values)
     model, x = nn.Sequential(conv, norm, nn.ReLU()).double().eval(), samples(6, 2, 5, 5)
-    scale = (norm.weight / (variance + norm.eps).sqrt()).detach()
+    scale = (norm.weight / (norm.get_buffer("running_var") + norm.eps).sqrt()).detach()
     merged = conv.weight.detach() * scale[:, None, None, None]
     active = estimators.rows_of(model(x)) > 0
     rows = estimators.patches(x, (3, 3), (1, 1), (0, 0))

@@ -14,6 +14,7 @@ from torch import nn
 
 import relcompile
 from relcompile.cli import main as cli
+from relcompile.cli.compile_command import default_output
 from relcompile.errors import CompositeError, ExplainerFileError
 from relcompile.methods.composites import Entry
 from relcompile.methods.rules.input_layer import Flat
@@ -239,7 +240,7 @@ def test_bad_composite(content: str, model: Path, tmp_path: Path, capsys: pytest
     ],
 )
 def test_other_requests_have_other_names(further: tuple[str | None, ...], name: str) -> None:
-    assert cli.default_output(Path("models/m.pt"), "z+", *further) == Path("models") / name
+    assert default_output(Path("models/m.pt"), "z+", *further) == Path("models") / name
 
 
 def test_what_is_replaced_is_said(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

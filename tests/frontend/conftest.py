@@ -14,7 +14,7 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("models", "models_evil"):
         (tmp_path / PACKAGE / f"{name}.py").parent.mkdir(exist_ok=True)
         (tmp_path / PACKAGE / f"{name}.py").write_text(MODELS_SOURCE)
-    (tmp_path / PACKAGE / "__init__.py").touch()
+    (tmp_path / PACKAGE / "__init__.py").write_text(f"import {PACKAGE}.models")
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     forget_zoo()

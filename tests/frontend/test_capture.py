@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import relcompile
-from passes.errors import UnsupportedOperatorError
+from passes.errors import MiscompilationError, UnsupportedOperatorError
 from relcompile.cli.input_specs import example_inputs
-from relcompile.errors import CaptureError, InputSpecError, MiscompilationError
+from relcompile.errors import CaptureError, InputSpecError
 from relcompile.frontend.canonical import captured_graph
 from relcompile.frontend.capture import call_arguments, in_eval_mode
 from tests.compare import FLOAT64, ONNX, assert_close

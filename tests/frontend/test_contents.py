@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from relcompile.errors import ModelFileError
 from relcompile.frontend.model_file import read_model
+from relcompile.frontend.safe_pickle import Unbuilt
 from tests.frontend.zoo import PACKAGE, same, tiny
 
 KNOWN_MODELS: dict[str, Callable[[], tuple[nn.Module, torch.Tensor]]] = {
@@ -48,17 +49,18 @@ def test_known_models_are_read_without_trust(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(read(x), model.eval()(x), rtol=0, atol=0)
 
 
-def test_classes_and_partials_come_back_as_attributes(tmp_path: Path) -> None:
+def test_classes_and_partials_come_back_as_values_that_construct_nothing(tmp_path: Path) -> None:
     for name in ("resnet", "vit"):
         model: Any = KNOWN_MODELS[name]()[0]
         model.nested = {"kinds": [nn.ReLU, (nn.Linear, OrderedDict(kind=nn.GELU))]}
         torch.save({"model": model}, tmp_path / name)
     resnet: Any = read_model(tmp_path / "resnet")
     vit: Any = read_model(tmp_path / "vit")
-    assert resnet._norm_layer is nn.BatchNorm2d
-    assert resnet.nested == {"kinds": [nn.ReLU, (nn.Linear, {"kind": nn.GELU})]}
-    assert vit.norm_layer(4).eps == 1e-6
-    assert isinstance(vit.norm_layer(4), nn.LayerNorm)
+    assert resnet._norm_layer == Unbuilt("BatchNorm2d")
+    assert resnet.nested == {"kinds": [Unbuilt("ReLU"), (Unbuilt("Linear"), {"kind": Unbuilt("GELU")})]}
+    assert vit.norm_layer == Unbuilt("LayerNorm")
+    with pytest.raises(ModelFileError, match="the model calls LayerNorm"):
+        vit.norm_layer(4)
 
 
 def wrapped(model: nn.Module, prefix: str) -> dict[str, torch.Tensor]:

@@ -36,7 +36,7 @@ HOSTILE = {
     "source code": (named("torchvision.models.feature_extraction", "DualGraphModule") + NEW, NOT_PLAIN),
     "constructor": (named(LINEAR, "Linear") + CALL_TWO_ARGUMENTS, STOPPED),
     "new with arguments": (named(LINEAR, "Linear") + b"K\x02\x85\x81", STOPPED),
-    "call of a module": (REBUILD % (named(LINEAR, "Identity") + NEW + b"}b", b"N"), "not callable"),
+    "call of a module": (REBUILD % (named(LINEAR, "Identity") + NEW + b"}b", b"N"), UNKNOWN),
     "empty module": (named(LINEAR, "Linear") + NEW, STOPPED),
     "partial of a function": (
         named("functools", "partial")
@@ -58,7 +58,7 @@ HOSTILE = {
     ),
     "children that are no modules": (
         named(LINEAR, "Identity") + NEW + b"}" + text("_modules") + b"}" + text("a") + b"K\x02ssb",
-        "Identity with children that are no modules",
+        "Identity without children, parameters or buffers",
     ),
     "escape codes": (named("evil\x1b[2J", "Net"), r"'evil\\x1b\[2J\.Net'"),
 }
@@ -87,17 +87,18 @@ def test_the_hostile_pickles_are_real(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 CONSTRUCTIONS = {
-    "call": lambda net: net + CALL_0,
-    "call by a rebuild function": lambda net: REBUILD % (net, net),
+    "call": (lambda net: net + CALL_0, STOPPED),
+    "call by a rebuild function": (lambda net: REBUILD % (net, net), UNKNOWN),
 }
 
 
 @pytest.mark.parametrize("case", CONSTRUCTIONS)
 def test_constructors_of_allowed_classes_do_not_run(case: str, zoo: Path) -> None:
-    write_checkpoint(zoo / "model", CONSTRUCTIONS[case](named(f"{PACKAGE}.models", "Net")))
-    with pytest.raises(ModelFileError, match=STOPPED):
+    make, message = CONSTRUCTIONS[case]
+    write_checkpoint(zoo / "model", make(named(f"{PACKAGE}.models", "Net")))
+    with pytest.raises(ModelFileError, match=message):
         read_model(zoo / "model", allow=[PACKAGE])
-    assert sys.modules[f"{PACKAGE}.models"].constructed == 0
+    assert message == UNKNOWN or sys.modules[f"{PACKAGE}.models"].constructed == 0
 
 
 def test_a_refusal_comes_before_any_import(zoo: Path) -> None:

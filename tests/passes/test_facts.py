@@ -141,7 +141,7 @@ class Mixed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("c", torch.tensor([1.0, -2.0, 3.0]))
+        self.c = nn.Buffer(torch.tensor([1.0, -2.0, 3.0]))
 
     def forward(self, x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         gated = x * (w + self.c)
@@ -166,7 +166,12 @@ def test_a_reference_is_known_where_values_depend_on_it_and_constant_elsewhere()
     assert difference(value).node.target is aten.zeros_like.default
 
 
-NAMES = {AddReference: "reference", AddContributions: "contributions", AddSpread: "spread", TakeFromZero: "zero"}
+NAMES: dict[type[Any], str] = {
+    AddReference: "reference",
+    AddContributions: "contributions",
+    AddSpread: "spread",
+    TakeFromZero: "zero",
+}
 # method -> the passes between the assignment of rules and the walk
 PLANS: dict[str, tuple[Composite, tuple[str, ...]]] = {
     "z+": (z_plus(), ("zero",)),

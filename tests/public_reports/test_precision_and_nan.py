@@ -25,7 +25,7 @@ CASES: dict[str, tuple[nn.Module, Tensor, str]] = {
     "half": (net().half(), torch.rand(2, 4), r"0\.weight float16.*model\.float\(\)"),
     "bfloat16": (net().bfloat16(), torch.rand(2, 4), r"0\.weight bfloat16.*model\.float\(\)"),
     "one layer": (nn.Sequential(nn.Linear(4, 4).half(), nn.Linear(4, 3)), torch.rand(2, 4), "2 tensors of half"),
-    "double": (net().double(), torch.rand(2, 4), r"float64.*x float32.*model\.float\(\)"),
+    "double": (net().double(), torch.rand(2, 4), r"float64.*input float32.*model\.float\(\)"),
     "nan": (with_nan(), torch.rand(2, 4), r"NaN \(2\.weight: 2 of 18\)"),
 }
 

@@ -72,13 +72,11 @@ def test_lrp(rule: str, network) -> None:
     model, x = unshared(network("vgg11", num_classes=8)), sample(48)
     target = model(x).argmax(1)  # a positive logit: captum's gamma does not look at the sign of z
     found = relcompile.compile(model, x, rule=composite)(x, target)[1]
-    layers: list[Any] = list(model.modules())  # captum reads an attribute that modules do not declare
-    pools: Any = (nn.MaxPool2d, nn.AdaptiveAvgPool2d)
-    for layer in layers:
+    for layer in model.modules():  # captum reads an attribute that modules do not declare
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            layer.rule = captum_rule()
-        if isinstance(layer, pools):
-            layer.rule = EpsilonRule(POOLS)
+            vars(layer)["rule"] = captum_rule()
+        if isinstance(layer, nn.MaxPool2d | nn.AdaptiveAvgPool2d):
+            vars(layer)["rule"] = EpsilonRule(POOLS)
     expected = LRP(model).attribute(x.clone().requires_grad_(), target=target).detach()
     assert_close(found, expected, FLOAT64)
 

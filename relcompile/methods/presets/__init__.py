@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
+from typing import Final, TypeVar
 
 from passes.relevance.rule import AnyRule
 from relcompile.methods.composites import Composite, Entry
+from relcompile.methods.preset import Preset
 from relcompile.methods.presets.deeplift import (
-    deeplift,
     deeplift_ablation,
     deeplift_genomics,
     deeplift_rescale,
@@ -34,7 +35,6 @@ from relcompile.methods.presets.learned import (
     root_rule,
 )
 from relcompile.methods.presets.lrp import (
-    Bounds,
     alpha_beta,
     box_rule,
     contrastive_excitation_backprop,
@@ -61,110 +61,85 @@ from relcompile.methods.rules.guided import BetaSmooth, Deconvnet, Guided, RectG
 from relcompile.methods.rules.input_layer import Flat, WSquared
 from relcompile.methods.rules.pointwise import PassThrough, SignalTakesAll
 
-__all__ = [
-    "PRESETS",
-    "RULES",
-    "Bounds",
-    "alpha_beta",
-    "contrastive_excitation_backprop",
-    "contrastive_lrp",
-    "deep_taylor",
-    "deeplift",
-    "deeplift_rescale",
-    "deeplift_revealcancel",
-    "epsilon",
-    "epsilon_and",
-    "epsilon_gamma_box",
-    "excitation_backprop",
-    "flat",
-    "gamma",
-    "grad_cam",
-    "gradient",
-    "gradient_times_input",
-    "integrated_gradients",
-    "lrp_0",
-    "montavon",
-    "pattern_attribution",
-    "pattern_net",
-    "relative_epsilon",
-    "smoothgrad",
-    "w_squared",
-    "z_box",
-    "z_plus",
-]
-
+Made = TypeVar("Made")
 _FLAT_FIRST = Entry(Flat(1e-6), kind="affine", first=True)
 
-PRESETS: Mapping[str, Callable[..., Composite]] = {
-    "gradient": gradient,
-    "gradient*input": gradient_times_input,
-    "lrp-0": lrp_0,
-    "epsilon": epsilon,
-    "relative-epsilon": relative_epsilon,
-    "gamma": gamma,
-    "z+": z_plus,
-    "alpha1beta0": partial(alpha_beta, 1, 0),
-    "alpha2beta1": partial(alpha_beta, 2, 1),
-    "alpha5beta4": partial(alpha_beta, 5, 4),
-    "w2": w_squared,
-    "flat": flat,
-    "zb": z_box,
-    "dtd": deep_taylor,
-    "excitation-backprop": excitation_backprop,
-    "contrastive-lrp": contrastive_lrp,
-    "contrastive-excitation-backprop": contrastive_excitation_backprop,
-    "grad-cam": grad_cam,
-    "smoothgrad": smoothgrad,
-    "integrated-gradients": integrated_gradients,
-    "guided-backprop": guided_backprop,
-    "deconvnet": deconvnet,
-    "rectgrad": rectgrad,
-    "beta-smooth": beta_smooth,
-    "patternnet": pattern_net,
-    "patternattribution": pattern_attribution,
-    "lrp-cmp-a1b0": partial(lrp_cmp, 1, 0),
-    "lrp-cmp-a2b1": partial(lrp_cmp, 2, 1),
-    "montavon": montavon,
-    "epsilon-plus": partial(epsilon_and, AlphaBeta(1, 0, "split", 1e-6), "epsilon-plus"),
-    "epsilon-plus-flat": partial(epsilon_and, AlphaBeta(1, 0, "split", 1e-6), "epsilon-plus-flat", _FLAT_FIRST),
-    "epsilon-alpha2-beta1": partial(epsilon_and, AlphaBeta(2, 1, "split", 1e-6), "epsilon-alpha2-beta1"),
-    "epsilon-alpha2-beta1-flat": partial(
-        epsilon_and, AlphaBeta(2, 1, "split", 1e-6), "epsilon-alpha2-beta1-flat", _FLAT_FIRST
-    ),
-    "epsilon-gamma-box": epsilon_gamma_box,
-    "deeplift-rescale": deeplift_rescale,
-    "deeplift-revealcancel": deeplift_revealcancel,
-    "deeplift-genomics": deeplift_genomics,
-    "deeplift-ablation": partial(deeplift_ablation, "cut", "deeplift-ablation"),
-    "deeplift-ablation-text": partial(deeplift_ablation, "cut-by-chain", "deeplift-ablation-text"),
-    "root": learned_root,
-    "root-v1": partial(released_roots, 1),
-    "root-v2": partial(released_roots, 2),
-    "root-v3": partial(released_roots, 3),
-    "root-v1-unrolled": partial(released_roots, 1, unrolled=True),
-    "root-v2-unrolled": partial(released_roots, 2, unrolled=True),
-    "root-v3-unrolled": partial(released_roots, 3, unrolled=True),
-}
 
-RULES: Mapping[str, Callable[..., AnyRule]] = {
-    "adjoint": Adjoint,
-    "lrp-0": Adjoint,
-    "epsilon": Epsilon,
-    "relative-epsilon": relative_epsilon_rule,
-    "gamma": Gamma,
-    "z+": z_plus_rule,
-    "w2": WSquared,
-    "flat": Flat,
-    "zb": box_rule,
-    "root": root_rule,
-    "between-roots": BetweenRoots,
-    "contributions-apart": ContributionsApart,
-    "fixed-root": FixedRoot,
-    "pass": PassThrough,
-    "patternattribution": pattern_rule,
-    "guided": Guided,
-    "deconvnet": Deconvnet,
-    "rectgrad": RectGrad,
-    "beta-smooth": BetaSmooth,
-    "signal-takes-all": SignalTakesAll,
-}
+def _table(*rows: Preset[Made]) -> Mapping[str, Preset[Made]]:
+    return {row.name: row for row in rows}
+
+
+PRESETS: Final[Mapping[str, Preset[Composite]]] = _table(
+    Preset("gradient", gradient),
+    Preset("gradient*input", gradient_times_input),
+    Preset("lrp-0", lrp_0),
+    Preset("epsilon", epsilon),
+    Preset("relative-epsilon", relative_epsilon),
+    Preset("gamma", gamma),
+    Preset("z+", z_plus),
+    Preset("alpha1beta0", partial(alpha_beta, 1, 0)),
+    Preset("alpha2beta1", partial(alpha_beta, 2, 1)),
+    Preset("alpha5beta4", partial(alpha_beta, 5, 4)),
+    Preset("w2", w_squared),
+    Preset("flat", flat),
+    Preset("zb", z_box, needs=("bounds",)),
+    Preset("dtd", deep_taylor, needs=("bounds",)),
+    Preset("excitation-backprop", excitation_backprop),
+    Preset("contrastive-lrp", contrastive_lrp),
+    Preset("contrastive-excitation-backprop", contrastive_excitation_backprop),
+    Preset("grad-cam", grad_cam),
+    Preset("smoothgrad", smoothgrad),
+    Preset("integrated-gradients", integrated_gradients),
+    Preset("guided-backprop", guided_backprop),
+    Preset("deconvnet", deconvnet),
+    Preset("rectgrad", rectgrad),
+    Preset("beta-smooth", beta_smooth),
+    Preset("patternnet", pattern_net, needs=("calibration",)),
+    Preset("patternattribution", pattern_attribution, needs=("calibration",)),
+    Preset("lrp-cmp-a1b0", partial(lrp_cmp, 1, 0)),
+    Preset("lrp-cmp-a2b1", partial(lrp_cmp, 2, 1)),
+    Preset("montavon", montavon, needs=("bounds",)),
+    Preset("epsilon-plus", partial(epsilon_and, AlphaBeta(1, 0, "split", 1e-6), "epsilon-plus")),
+    Preset("epsilon-plus-flat", partial(epsilon_and, AlphaBeta(1, 0, "split", 1e-6), "epsilon-plus-flat", _FLAT_FIRST)),
+    Preset("epsilon-alpha2-beta1", partial(epsilon_and, AlphaBeta(2, 1, "split", 1e-6), "epsilon-alpha2-beta1")),
+    Preset(
+        "epsilon-alpha2-beta1-flat",
+        partial(epsilon_and, AlphaBeta(2, 1, "split", 1e-6), "epsilon-alpha2-beta1-flat", _FLAT_FIRST),
+    ),
+    Preset("epsilon-gamma-box", epsilon_gamma_box, needs=("bounds",)),
+    Preset("deeplift-rescale", deeplift_rescale),
+    Preset("deeplift-revealcancel", deeplift_revealcancel),
+    Preset("deeplift-genomics", deeplift_genomics),
+    Preset("deeplift-ablation", partial(deeplift_ablation, "cut", "deeplift-ablation")),
+    Preset("deeplift-ablation-text", partial(deeplift_ablation, "cut-by-chain", "deeplift-ablation-text")),
+    Preset("root", learned_root),
+    Preset("root-v1", partial(released_roots, 1)),
+    Preset("root-v2", partial(released_roots, 2)),
+    Preset("root-v3", partial(released_roots, 3)),
+    Preset("root-v1-unrolled", partial(released_roots, 1, unrolled=True)),
+    Preset("root-v2-unrolled", partial(released_roots, 2, unrolled=True)),
+    Preset("root-v3-unrolled", partial(released_roots, 3, unrolled=True)),
+)
+
+RULES: Final[Mapping[str, Preset[AnyRule]]] = _table(
+    Preset("adjoint", Adjoint),
+    Preset("lrp-0", Adjoint),
+    Preset("epsilon", Epsilon),
+    Preset("relative-epsilon", relative_epsilon_rule),
+    Preset("gamma", Gamma),
+    Preset("z+", z_plus_rule),
+    Preset("w2", WSquared),
+    Preset("flat", Flat),
+    Preset("zb", box_rule, needs=("bounds",)),
+    Preset("root", root_rule),
+    Preset("between-roots", BetweenRoots),
+    Preset("contributions-apart", ContributionsApart),
+    Preset("fixed-root", FixedRoot),
+    Preset("pass", PassThrough),
+    Preset("patternattribution", pattern_rule, needs=("calibration",)),
+    Preset("guided", Guided),
+    Preset("deconvnet", Deconvnet),
+    Preset("rectgrad", RectGrad),
+    Preset("beta-smooth", BetaSmooth),
+    Preset("signal-takes-all", SignalTakesAll),
+)

@@ -14,22 +14,32 @@ from relcompile.methods.rules.differences import (
     MaxDifference,
     SumOfDifferences,
 )
+from relcompile.methods.starts import Cotangent
 
 _KEPT, _CROSSED = AffineDifference("kept"), MaxDifference("crossed")
 
 
 def deeplift_rescale(reference: float = 0.0) -> Composite:
-    """DeepLIFT Rescale: differences from a reference input, through the chords of activations."""
+    """DeepLIFT Rescale: differences from a reference input, through the chords of activations.
+
+    Use: where a reference says what absence looks like (a background, a neutral sequence), in three forward passes.
+    """
     return deeplift("deeplift-rescale", Rescale(), reference=reference)
 
 
 def deeplift_revealcancel(reference: float = 0.0) -> Composite:
-    """DeepLIFT RevealCancel: positive and negative contributions apart."""
+    """DeepLIFT RevealCancel: positive and negative contributions apart.
+
+    Use: as Rescale, where contributions of both signs cancel within a unit.
+    """
     return deeplift("deeplift-revealcancel", RevealCancel(), reference=reference)
 
 
 def deeplift_genomics(reference: float = 0.0) -> Composite:
-    """DeepLIFT as its library does by default: RevealCancel after dense layers, Rescale after convolutions."""
+    """DeepLIFT as its library does by default: RevealCancel after dense layers, Rescale after convolutions.
+
+    Use: for the numbers of the deeplift library on genomic models.
+    """
     dense = Entry(RevealCancel(), kind="activation", after="linear")
     return deeplift("deeplift-genomics", Rescale(), reference=reference).with_entries(dense)
 
@@ -39,6 +49,7 @@ def deeplift_ablation(cross_terms: CrossTerms, name: str, reference: float = 0.0
 
     Equation: m_x = W⁺ᵀm where Δx ≠ 0, Wᵀm where Δx = 0 (-text: W⁺ᵀm where Δx > 0, W⁻ᵀm where Δx < 0)
     Conserves: no.
+    Use: to reproduce that study.
     Source: Sixt et al. 2020, section 5: as their code has it, and (-text) as they describe it.
     """
     return deeplift(name, Rescale(), AffineDifference(cross_terms), reference=reference)
@@ -63,4 +74,4 @@ def deeplift(
         Entry(SumOfDifferences(), kind="product"),
         *(Entry(EachPart(), kind=kind) for kind in ("pool", "shift", "scale", "structure")),
     )
-    return Composite(name, entries, start="cotangent", reference=reference)
+    return Composite(name, entries, start=Cotangent(), reference=reference)

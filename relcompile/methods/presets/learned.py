@@ -8,6 +8,7 @@ from relcompile.calibration.store import HOW_TO, Calibration
 from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets.lrp import NO_ATTENTION, PASS_WITHOUT_BIAS, PROPORTIONAL, SCORES
+from relcompile.methods.results import AsMultiplier
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.between_roots import BetweenRoots, ContributionsApart
 from relcompile.methods.rules.learned_root import LearnedRoot
@@ -15,6 +16,7 @@ from relcompile.methods.rules.pattern import Normalised, PatternAttribution, Pat
 from relcompile.methods.rules.pointwise import SignalTakesAll
 from relcompile.methods.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense, Version
 from relcompile.methods.rules.residual import SplitByShare
+from relcompile.methods.starts import Magnitude, Signal
 
 
 def pattern_net(calibration: Calibration | None = None, *, normalise: bool = True) -> Composite:
@@ -25,6 +27,7 @@ def pattern_net(calibration: Calibration | None = None, *, normalise: bool = Tru
 
     Equation: s_x = Aᵀ s_z, divided by max|s_z| at bottlenecks
     Conserves: no.
+    Use: to see the signal that the network responds to; needs a calibration on data like the input.
     Source: Kindermans et al. 2018.
     """
     rule = PatternNet(_patterns(calibration))
@@ -35,13 +38,15 @@ def pattern_net(calibration: Calibration | None = None, *, normalise: bool = Tru
         NO_ATTENTION,
         *PROPORTIONAL,
     )
-    return Composite("patternnet", (*_normalised(entries, normalise), *others), start="signal", result="multiplier")
+    return Composite("patternnet", (*_normalised(entries, normalise), *others), start=Signal(), result=AsMultiplier())
 
 
 def pattern_attribution(calibration: Calibration | None = None, *, normalise: bool = False) -> Composite:
     """PatternAttribution: what the signal in the input contributes to the score.
 
     Residual connections, which the paper does not have, share in equal parts.
+
+    Use: for what the signal, without the distractor, contributes to the score; needs a calibration.
     """
     entries = (
         *SCORES,
@@ -77,6 +82,7 @@ def released_roots(version: Version, *, unrolled: bool = False) -> Composite:
     """Root learning as released, in closed form: the search hardly moves, and is written out only if `-unrolled`.
 
     Conserves: no; version 2 does in convolutions.
+    Use: to reproduce the released code; `root` for anything else.
     Source: Zhang et al. 2024, released code (versions 1 and 2: April 2024; 3: June 2024).
     """
     closed = not unrolled
@@ -89,11 +95,14 @@ def released_roots(version: Version, *, unrolled: bool = False) -> Composite:
         *PASS_WITHOUT_BIAS,
     )
     name = f"root-v{version}-unrolled" if unrolled else f"root-v{version}"
-    return Composite(name, entries, start="magnitude")
+    return Composite(name, entries, start=Magnitude())
 
 
 def learned_root(steps: float = 1) -> Composite:
-    """A root learned in every affine layer, in so many steps; activations are averaged on the way to their roots."""
+    """A root learned in every affine layer, in so many steps; activations are averaged on the way to their roots.
+
+    Use: as the most faithful map measured here, at about ten forward passes; bounds and calibration are not needed.
+    """
     hidden = root_rule(steps)
     entries = (
         *SCORES,

@@ -8,13 +8,13 @@ from passes.relevance.rule import AnyRule
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets.lrp import (
     PASS,
-    Bounds,
     alpha_beta,
     box,
     relative_epsilon_rule,
 )
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.affine import Epsilon, Gamma
+from relcompile.methods.rules.parameters import Bounds
 
 
 def lrp_cmp(alpha: float, beta: float) -> Composite:
@@ -22,6 +22,7 @@ def lrp_cmp(alpha: float, beta: float) -> Composite:
 
     Equation: R_j = Σ_k x_j w_kj / ⟨z_k⟩ε R_k (dense, ε = 1e-10); LRP-αβ (convolutions)
     Conserves: as its parts.
+    Use: as the composite that the literature recommends for VGG-like networks.
     Source: Sixt et al. 2020, section 5; Kohlbrenner et al. 2020.
     """
     dense = Entry(Epsilon(1e-10), operator="linear")
@@ -34,6 +35,7 @@ def montavon(bounds: Bounds | None = None) -> Composite:
     Equation: R_j = Σ_k x_j ρ(w_kj) / ⟨Σ_i x_i ρ(w_ki)⟩ε R_k, ρ(w) = w + γ w⁺ below, w above; in the middle ε is 0.25
         times the root mean square of z
     Conserves: as its parts.
+    Use: as the textbook's composite: a rule for each depth.
     Source: Montavon et al. 2019, section 10.3, and their tutorial.
     """
     entries = (
@@ -49,6 +51,7 @@ def epsilon_and(convolutions: AnyRule, name: str, *first: Entry) -> Composite:
     """ε on dense layers, another rule on convolutions, perhaps a third on the first layer: zennit's presets.
 
     Conserves: as its parts.
+    Use: for the numbers of zennit's composite of that name.
     Source: zennit's composites of these names; Kohlbrenner et al. 2020.
     """
     entries = (*first, Entry(convolutions, operator="convolution"), Entry(Epsilon(), kind="affine"), *PASS)
@@ -59,6 +62,7 @@ def epsilon_gamma_box(bounds: Bounds | None = None) -> Composite:
     """ε on dense layers, γ on convolutions, zᴮ on the first layer.
 
     Conserves: as its parts.
+    Use: for the numbers of zennit's composite of that name; give the bounds of the input.
     Source: zennit's `EpsilonGammaBox`.
     """
     return epsilon_and(Gamma(), "epsilon-gamma-box", box(bounds))

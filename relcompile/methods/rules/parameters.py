@@ -26,6 +26,7 @@ def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 Bound: TypeAlias = float | tuple[float, ...]
+Bounds: TypeAlias = tuple[Bound, Bound]
 
 
 def like_input(call: UnaryCall, name: str, value: Bound) -> Value:

@@ -16,6 +16,7 @@ from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets import learned_root
 from relcompile.methods.rules.between_roots import BetweenRoots, ContributionsApart
 from relcompile.methods.rules.learned_root import LearnedRoot
+from relcompile.methods.starts import Cotangent
 from tests.compare import FLOAT64, assert_close, assert_conserved
 from tests.oracles import learned_root as oracle
 
@@ -26,7 +27,7 @@ def every_input_a_signal() -> Composite:
     """Without a search and without a sharing of what is absorbed: the expansion alone."""
     expanding = LearnedRoot(0, gamma=0.0, bias="full", epsilon=1e-12)
     entries = (Entry(expanding, kind="affine"), Entry(ContributionsApart("full"), kind="shift"))
-    return replace(learned_root().with_entries(*entries), start="cotangent")
+    return replace(learned_root().with_entries(*entries), start=Cotangent())
 
 
 def test_slope_is_the_mean_over_all_coalitions() -> None:

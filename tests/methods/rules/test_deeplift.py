@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import relcompile
 from relcompile.backend.onnx_file import lowered, save
 from relcompile.methods.composites import Composite
-from relcompile.methods.presets import deeplift
+from relcompile.methods.presets.deeplift import deeplift
 from relcompile.methods.rules.deeplift import Rescale, RevealCancel
 from relcompile.methods.rules.differences import AffineDifference, MaxDifference
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved

@@ -26,9 +26,10 @@ from relcompile.backend.onnx_file import lowered, save
 from relcompile.errors import CalibrationError, CompositeError, ExportError
 from relcompile.frontend.canonical import weights_digest
 from relcompile.frontend.capture import capture
+from relcompile.methods.preset import Given
 from relcompile.methods.presets import PRESETS, pattern_net
 from relcompile.methods.rules.adjoint import Adjoint
-from relcompile.methods.spelling import Given, layer_entry, named
+from relcompile.methods.spelling import layer_entry, named
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
 from tests.oracles import affine, local
 from tests.oracles.nets import Net, build
@@ -75,7 +76,7 @@ def test_rule_equals_its_oracle(rule: str, net_name: str) -> None:
     net = build(net_name, seed=1, bias=True)
     model, x = as_module(net.steps), net.batch(3, seed=2)
     calibration = random_patterns(model)
-    explainer = relcompile.compile(model, x, rule=PRESETS[rule](calibration, normalise=False))
+    explainer = relcompile.compile(model, x, rule=PRESETS[rule].build(calibration, normalise=False))
     expected = oracle(net, x, rule, calibration)
     assert_close(explainer(x, TARGET)[1], expected, FLOAT64)
     assert_close(lowered(explainer.graph_module)(x, TARGET)[1], expected, FLOAT64)
@@ -114,7 +115,9 @@ def test_normalising_changes_the_scale_of_each_sample_only(rule: str, net_name: 
     model, x = as_module(net.steps), net.batch(3, seed=2)
     calibration = random_patterns(model)
     maps = [
-        relcompile.compile(model, x, rule=PRESETS[rule](calibration, normalise=normalise))(x, TARGET)[1].flatten(1)
+        relcompile.compile(model, x, rule=PRESETS[rule].build(calibration, normalise=normalise))(x, TARGET)[1].flatten(
+            1
+        )
         for normalise in (False, True)
     ]
     plain, normalised = (m / m.abs().amax(1, keepdim=True) for m in maps)
@@ -174,7 +177,7 @@ def test_bottlenecks(net_name: str) -> None:
 def test_a_seed_is_where_the_signal_starts(rule: str) -> None:
     net = build("cnn", seed=1, bias=True)
     model, x = as_module(net.steps), net.batch(3, seed=2)
-    composite = PRESETS[rule](random_patterns(model), normalise=False)
+    composite = PRESETS[rule].build(random_patterns(model), normalise=False)
     output, expected = relcompile.compile(model, x, rule=composite)(x, TARGET)
     seed = torch.zeros_like(output).scatter(1, TARGET[:, None], output.gather(1, TARGET[:, None]))
     assert_close(relcompile.compile(model, x, target="seed", rule=composite)(x, seed)[1], expected, FLOAT64)

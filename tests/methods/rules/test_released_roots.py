@@ -19,6 +19,7 @@ from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense
+from relcompile.methods.starts import Magnitude
 from tests.compare import ONNX, assert_close, assert_conserved
 from tests.oracles import released_roots as oracle
 
@@ -168,7 +169,7 @@ def test_file_computes_the_same(name: str, rule: str, tmp_path: Path) -> None:
 def test_relevance_starts_with_the_magnitude_of_the_score() -> None:
     layer = nn.Linear(4, 3, bias=False).double()
     x = torch.tensor([[1.0, 2.0, 0.5, 1.0], [0.1, 1.0, 0.5, 3.0]], dtype=torch.float64)
-    composite = Composite("magnitude", (Entry(Adjoint()),), start="magnitude")
+    composite = Composite("magnitude", (Entry(Adjoint()),), start=Magnitude())
     for k in range(3):
         output, relevance = relcompile.compile(layer, x, rule=composite, target=k)(x)
         assert_close(relevance.sum(1), output[:, k].abs().detach(), 1e-12)

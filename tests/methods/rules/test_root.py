@@ -16,6 +16,7 @@ from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.rules.between_roots import BetweenRoots
 from relcompile.methods.rules.learned_root import LearnedRoot
+from relcompile.methods.starts import Cotangent
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
 from tests.methods.rules.test_released_roots import NETWORKS, built
 from tests.oracles import learned_root as oracle
@@ -92,7 +93,7 @@ def check_under_activation(name: str, own: LearnedRoot, f: Callable[[Tensor], Te
     settings: dict[str, Any] = {"kappa": 5.0, "steps": own.steps, "shared": own.bias == "shared"}
     expected = oracle.under_activation(x.flatten(1), W, b, m.flatten(1), f, **settings).reshape(x.shape)
     entries = (Entry(own, kind="affine"), Entry(BetweenRoots(5.0, near=1e-9), kind="activation"))
-    composite = Composite("root", entries, start="cotangent")
+    composite = Composite("root", entries, start=Cotangent())
     explainer = relcompile.compile(Activated(layer, f), x, rule=composite, target="seed")
     assert_close(explainer(x, m)[1], expected, FLOAT64)
 

@@ -1,0 +1,108 @@
+"""The named methods, and what a method is made of: entries, a start, a result, copies of the input."""
+
+from relcompile.methods.composites import Composite, Entry, Kind
+from relcompile.methods.preset import Given, Preset, bounds_of
+from relcompile.methods.presets import PRESETS, RULES
+from relcompile.methods.presets.deeplift import (
+    deeplift,
+    deeplift_ablation,
+    deeplift_genomics,
+    deeplift_rescale,
+    deeplift_revealcancel,
+)
+from relcompile.methods.presets.gradients import (
+    beta_smooth,
+    deconvnet,
+    grad_cam,
+    gradient,
+    gradient_times_input,
+    guided_backprop,
+    integrated_gradients,
+    rectgrad,
+    smoothgrad,
+)
+from relcompile.methods.presets.learned import learned_root, pattern_attribution, pattern_net, released_roots
+from relcompile.methods.presets.lrp import (
+    alpha_beta,
+    contrastive_excitation_backprop,
+    contrastive_lrp,
+    deep_taylor,
+    epsilon,
+    excitation_backprop,
+    flat,
+    gamma,
+    lrp_0,
+    relative_epsilon,
+    w_squared,
+    z_box,
+    z_plus,
+)
+from relcompile.methods.presets.mixed import epsilon_and, epsilon_gamma_box, lrp_cmp, montavon
+from relcompile.methods.results import AsActivationMap, AsContrast, AsMultiplier, AsRelevance, Result
+from relcompile.methods.sampling import GaussianNoise, Sampling, StraightPath
+from relcompile.methods.spelling import layer_entry, named, read_composite, rule_named
+from relcompile.methods.starts import Cotangent, Magnitude, One, Score, Signal, Start
+
+__all__ = [
+    "PRESETS",
+    "RULES",
+    "AsActivationMap",
+    "AsContrast",
+    "AsMultiplier",
+    "AsRelevance",
+    "Composite",
+    "Cotangent",
+    "Entry",
+    "GaussianNoise",
+    "Given",
+    "Kind",
+    "Magnitude",
+    "One",
+    "Preset",
+    "Result",
+    "Sampling",
+    "Score",
+    "Signal",
+    "Start",
+    "StraightPath",
+    "alpha_beta",
+    "beta_smooth",
+    "bounds_of",
+    "contrastive_excitation_backprop",
+    "contrastive_lrp",
+    "deconvnet",
+    "deep_taylor",
+    "deeplift",
+    "deeplift_ablation",
+    "deeplift_genomics",
+    "deeplift_rescale",
+    "deeplift_revealcancel",
+    "epsilon",
+    "epsilon_and",
+    "epsilon_gamma_box",
+    "excitation_backprop",
+    "flat",
+    "gamma",
+    "grad_cam",
+    "gradient",
+    "gradient_times_input",
+    "guided_backprop",
+    "integrated_gradients",
+    "layer_entry",
+    "learned_root",
+    "lrp_0",
+    "lrp_cmp",
+    "montavon",
+    "named",
+    "pattern_attribution",
+    "pattern_net",
+    "read_composite",
+    "rectgrad",
+    "relative_epsilon",
+    "released_roots",
+    "rule_named",
+    "smoothgrad",
+    "w_squared",
+    "z_box",
+    "z_plus",
+]

@@ -1,0 +1,55 @@
+"""Passes that give a graph the further inputs that a question needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch.fx import GraphModule
+
+from passes.graphs.emitter import Emitter
+from passes.views.active import explained_output, nodes_named
+from relcompile.question.targets import Target
+
+
+@final
+@dataclass(frozen=True)
+class AddTarget:
+    """Before: inputs of the model. After: behind them the input `target`, which nobody reads yet.
+
+    Attributes:
+        target: one that has such an input.
+        output: position of the explained output.
+    """
+
+    target: Target
+    output: int
+    name: ClassVar[str] = "add-target"
+
+    def apply(self, module: GraphModule, /) -> int:
+        self.target.add_input(Emitter(module), explained_output(module, self.output).meta["val"])
+        return 1
+
+
+@final
+@dataclass(frozen=True)
+class AddNoise:
+    """Before: explained inputs (N, ...). After: behind all inputs one of noise (N, copies, ...) for each of them.
+
+    Attributes:
+        names: of the new inputs, by explained input.
+        copies: of every sample.
+    """
+
+    names: Mapping[str, str]
+    copies: int
+    name: ClassVar[str] = "add-noise"
+
+    def apply(self, module: GraphModule, /) -> int:
+        emit = Emitter(module)
+        for node in nodes_named(module, tuple(self.names)):
+            like: torch.Tensor = node.meta["val"]
+            emit.placeholder(self.names[node.name], like, shape=(like.shape[0], self.copies, *like.shape[1:]))
+        return len(self.names)

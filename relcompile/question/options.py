@@ -1,0 +1,99 @@
+"""Everything that one can ask for, as one object: `compile` makes it of its keywords, the command line of its text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypedDict
+
+from relcompile.calibration.store import Calibration
+from relcompile.metadata import Preprocessing
+from relcompile.methods.composites import Composite
+from relcompile.methods.preset import Given, bounds_of
+from relcompile.methods.rules.parameters import Bounds
+from relcompile.methods.spelling import layer_entry, named
+from relcompile.question.references import Reference, chosen_reference
+from relcompile.question.targets import Target
+
+
+class Keywords(TypedDict, total=False):
+    """The fields of `Options`, as keywords of `compile`."""
+
+    rule: str | Composite
+    layers: Sequence[str]
+    bounds: Bounds | None
+    calibration: Calibration | None
+    target: str | int | Target
+    reference: Reference | None
+    explain: Sequence[str] | None
+    output: int
+    at: str | None
+    absorbed: bool
+    roots: bool
+    forward_derivative: bool
+    class_names: Sequence[str] | None
+    preprocessing: Preprocessing | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is asked of a model.
+
+    Args:
+        rule: a name ("z+", "epsilon=0.25"), a composite file (.toml) or a composite.
+        layers: rules of single layers that win over it, "NAME-GLOB=RULE" as in "features.0=flat".
+        bounds: (low, high) of the input, numbers or one per channel, for the rules that need them; taken from
+            `preprocessing` if that is given.
+        calibration: the patterns of this very model, for the rules that need them (see `relcompile.calibrate`).
+        target: "index" (a runtime input), "argmax", "seed", or a class number.
+        reference: the input that differences are taken from, for the deeplift rules: one number, one per channel, a
+            tensor of one sample, or "input" (a runtime input `reference`); 0 by default.
+        explain: names of the inputs that get relevance; all floating point inputs by default.
+        output: position of the output that is explained; if that is not floating point and exactly one is, that one.
+        at: name of a layer: relevance is that of its output, and not that of the input. (Grad-CAM reads its feature
+            map there; by default it takes the last one.)
+        absorbed: also compute what biases and stabilisers absorb, (N, operators).
+        roots: also report on the roots that the rules learn, (N, roots, quantities); names are in the metadata.
+        forward_derivative: the model calls custom autograd functions or hooks, and yet the derivative of its forward is
+            meant, for the rules that are gradients.
+        class_names: stored with the explainer, one per class.
+        preprocessing: stored with the explainer: how a photograph becomes the input.
+    """
+
+    rule: str | Composite = "z+"
+    layers: Sequence[str] = ()
+    bounds: Bounds | None = None
+    calibration: Calibration | None = None
+    target: str | int | Target = "index"
+    reference: Reference | None = None
+    explain: Sequence[str] | None = None
+    output: int = 0
+    at: str | None = None
+    absorbed: bool = False
+    roots: bool = False
+    forward_derivative: bool = False
+    class_names: Sequence[str] | None = None
+    preprocessing: Preprocessing | None = None
+
+    @cached_property
+    def composite(self) -> Composite:
+        """The rule of every layer.
+
+        Raises:
+            CompositeError: a rule does not exist, or lacks what it needs.
+        """
+        given = Given(self.bounds or bounds_of(self.preprocessing), self.calibration)
+        composite = named(self.rule, given) if isinstance(self.rule, str) else self.rule
+        return composite.with_entries(*(layer_entry(text, given) for text in self.layers))
+
+    def check(self, weights_sha256: str) -> None:
+        """Refuse, for a model with these weights, what is known to be wrong before the model is captured.
+
+        Raises:
+            CalibrationError: the calibration belongs to a model with other weights.
+            CompositeError: as `composite`; or a reference was given to a rule that takes no differences.
+        """
+        if self.calibration is not None:
+            self.calibration.require(weights_sha256)
+        chosen_reference(self.composite, self.reference)

@@ -1,0 +1,74 @@
+"""What the command line imports before it is needed, and the page of one rule."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from relcompile.cli.main import app, main
+
+SLOW = ("torch", "onnx", "onnxruntime", "matplotlib", "PIL")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["compile", "--help"], 0),
+        (["calibrate", "--help"], 0),
+        (["rules", "--help"], 0),
+        (["rules", "--nothing"], 2),
+        (["rules", "--operators", "gamma"], 2),
+        (["explain"], 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+def test_help_and_usage_errors_import_nothing_slow(arguments: list[str], code: int) -> None:
+    found = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "relcompile", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    imported = {
+        line.rpartition("|")[2].strip() for line in found.stderr.splitlines() if line.startswith("import time:")
+    }
+    assert found.returncode == code
+    assert "relcompile.cli.main" in imported
+    assert not imported.intersection(SLOW)
+
+
+RULES: dict[str, tuple[list[str], list[str]]] = {
+    "a preset": (["gamma"], ["equation", "conserves", "Montavon et al. 2019", "gamma=0.25"]),
+    "of a layer": (["gamma", "--layer"], ["gamma=0.25, bias=full, epsilon=1e-06"]),
+    "any α and β": (["alpha3beta2"], ["Bach et al. 2015", "bias=none"]),
+    "without parameters": (["lrp-0"], ["parameters none"]),
+    "needs bounds": (["zb"], ["given bounds", "source"]),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_one_rule(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, told = RULES[name]
+    with pytest.raises(SystemExit) as stop:
+        main(["rules", *arguments])
+    out = " ".join(capsys.readouterr().out.split())
+    assert stop.value.code == 0
+    assert all(text in out for text in told), out
+    assert out.count("conserves") == 1
+
+
+def test_an_unknown_rule_has_neighbours(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["rules", "gama"])
+    assert stop.value.code == 2
+    assert "nearest: gamma" in capsys.readouterr().err
+
+
+def test_every_command_is_a_file() -> None:
+    modules = {command.callback.__module__ for command in app.registered_commands if command.callback}
+    assert modules == {
+        f"relcompile.cli.{name}_command" for name in ("compile", "calibrate", "explain", "inspect", "rules")
+    }
