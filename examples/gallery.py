@@ -24,7 +24,7 @@ from photograph import WEIGHTS, class_names, network, packaged
 from PIL import Image
 
 import relcompile
-from relcompile.files import atomic_path
+from relcompile.files.paths import atomic_path
 from relcompile.pictures.heatmap import draw_heatmap
 from relcompile.pictures.images import load_image, preprocess
 from relcompile.presets import PRESETS

@@ -14,7 +14,29 @@ from passes.graphs.emitter import Emitter, Value, aten
 
 Rewrite = Callable[[Node, Emitter], "Value | Node | None"]
 
-_DETACH = (aten.detach.default, aten.detach_.default)
+_CONSTANT_FOR_AUTOGRAD: tuple[Any, ...] = (  # detached, or piecewise constant: the derivative is 0 wherever it exists
+    aten.detach.default,
+    aten.detach_.default,
+    aten.sign.default,
+    aten.sgn.default,
+    aten.floor.default,
+    aten.ceil.default,
+    aten.round.default,
+    aten.round.decimals,
+    aten.trunc.default,
+    aten.fix.default,
+    aten.heaviside.default,
+    aten.floor_divide.default,
+    aten.zeros_like.default,
+    aten.ones_like.default,
+    aten.full_like.default,
+    aten.empty_like.default,
+    aten.rand_like.default,
+    aten.randn_like.default,
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+)
 
 
 def tensor_of(module: GraphModule, node: Any) -> torch.Tensor | None:
@@ -106,10 +128,10 @@ def needed_by(node: Node) -> set[Node]:
 
 
 def active_nodes(module: GraphModule, sources: Iterable[Node], sink: Node) -> set[Node]:
-    """Nodes on a path of floats and views from `sources` to `sink`, ends included. A detached value ends the path."""
+    """Nodes on a path of floats and views from `sources` to `sink`, ends included; constants of autograd end it."""
     reached = set(sources)
     for node in module.graph.nodes:
-        if node.target in _DETACH or not (_carries_floats(node) or _is_view(node)):
+        if node.target in _CONSTANT_FOR_AUTOGRAD or not (_carries_floats(node) or _is_view(node)):
             continue
         if any(argument in reached for argument in node.all_input_nodes):
             reached.add(node)

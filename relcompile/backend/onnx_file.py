@@ -22,9 +22,9 @@ from passes.stages import verify_canonical, verify_lowered
 from relcompile.backend.check_runtime import Parity, check_parity
 from relcompile.backend.compiled import Compiled
 from relcompile.errors import ExportError
-from relcompile.files import atomic_path
+from relcompile.files.paths import atomic_path
+from relcompile.files.seal import SEAL_KEY, UNSEALED, seal
 from relcompile.metadata import METADATA_KEY
-from relcompile.seal import SEAL_KEY, UNSEALED, sealed
 
 _PROVENANCE = "nn_module_stack", "stack_trace"
 _LARGEST_FOLDED = 4096  # elements; what is larger, ONNX Runtime folds when it loads the file
@@ -72,7 +72,8 @@ def write_onnx(explainer: Compiled, path: Path, progress: Callable[[str], None] 
     model = to_onnx(module, explainer)
     with atomic_path(path) as temporary:
         tell("write")
-        temporary.write_bytes(sealed(model.SerializeToString()))
+        onnx.save_model(model, str(temporary))
+        seal(temporary)
         tell("check in ONNX Runtime")
         onnx.checker.check_model(str(temporary))
         return check_parity(explainer, temporary)

@@ -12,9 +12,9 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 import torch
 
-from relcompile.arrays import map_array, native, read_arrays
 from relcompile.errors import CalibrationError
-from relcompile.files import open_input
+from relcompile.files.arrays import map_array, native, read_arrays
+from relcompile.files.paths import open_input
 from relcompile.metadata import Preprocessing
 from relcompile.pictures.images import LARGEST_PHOTOGRAPH, image_suffixes, load_image, preprocess
 

@@ -10,7 +10,7 @@ import torch
 
 from relcompile.calibration.store import count_of, read_tensors, write_tensors
 from relcompile.errors import CalibrationError
-from relcompile.files import identity
+from relcompile.files.paths import identity
 
 _KIND: Final = "calibration state"
 SUFFIX: Final = ".relcompile-partial"  # of the name of the calibration file

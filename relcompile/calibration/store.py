@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from relcompile.errors import CalibrationError, ExportError
-from relcompile.files import atomic_path, open_input
+from relcompile.files.paths import atomic_path, open_input
 
 ESTIMATORS: Final = ("relu", "linear")
 LARGEST_CALIBRATION: Final = 2**36  # bytes; sums in float64 take four times what the weights of a model take

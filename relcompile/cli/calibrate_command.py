@@ -12,7 +12,7 @@ import typer
 
 from relcompile.cli import options, views
 from relcompile.errors import CalibrationError
-from relcompile.files import atomic_path, keep_inputs
+from relcompile.files.paths import atomic_path, keep_inputs
 
 if TYPE_CHECKING:
     import torch

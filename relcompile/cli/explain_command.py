@@ -11,7 +11,7 @@ import typer
 
 from relcompile.cli import views
 from relcompile.errors import ExportError, InputSpecError
-from relcompile.files import keep_inputs, plain_name, save_arrays
+from relcompile.files.paths import keep_inputs, plain_name, save_arrays
 from relcompile.metadata import Metadata, Preprocessing
 from relcompile.runtime.production import Explanation, ProductionExplainer, load
 from relcompile.runtime.session import Device

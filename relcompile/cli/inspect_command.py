@@ -8,10 +8,10 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 import typer
 
-from relcompile.arrays import native, read_arrays
 from relcompile.cli import views
 from relcompile.cli.explain_command import explain_best, photograph_input
 from relcompile.errors import InputSpecError
+from relcompile.files.arrays import native, read_arrays
 from relcompile.runtime.production import Explanation, ProductionExplainer, load
 
 Array: TypeAlias = np.ndarray[Any, Any]

@@ -14,8 +14,8 @@ from passes.pipelines import CANONICALIZE
 from passes.runner import PassReport, run_passes
 from passes.stages import verify_canonical, verify_captured
 from relcompile.errors import InputSpecError
+from relcompile.files.arrays import DTYPES
 from relcompile.frontend.capture import Captured, capture, forward_parameters
-from relcompile.metadata import DTYPES
 
 ExampleInputs: TypeAlias = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 Progress: TypeAlias = Callable[[str], None]
@@ -83,7 +83,7 @@ def _check(inputs: Mapping[str, Any]) -> None:
 
 def _at_least_two(tensor: torch.Tensor) -> torch.Tensor:
     """A batch of one would be captured as the constant 1."""
-    return torch.cat([tensor, tensor]) if tensor.shape[0] == 1 else tensor
+    return (torch.cat([tensor, tensor]) if tensor.shape[0] == 1 else tensor).contiguous()
 
 
 def weights_digest(model: torch.nn.Module) -> str:

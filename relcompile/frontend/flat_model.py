@@ -19,7 +19,7 @@ from torch.fx import GraphModule, Interpreter
 from torch.fx.traceback import preserve_node_meta
 
 from relcompile.errors import CaptureError
-from relcompile.text import printable
+from relcompile.files.text import printable
 
 LayerEntry = tuple[str, str]  # torch's record of a call: path and class of a module
 _MOST_PATHS = 100_000  # to modules: every level of parts that are used twice doubles them

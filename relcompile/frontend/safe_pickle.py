@@ -25,7 +25,6 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, cast
@@ -37,6 +36,7 @@ from torch.nn import functional
 from relcompile.errors import ModelFileError
 from relcompile.frontend.checked_tree import check_tree
 from relcompile.frontend.checkpoint import PLAIN_TYPES, Archive, Call, Reader, names_in
+from relcompile.frontend.refusal import refusal, users_packages
 
 KNOWN_LIBRARIES = (
     "torch.nn.modules",
@@ -69,7 +69,6 @@ PARTIAL = "functools.partial"
 CODE_CARRIERS = (torch.fx.GraphModule, torch.jit.ScriptModule)
 _FUNCTION_TYPES = tuple({type(function) for function in PURE_FUNCTIONS})
 NEVER_IMPORTED = ("__main__", "setup", "conftest")  # modules that do something when they are imported
-SHOWN = 8
 
 
 class _StandIn:
@@ -182,12 +181,12 @@ def _known_values(path: Path, names: Sequence[str], allow: Sequence[str], made: 
     foreign = [name for name in others if not _within(name, (*KNOWN_LIBRARIES, *allow))]
     if foreign:
         what = "that relcompile does not know to be harmless"
-        raise ModelFileError(_refusal(path, foreign, what, packages=_users_packages(foreign)))
+        raise ModelFileError(refusal(path, foreign, what, packages=users_packages(foreign)))
     found = {name: _named_class(path, name, allow) for name in others}
     classes = {name: value for name, value in found.items() if value is not None}
     if len(classes) < len(found):
         unfit = [name for name in found if name not in classes]
-        raise ModelFileError(_refusal(path, unfit, "that are not plain nn.Module classes of an allowed library"))
+        raise ModelFileError(refusal(path, unfit, "that are not plain nn.Module classes of an allowed library"))
     values = {name: value if name in ENUMS else _stand_in(value, made) for name, value in classes.items()}
     return {**values, **functions, PARTIAL: Call(_partial)}
 
@@ -237,33 +236,6 @@ def _is_acceptable(found: type[Any], name: str) -> bool:
     own_name = f"{found.__module__}.{found.__qualname__}" == name
     plain = issubclass(found, nn.Module) and not issubclass(found, CODE_CARRIERS)
     return own_name and (plain or name in ENUMS)
-
-
-def _refusal(path: Path, names: Sequence[str], what: str, packages: Sequence[str] = ()) -> str:
-    """The names, and the ways on. The names come from the file, so they are shown as `repr`."""
-    more = f" and {len(names) - SHOWN} more" if names[SHOWN:] else ""
-    allow = " ".join(f"--allow {package}" for package in packages[:SHOWN])
-    ways = [
-        *([f"`{allow}` if these are nn.Module classes you trust"] if allow else []),
-        "`--trust-model-file` if you trust the file: it may then run any code",
-        "save `model.state_dict()` and use `--arch package.module:callable`: nothing from the file is run",
-    ]
-    shown = ", ".join(repr(name) for name in names[:SHOWN])
-    return f"{path}: a pickled model with names {what}: {shown}{more}. Ways on: {'; '.join(ways)}."
-
-
-def _users_packages(names: Sequence[str]) -> list[str]:
-    """For every top-level package that may be the user's, the deepest module that holds all its names."""
-    modules: dict[str, list[list[str]]] = {}
-    for name in names:
-        top, *inner = name.split(".")[:-1]
-        if name.replace(".", "_").isidentifier() and top not in (*sys.stdlib_module_names, "__main__", "torch"):
-            modules.setdefault(top, []).append([top, *inner])
-    return [".".join(_shared_start(parts)) for parts in modules.values()]
-
-
-def _shared_start(parts: Sequence[Sequence[str]]) -> list[str]:
-    return [level[0] for level in takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))]
 
 
 def _module_state(value: object) -> tuple[type, Any] | None:

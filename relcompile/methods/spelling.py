@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar, cast
 from passes.operators.affine import AffineCall
 from passes.relevance.rule import AnyRule
 from relcompile.errors import CompositeError
-from relcompile.files import read_text
+from relcompile.files.paths import read_text
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.preset import Given, Preset
 from relcompile.methods.presets import PRESETS, RULES

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from relcompile.errors import ExportError
-from relcompile.files import atomic_path
+from relcompile.files.paths import atomic_path
 
 _COLOURS = "RdBu_r"  # blue against, white nothing, red for: colour-blind readers can tell them apart
 _PERCENTILE = 99.5  # of |R|: one bright pixel must not fade all others

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from relcompile.errors import InputSpecError
-from relcompile.files import open_input
+from relcompile.files.paths import open_input
 from relcompile.metadata import Preprocessing
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}

@@ -31,6 +31,7 @@ class Keywords(TypedDict, total=False):
     at: str | None
     absorbed: bool
     roots: bool
+    forward_derivative: bool
     class_names: Sequence[str] | None
     preprocessing: Preprocessing | None
 
@@ -55,6 +56,8 @@ class Options:
             map there; by default it takes the last one.)
         absorbed: also compute what biases and stabilisers absorb, (N, operators).
         roots: also report on the roots that the rules learn, (N, roots, quantities); names are in the metadata.
+        forward_derivative: the model calls custom autograd functions or hooks, and yet the derivative of its forward is
+            meant, for the rules that are gradients.
         class_names: stored with the explainer, one per class.
         preprocessing: stored with the explainer: how a photograph becomes the input.
     """
@@ -70,6 +73,7 @@ class Options:
     at: str | None = None
     absorbed: bool = False
     roots: bool = False
+    forward_derivative: bool = False
     class_names: Sequence[str] | None = None
     preprocessing: Preprocessing | None = None
 

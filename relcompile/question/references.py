@@ -10,8 +10,8 @@ from typing import Final, Literal, TypeAlias
 import torch
 
 from passes.relevance.add_reference import REFERENCE_INPUT
-from relcompile.arrays import map_array, native
 from relcompile.errors import CompositeError, InputSpecError
+from relcompile.files.arrays import map_array, native
 from relcompile.methods.composites import Composite
 
 _LARGEST: Final = 2**28  # bytes of an .npy file; it holds one sample

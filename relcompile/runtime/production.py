@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from relcompile.errors import ExplainerFileError, RuntimeUnavailableError
+from relcompile.files.seal import check_seal
 from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY, ROOTS_OUTPUT, InputRecord, Metadata
 from relcompile.runtime.feeds import Array, check_inputs, check_noise, check_reference, check_target, inputs_but_target
 from relcompile.runtime.session import Device, import_onnxruntime, open_session, session_options
-from relcompile.seal import check_seal
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +139,7 @@ def load(
             machine, several times slower if sessions share it; therefore off.
 
     Raises:
-        ExplainerFileError: The file is missing, damaged (see `relcompile.seal`), no ONNX file, or not one that
+        ExplainerFileError: The file is missing, damaged (see `relcompile.files.seal`), no ONNX file, or not one that
             relcompile wrote.
         RuntimeUnavailableError: ONNX Runtime is not installed, or `device="cuda"` would end on the CPU.
         ValueError: `device` or `threads` is none of the above.

@@ -48,7 +48,7 @@ def test_file_keeps_the_contract(tmp_path: Path) -> None:
     inside = {size.dim_param for value in model.graph.value_info for size in value.type.tensor_type.shape.dim}
     assert inside == {"", "batch"}  # numbers, and one name
     assert {node.domain for node in model.graph.node} == {""}
-    assert [entry.key for entry in model.metadata_props] == ["relcompile"]
+    assert [entry.key for entry in model.metadata_props] == ["relcompile", "relcompile_sha256"]
     assert b"site-packages" not in model.SerializeToString()
     assert str(tmp_path).encode() not in model.SerializeToString()
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from relcompile.arrays import map_array, native, read_arrays
 from relcompile.calibration.data import open_arrays
 from relcompile.errors import CalibrationError, InputSpecError
+from relcompile.files.arrays import map_array, native, read_arrays
 from relcompile.question.references import parse_reference
 
 NUMBERS = np.arange(24, dtype=np.float32).reshape(2, 3, 4)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from relcompile.errors import ExportError, TargetError
-from relcompile.files import atomic_path, save_arrays
+from relcompile.files.paths import atomic_path, save_arrays
 
 
 def names(folder: Path) -> list[str]:

@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from relcompile.arrays import map_array, native, read_arrays
 from relcompile.calibration import store
 from relcompile.calibration.store import Calibration
 from relcompile.errors import RelcompileError
+from relcompile.files.arrays import map_array, native, read_arrays
 from relcompile.metadata import Metadata
 from relcompile.methods.spelling import read_composite
 from relcompile.pictures.images import FORMATS, load_image

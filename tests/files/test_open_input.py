@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from relcompile.errors import CalibrationError, InputSpecError, RelcompileError
-from relcompile.files import open_input, read_input
+from relcompile.files.paths import open_input, read_input
 
 LIMIT = 1000
 
@@ -69,7 +69,7 @@ def test_regular_files_are_read(name: str, size: int, folder: Path) -> None:
 
 
 def test_a_file_that_grows_is_not_read_without_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relcompile.files._require_readable", lambda status, limit: None)
+    monkeypatch.setattr("relcompile.files.paths._require_readable", lambda status, limit: None)
     with pytest.raises(RelcompileError, match="it has 1,001 bytes"):
         read_input("large", "the image", LIMIT)
 

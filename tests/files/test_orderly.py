@@ -15,13 +15,13 @@ import torch
 from relcompile.calibration.store import write_tensors
 from relcompile.cli import main as command_line
 from relcompile.errors import ExportError
-from relcompile.files import atomic_path
+from relcompile.files.paths import atomic_path
 
 WAIT = """
 import sys, time
 from pathlib import Path
 from relcompile.cli.orderly import orderly
-from relcompile.files import atomic_path
+from relcompile.files.paths import atomic_path
 with orderly(), atomic_path(Path("x.onnx")) as temporary:
     temporary.write_text("half")
     print("ready", flush=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relcompile.errors import CompositeError
-from relcompile.files import read_text
+from relcompile.files.paths import read_text
 from relcompile.methods.spelling import read_composite
 
 DIGITS = "1" * 5000

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
@@ -113,6 +113,7 @@ def test_a_name_that_is_a_program_is_not_run(place: str) -> None:
 
 @EXAMPLES
 @given(MANY)
+@example(PROGRAMS)
 def test_python_compiles_and_calibrates_any_names(names: list[str]) -> None:
     model = net_with(names)
     expected = model(X).detach()
@@ -127,6 +128,7 @@ def test_python_compiles_and_calibrates_any_names(names: list[str]) -> None:
 
 @EXAMPLES
 @given(MANY)
+@example(PROGRAMS)
 def test_the_command_line_takes_files_with_any_names(names: list[str]) -> None:
     model = file_with(names)
     torch.save(model, "model.pt")

@@ -56,6 +56,13 @@ def test_linked_files_exist(page: str) -> None:
     assert not [path for path in linked if path not in made and not (folder / path).exists()]
 
 
+@pytest.mark.parametrize("page", ["architecture.md", "CONTRIBUTING.md"])
+def test_named_files_exist(page: str) -> None:
+    named = re.findall(r"`((?:passes|relcompile|tests|docs|frontend|backend|question)/[\w./]*)`", PAGES[page])
+    assert len(named) > 5
+    assert not [path for path in named if not any((root / path).exists() for root in (ROOT, ROOT / "relcompile"))]
+
+
 def test_readme_and_start_page_name_rules_that_exist() -> None:
     families = PAGES["README.md"].partition("## Rules")[2].partition("\n## ")[0]
     rows = [row for row in families.splitlines() if row.startswith("| ")][1:]

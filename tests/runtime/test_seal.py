@@ -12,7 +12,7 @@ from torch import nn
 
 import relcompile
 from relcompile.errors import ExplainerFileError
-from relcompile.seal import SEAL_KEY, check_seal
+from relcompile.files.seal import SEAL_KEY, check_seal
 
 FLIPS = 500
 

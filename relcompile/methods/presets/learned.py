@@ -49,6 +49,7 @@ def pattern_attribution(calibration: Calibration | None = None, *, normalise: bo
     Use: for what the signal, without the distractor, contributes to the score; needs a calibration.
     """
     entries = (
+        *SCORES,
         Entry(PatternAttribution(_patterns(calibration)), kind="affine"),
         Entry(RelevanceGradient(), kind="activation"),
         Entry(RelevanceGradient(), kind="pool"),
@@ -104,13 +105,12 @@ def learned_root(steps: float = 1) -> Composite:
     """
     hidden = root_rule(steps)
     entries = (
+        *SCORES,
         Entry(replace(hidden, gamma=0), kind="affine", last=True),
         Entry(hidden, kind="affine"),
         Entry(BetweenRoots(), kind="activation"),
         *(Entry(ContributionsApart(), kind=kind) for kind in ("sum", "scale", "shift")),
         Entry(SignalTakesAll(), kind="product"),
-        SCORES,
-        NO_RULE_FOR_SOFTMAX,
         *PROPORTIONAL,
     )
     return Composite("root", entries)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from passes.relevance.refuse import Refuse
 from passes.relevance.stabilise import Relative, Stabiliser
 from relcompile.errors import CompositeError
+from relcompile.metadata import HEADS
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.results import AsContrast
 from relcompile.methods.rules.adjoint import Adjoint
@@ -28,12 +29,19 @@ NO_RULE_FOR_SOFTMAX: Final = Entry(
     ),
     kind="softmax",
 )
+# A classifier's own softmax or sigmoid is stepped over.
+ENDS: Final[tuple[Entry, ...]] = (
+    Entry(ScoresUnder(), kind="softmax", at_output=True),
+    *(Entry(ScoresUnder(), operator=operator, at_output=True) for operator in HEADS),
+)
+SCORES: Final[tuple[Entry, ...]] = (*ENDS, NO_RULE_FOR_SOFTMAX)
 # The statistics of norms and the weights of attention are constants, as in Ali et al. 2022.
 HELD: Final[tuple[Entry, ...]] = (
     Entry(Hold("statistic"), role="statistic"),
     Entry(Hold("attention"), role="attention"),
     Entry(Stop(), kind="softmax", role="attention"),
     NO_RULE_FOR_SOFTMAX,
+)
 )
 # What moves, selects, adds or scales values shares relevance in proportion: the exact adjoint.
 PROPORTIONAL: Final[tuple[Entry, ...]] = (
@@ -46,9 +54,9 @@ PROPORTIONAL: Final[tuple[Entry, ...]] = (
 )
 # All but affine layers.
 PASS: Final[tuple[Entry, ...]] = (
-    Entry(PassThrough(), kind="activation"),
-    SCORES,
+    *ENDS,
     *HELD,
+    Entry(PassThrough(), kind="activation"),
     Entry(SignalTakesAll(), kind="product"),
     *PROPORTIONAL,
 )

@@ -10,9 +10,10 @@ from typing import Final, Literal, TypeAlias
 
 from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite, Entry
+from relcompile.methods.presets.lrp import ENDS
 from relcompile.methods.results import AsMultiplier
 from relcompile.methods.rules.adjoint import Adjoint
-from relcompile.methods.rules.pointwise import PassThrough, ScoresUnder
+from relcompile.methods.rules.pointwise import PassThrough
 from relcompile.methods.rules.products import Half, Hold, Stop
 from relcompile.methods.starts import Cotangent
 
@@ -22,7 +23,6 @@ _STATISTIC: Final = Entry(Hold("statistic"), role="statistic")
 _GATE: Final = Entry(Hold("gate"), role="gate")
 _ACTIVATION: Final = Entry(PassThrough(), kind="activation")
 _ATTENTION_WEIGHTS: Final = Entry(Stop(), kind="softmax", role="attention")
-_SCORES: Final = Entry(ScoresUnder(), kind="softmax", at_output=True)
 
 
 def attn_lrp(mean: Mean = "live") -> Composite:
@@ -36,7 +36,7 @@ def attn_lrp(mean: Mean = "live") -> Composite:
     Use: for transformers, in two forward passes; on vision transformers with γ on their linear layers.
     Source: Achtibat et al. 2024.
     """
-    entries = (_STATISTIC, *_means(mean), _GATE, Entry(Half(), kind="product"), _ACTIVATION, _SCORES)
+    entries = (*ENDS, _STATISTIC, *_means(mean), _GATE, Entry(Half(), kind="product"), _ACTIVATION)
     return Composite("attnlrp", (*entries, Entry(Adjoint())))
 
 
@@ -50,7 +50,7 @@ def cp_lrp(mean: Mean = "live") -> Composite:
     Source: Ali et al. 2022.
     """
     entries = (*_attention_held(mean), Entry(Hold("switch"), role="switch"), Entry(Half(), kind="product"))
-    return Composite("cp-lrp", (*entries, _ACTIVATION, _SCORES, _ATTENTION_WEIGHTS, Entry(Adjoint())))
+    return Composite("cp-lrp", (*entries, _ACTIVATION, _ATTENTION_WEIGHTS, Entry(Adjoint())))
 
 
 def rel_p(mean: Mean = "live") -> Composite:
@@ -63,13 +63,13 @@ def rel_p(mean: Mean = "live") -> Composite:
     Conserves: no; x ⊙ m is conserved up to what biases absorb.
     Source: Jafari et al. 2025.
     """
-    entries = (*_attention_held(mean), Entry(Half(), kind="product"), _ACTIVATION, _SCORES)
+    entries = (*_attention_held(mean), Entry(Half(), kind="product"), _ACTIVATION)
     closing = (_ATTENTION_WEIGHTS, Entry(Adjoint()))
     return Composite("relp", (*entries, *closing), start=Cotangent(), result=AsMultiplier())
 
 
 def _attention_held(mean: Mean) -> tuple[Entry, ...]:
-    return (_STATISTIC, *_means(mean), Entry(Hold("attention"), role="attention"), _GATE)
+    return (*ENDS, _STATISTIC, *_means(mean), Entry(Hold("attention"), role="attention"), _GATE)
 
 
 def _means(mean: Mean) -> tuple[Entry, ...]:

@@ -45,7 +45,9 @@ class PassThrough:
 @final
 @dataclass(frozen=True)
 class ScoresUnder:
-    """A softmax at the end: what is explained are the scores under it, as if the network ended there.
+    """A softmax or sigmoid at the end: what is explained are the scores under it, as if the network ended there.
+
+    A probability is positive whatever the sign of its score: distributed in the score's place it turns the map around.
 
     Equation: m_z = m_y, so that R_z = z_k at the target k; relevance that is given (a seed, 1) passes as it is.
     Shapes: all like z.
@@ -53,15 +55,15 @@ class ScoresUnder:
     Source: Shrikumar et al. 2017, section 3.6; Bach et al. 2015 explain scores.
     """
 
-    applies_to: ClassVar[tuple[type[Call], ...]] = (SoftmaxCall,)
+    applies_to: ClassVar[tuple[type[Call], ...]] = (SoftmaxCall, ActivationCall)
     reads: ClassVar[tuple[Form, ...]] = (Multiplier, Relevance)
 
-    def propagate(self, call: SoftmaxCall, arriving: Multiplier | Relevance, /) -> Messages:
+    def propagate(self, call: SoftmaxCall | ActivationCall, arriving: Multiplier | Relevance, /) -> Messages:
         if isinstance(arriving, Multiplier):
             return (Multiplier(call.x, arriving.multiplier),)
         return (Relevance(call.x, arriving.relevance),)
 
-    def contribute(self, call: SoftmaxCall, /) -> Split:
+    def contribute(self, call: SoftmaxCall | ActivationCall, /) -> Split:
         """How the difference of the probabilities splits; nothing lies above them that would ask."""
         change = difference(call.output)
         return Split(change.positive, change.negative)

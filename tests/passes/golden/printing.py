@@ -21,8 +21,7 @@ def printed(module: GraphModule) -> str:
         used[base] += 1
         names[node] = base if used[base] == 1 else f"{base}_{used[base]}"
         lines.append((names[node], _call(node, names), _shape(node.meta.get("val"))))
-    wide, wider = (max(len(line[column]) for line in lines) for column in (0, 2))
-    return "".join(f"{name:<{wide}}  {shape:<{wider}}  {call}".rstrip() + "\n" for name, call, shape in lines)
+    return "".join(f"{name:<17} {shape:<27} {call}".rstrip() + "\n" for name, call, shape in lines)
 
 
 def _operator(node: Node) -> str:

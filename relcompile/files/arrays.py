@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relcompile.errors import InputSpecError, RelcompileError
-from relcompile.files import open_input
-from relcompile.metadata import DTYPES
+from relcompile.files.paths import open_input
 
 Array = NDArray[Any]
 MOST_ARRAYS: Final = 1000  # in one .npz
 LARGEST_ARCHIVE: Final = 2**34  # bytes, unpacked: an .npz is read as a whole
 LARGEST_ARRAY: Final = 2**40  # bytes: an .npy is mapped, not read
+_WIDTHS = {"bool": "", "float": "16 32 64", "int": "8 16 32 64", "uint": "8 16 32 64"}
+DTYPES = frozenset(kind + width for kind, widths in _WIDTHS.items() for width in widths.split(" "))
+"""The data types that numpy, PyTorch and ONNX share."""
 
 
 def map_array(
