@@ -37,10 +37,14 @@ class Specimen:
             first.requires_grad_(False)
             return (first * slope).detach()
         rows: list[Tensor] = []
-        hook = self.embedding(model).register_forward_hook(lambda _module, _args, result: rows.append(result))
+        hook = self.embedding(model).register_forward_hook(lambda _module, _args, result: _kept(rows, result))
         score = _scores(model(**inputs), target)
         hook.remove()
         return (rows[0] * torch.autograd.grad(score, rows[0])[0]).sum(-1).detach()
+
+
+def _kept(rows: list[Tensor], result: Any) -> None:
+    rows.append(result)
 
 
 def _scores(output: Tensor, target: Tensor) -> Tensor:
@@ -100,7 +104,8 @@ def _timm_model(name: str) -> tuple[nn.Module, Inputs]:
             model.eval()(**inputs)
     except (RuntimeError, AssertionError, ValueError):
         model = timm.create_model(name, num_classes=_CLASSES)
-        inputs = _images(model.pretrained_cfg["input_size"][-1])
+        configuration: Any = model.pretrained_cfg
+        inputs = _images(configuration["input_size"][-1])
     return model, inputs
 
 

@@ -6,7 +6,7 @@ Written from Achtibat et al. 2024 (propositions 3.1, 3.3, 3.4, equation 8) and A
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -106,7 +106,8 @@ def self_attention(x: Tensor, module: nn.MultiheadAttention, method: Method) -> 
     count = module.num_heads
     parts = zip(module.in_proj_weight.chunk(3), module.in_proj_bias.chunk(3), strict=True)
     projected = [linear(x, W, b) for W, b in parts]
-    mixed, back_mixed = attend(*(heads(value, count) for value, _ in projected), None, method)
+    q, k, v = (heads(value, count) for value, _ in projected)
+    mixed, back_mixed = attend(q, k, v, None, method)
     out, back_out = linear(merged(mixed), module.out_proj.weight, module.out_proj.bias)
 
     def back(R: Tensor) -> tuple[Tensor, ...]:
@@ -160,7 +161,7 @@ def encoder_layer(x: Tensor, layer: nn.TransformerEncoderLayer, method: Method, 
 
 
 def explain_encoder(
-    layers: list[nn.TransformerEncoderLayer], head: nn.Linear, x: Tensor, target: Tensor, method: Method, mean: Mean
+    layers: Sequence[nn.TransformerEncoderLayer], head: nn.Linear, x: Tensor, target: Tensor, method: Method, mean: Mean
 ) -> Tensor:
     """Relevance (N, T, D) of the target's score in `head(mean over tokens of the last layer)`."""
     steps = [lambda x, layer=layer: encoder_layer(x, layer, method, mean) for layer in layers]

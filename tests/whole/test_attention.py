@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,8 +27,9 @@ class Encoder(nn.Module):
 
     def __init__(self, activation: str, norm_first: bool) -> None:
         super().__init__()
-        settings = {"batch_first": True, "activation": activation, "norm_first": norm_first}
-        self.layers = nn.ModuleList(nn.TransformerEncoderLayer(8, 2, 12, **settings) for _ in range(2))
+        settings: dict[str, Any] = {"batch_first": True, "activation": activation, "norm_first": norm_first}
+        self.encoder_layers = [nn.TransformerEncoderLayer(8, 2, 12, **settings) for _ in range(2)]
+        self.layers = nn.ModuleList(self.encoder_layers)
         self.head = nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,7 +57,7 @@ ENCODERS = {"pre-norm, gelu": ("gelu", True), "post-norm, relu": ("relu", False)
 def test_equals_the_relevance_form(method: oracle.Method, mean: oracle.Mean, name: str) -> None:
     model = encoder(*ENCODERS[name])
     with torch.no_grad():
-        expected = oracle.explain_encoder(list(model.layers), model.head, X, TARGET, method, mean)
+        expected = oracle.explain_encoder(model.encoder_layers, model.head, X, TARGET, method, mean)
     explainer = relcompile.compile(model, X, rule=f"{method}={mean}")
     output, relevance = explainer(X, TARGET)
     assert_close(output, model(X).detach(), RELEVANCE_FORM)
@@ -65,7 +67,7 @@ def test_equals_the_relevance_form(method: oracle.Method, mean: oracle.Mean, nam
 def test_in_onnx_runtime(tmp_path: Path) -> None:
     model = encoder()
     with torch.no_grad():
-        expected = oracle.explain_encoder(list(model.layers), model.head, X, TARGET, "attnlrp", "live")
+        expected = oracle.explain_encoder(model.encoder_layers, model.head, X, TARGET, "attnlrp", "live")
     relcompile.compile(model.float(), X.float(), rule="attnlrp").save(tmp_path / "x.onnx")
     found = relcompile.load(tmp_path / "x.onnx").explain(X.float().numpy(), target=TARGET.numpy())
     assert_close(found.relevance, expected, ONNX)
@@ -82,7 +84,10 @@ def swin() -> nn.Module:
 
 
 def swin_v2() -> nn.Module:
-    v2 = {"block": swin_transformer.SwinTransformerBlockV2, "downsample_layer": swin_transformer.PatchMergingV2}
+    v2: dict[str, Any] = {
+        "block": swin_transformer.SwinTransformerBlockV2,
+        "downsample_layer": swin_transformer.PatchMergingV2,
+    }
     return models.SwinTransformer([4, 4], 8, [2, 2], [2, 4], [4, 4], num_classes=10, **v2)
 
 

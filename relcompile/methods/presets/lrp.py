@@ -20,8 +20,6 @@ from relcompile.methods.rules.products import Hold, Stop
 from relcompile.methods.rules.residual import SplitByShare
 from relcompile.methods.starts import One
 
-# A classifier's own softmax is stepped over.
-SCORES: Final = Entry(ScoresUnder(), kind="softmax", at_output=True)
 NO_RULE_FOR_SOFTMAX: Final = Entry(
     Refuse(
         "a softmax inside a network has no rule under this method, but that the LRP methods take attention weights for "
@@ -41,7 +39,6 @@ HELD: Final[tuple[Entry, ...]] = (
     Entry(Hold("attention"), role="attention"),
     Entry(Stop(), kind="softmax", role="attention"),
     NO_RULE_FOR_SOFTMAX,
-)
 )
 # What moves, selects, adds or scales values shares relevance in proportion: the exact adjoint.
 PROPORTIONAL: Final[tuple[Entry, ...]] = (
