@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch.fx import GraphModule, Node
 
-from passes.graphs.graph import tensor_of
+from passes.graphs.graph import is_constant, tensor_of
 from passes.graphs.nodes import map_nodes, run_node
 from passes.operators.arithmetic import ProductCall, QuotientCall, SumCall
 from passes.operators.call import Call
@@ -38,17 +38,20 @@ def statistic_operand(module: GraphModule, call: Call, source: Node, described: 
         source: the last value that every way to `call` leads through.
         described: all operators that relevance passes through.
     """
-    if len(call.operands) != 2 or not _without_weights(call.node, source, described):
+    if len(call.operands) != 2 or not _computed_from(source, call, described):
         return None
     if isinstance(call, ProductCall | QuotientCall):
         return _scale(call, _Trial(module, call, source))
     return _mean(_Trial(module, call, source)) if isinstance(call, SumCall) else None
 
 
-def _without_weights(node: Node, source: Node, described: Mapping[Node, Call]) -> bool:
-    """No affine layer and no product of matrices lies between."""
-    between = operators_behind(source, node, described) - {node}
-    return all(described[operator].kind in _WITHOUT_WEIGHTS for operator in between)
+def _computed_from(source: Node, call: Call, described: Mapping[Node, Call]) -> bool:
+    """No affine layer and no product of matrices lies between, and nothing else than constants enters."""
+    between = operators_behind(source, call.node, described)
+    if any(described[node].kind not in _WITHOUT_WEIGHTS for node in between - {call.node}):
+        return False
+    read = {operand for node in between for operand in node.all_input_nodes} - between - {source}
+    return all(is_constant(node) or not isinstance(node.meta["val"], torch.Tensor) for node in read)
 
 
 def _scale(call: ProductCall | QuotientCall, trial: _Trial) -> int | None:

@@ -107,3 +107,16 @@ def test_an_integer_that_is_not_embedded_has_no_relevance() -> None:
 def test_a_method_that_moves_the_input_refuses_indices() -> None:
     with pytest.raises(CompositeError, match="ids holds indices"):
         relcompile.compile(reader(), {"ids": IDS, "mask": MASK}, rule="smoothgrad")
+
+
+def test_a_mask_may_take_part_in_a_norm() -> None:
+    class Normed(nn.Module):
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            kept = mask.to(x.dtype)
+            return x / (x * kept).square().sum(1, keepdim=True).sqrt()
+
+    x = torch.randn(2, 5, dtype=torch.float64)
+    output, relevance = relcompile.compile(Normed(), {"x": x, "mask": MASK}, explain=["x"], rule="attnlrp")(
+        x, MASK, TARGET
+    )
+    assert_close(relevance.sum(1), output[torch.arange(2), TARGET], FLOAT64)
