@@ -1,4 +1,4 @@
-"""References that were refused or crashed: beside unexplained inputs, one for each input, a background, a runtime one."""
+"""References that were refused or crashed: beside unexplained inputs, one for each, a background, a runtime one."""
 
 from __future__ import annotations
 
