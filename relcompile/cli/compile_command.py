@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from relcompile.cli import options, views
 from relcompile.errors import ExportError
-from relcompile.files.paths import atomic_path, keep_inputs, plain_name, read_text
+from relcompile.files.paths import atomic_path, keep_inputs, plain_name, read_text, refuse_links
 
 if TYPE_CHECKING:
     import torch
@@ -62,6 +62,7 @@ def compile_(
     output = out or default_output(model, rule, *(layer or ()), None if target == "index" else target, at)
     composite = Path(rule) if rule.endswith(".toml") else None
     _check_output(output, (model, calibration, class_names, reference_file(reference), composite))
+    refuse_links([output] if out is None else [])
     asked = Options(
         rule=rule,
         layers=tuple(layer or ()),
