@@ -177,7 +177,7 @@ def refuse_links(derived: Iterable[Path]) -> None:
         ExportError: names the link, and where it leads.
     """
     for path in derived:
-        if path.is_symlink():
+        if os.path.islink(path):
             raise ExportError(f"{path} is a link to {os.readlink(path)}, which would be written over; give another -o")
 
 
