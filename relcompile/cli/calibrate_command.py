@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from relcompile.cli import options, views
+from relcompile.cli.confined import Console, Place
 from relcompile.errors import CalibrationError
-from relcompile.files.paths import atomic_path, keep_inputs
+from relcompile.files.paths import keep_inputs
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,7 @@ _SAVE_EVERY: Final = 60.0  # seconds between two saved states
 
 
 def calibrate(
+    context: typer.Context,
     model: options.Model,
     data: Annotated[Path, typer.Argument(help="A folder of photographs, or a .npy or .npz file of inputs.")],
     rule: Annotated[str, typer.Option("--rule", "-r", help="The rule that needs it.")] = "patternattribution",
@@ -48,6 +50,9 @@ def calibrate(
     scale: options.Scale = None,
 ) -> None:
     """Learn from data what PatternNet and PatternAttribution need: one pattern per affine layer."""
+    place: Place = context.obj
+    if isinstance(place, Console) and not trust_model_file:
+        return place.run(model, out.parent)
     from relcompile.calibration.data import files_read
     from relcompile.calibration.state import StateFile
     from relcompile.cli import parsing
@@ -61,11 +66,11 @@ def calibrate(
     keep_inputs((model, *files_read(data)), (out, state.path))
     network = read_model(model, arch=arch, allow=tuple(allow or ()), trust=trust_model_file)
     opened = _open(data, network, tuple(inputs or ()), preprocessing, samples)
-    calibrate_on(network, opened, estimator, batch, state, resume=resume)
+    return calibrate_on(network, opened, estimator, batch, state, place, resume=resume)
 
 
 def calibrate_on(
-    model: torch.nn.Module, data: Data, estimator: Any, batch: int, state: StateFile, *, resume: bool
+    model: torch.nn.Module, data: Data, estimator: Any, batch: int, state: StateFile, place: Place, *, resume: bool
 ) -> None:
     """Estimate the patterns of a model on data and write them.
 
@@ -77,7 +82,7 @@ def calibrate_on(
 
     example = data.batch(0, 1)
     try_forward(model, example, tuple(f"{name} {list(tensor.shape)}" for name, tensor in example.items()))
-    with atomic_path(state.target) as temporary:
+    with place.result(state.target) as temporary:
         observer = Observer(model, example, estimator)
         run = _Run(observer, data, batch, state)
         if resume:

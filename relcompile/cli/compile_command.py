@@ -10,7 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from relcompile.cli import options, views
+from relcompile.cli.confined import Console, Place
 from relcompile.errors import ExportError
 from relcompile.files.paths import atomic_path, keep_inputs, plain_name, read_text
 
@@ -26,6 +29,7 @@ _LARGEST_CLASS_NAMES = 2**24  # bytes
 
 
 def compile_(
+    context: typer.Context,
     model: options.Model,
     rule: options.Rule = "z+",
     layer: options.Layers = None,
@@ -53,13 +57,17 @@ def compile_(
     scale: options.Scale = None,
 ) -> None:
     """Compile a trained model and a rule into one explainer file."""
+    place: Place = context.obj
+    output = out or default_output(model, rule, *(layer or ()), None if target == "index" else target, at)
+    if isinstance(place, Console) and not trust_model_file:
+        with atomic_path(output) as temporary:
+            return place.run(model, temporary.parent, temporary)
     from relcompile.calibration.store import Calibration
     from relcompile.cli import parsing
     from relcompile.frontend.model_file import read_model
     from relcompile.question.options import Options
     from relcompile.question.references import parse_reference, reference_file
 
-    output = out or default_output(model, rule, *(layer or ()), None if target == "index" else target, at)
     composite = Path(rule) if rule.endswith(".toml") else None
     _check_output(output, (model, calibration, class_names, reference_file(reference), composite))
     asked = Options(
@@ -78,10 +86,12 @@ def compile_(
         preprocessing=parsing.preprocessing(resize, crop, mean, std, interpolation, channels, scale),
     )
     read = partial(read_model, model, arch=arch, allow=tuple(allow or ()), trust=trust_model_file)
-    compile_file(read, tuple(inputs or ()), asked, output)
+    return compile_file(read, tuple(inputs or ()), asked, output, place)
 
 
-def compile_file(read: Callable[[], torch.nn.Module], specs: tuple[str, ...], asked: Options, output: Path) -> None:
+def compile_file(
+    read: Callable[[], torch.nn.Module], specs: tuple[str, ...], asked: Options, output: Path, place: Place
+) -> None:
     """Compile the model that `read` reads to the explainer file `output` and print what was done.
 
     Raises:
@@ -93,7 +103,7 @@ def compile_file(read: Callable[[], torch.nn.Module], specs: tuple[str, ...], as
     from relcompile.compiler import compile_as_asked
 
     _ = asked.composite  # a mistyped rule is known before minutes of work, and so is an unwritable output
-    with views.progress("relcompile") as tell, atomic_path(output) as temporary:
+    with views.progress("relcompile") as tell, place.result(output) as temporary:
         tell("read the model")
         model = read()
         if not specs:
@@ -105,7 +115,8 @@ def compile_file(read: Callable[[], torch.nn.Module], specs: tuple[str, ...], as
         parity = save(explainer, temporary, tell)
         tell("measure")
         timing = _timing(model, explainer, temporary)
-    _report(explainer, output, parity, timing)
+        size = temporary.stat().st_size
+    _report(explainer, {"file": str(output), "size": f"{size / 1e6:.1f} MB"}, parity, timing)
 
 
 def default_output(model: Path, rule: str, *further: str | None) -> Path:
@@ -158,10 +169,9 @@ def _medians(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
-def _report(explainer: Explainer, path: Path, parity: Parity | None, timing: dict[str, str]) -> None:
+def _report(explainer: Explainer, rows: dict[str, str], parity: Parity | None, timing: dict[str, str]) -> None:
     views.summary(explainer.metadata.layers)
-    rows = {"file": str(path), "size": f"{path.stat().st_size / 1e6:.1f} MB"}
     if parity is not None:
         errors = ", ".join(f"{name} {error:.1e}" for name, error in parity.errors.items())
-        rows["difference from PyTorch (of the maximum)"] = errors
+        rows |= {"difference from PyTorch (of the maximum)": errors}
     views.facts("explainer", rows | timing)
