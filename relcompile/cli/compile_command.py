@@ -97,6 +97,7 @@ def compile_file(
     Raises:
         RelcompileError, PassError: with a message for the user; no file is left behind.
     """
+    from relcompile.backend.cancellation import largest_share
     from relcompile.backend.onnx_file import save
     from relcompile.cli.input_specs import default_spec, example_inputs
     from relcompile.cli.parsing import try_forward
@@ -115,8 +116,9 @@ def compile_file(
         parity = save(explainer, temporary, tell)
         tell("measure")
         timing = _timing(model, explainer, temporary)
-        size = temporary.stat().st_size
-    _report(explainer, {"file": str(output), "size": f"{size / 1e6:.1f} MB"}, parity, timing)
+        share = largest_share(explainer) if asked.composite.shares_the_score else None
+        rows = {"file": str(output), "size": f"{temporary.stat().st_size / 1e6:.1f} MB"}
+    _report(explainer, rows, parity, timing | _cancellation(share))
 
 
 def default_output(model: Path, rule: str, *further: str | None) -> Path:
@@ -169,9 +171,19 @@ def _medians(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
+def _cancellation(share: float | None) -> dict[str, str]:
+    """A row of the report, if the relevances are far larger than what they are shares of."""
+    from relcompile.backend.cancellation import SUSPICIOUS
+
+    if share is None or not share > SUSPICIOUS:
+        return {}
+    return {"largest |R| over |score|": f"{share:.3g}: relevance cancels; a rule with an absolute split bounds it"}
+
+
 def _report(explainer: Explainer, rows: dict[str, str], parity: Parity | None, timing: dict[str, str]) -> None:
     views.summary(explainer.metadata.layers)
+    rows = {"explained": explainer.metadata.quantity, **rows}
     if parity is not None:
         errors = ", ".join(f"{name} {error:.1e}" for name, error in parity.errors.items())
-        rows |= {"difference from PyTorch (of the maximum)": errors}
+        rows["difference from PyTorch (of the maximum)"] = errors
     views.facts("explainer", rows | timing)
