@@ -13,7 +13,7 @@ import typer
 from relcompile.cli import options, views
 from relcompile.cli.confined import Console, Place
 from relcompile.errors import CalibrationError
-from relcompile.files.paths import keep_inputs
+from relcompile.files.paths import atomic_path, keep_inputs, partial_of
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +52,8 @@ def calibrate(
     """Learn from data what PatternNet and PatternAttribution need: one pattern per affine layer."""
     place: Place = context.obj
     if isinstance(place, Console) and not trust_model_file:
-        return place.run(model, out.parent)
+        with atomic_path(out) as temporary:
+            return place.run(model, temporary, partial_of(out))
     from relcompile.calibration.data import files_read
     from relcompile.calibration.state import StateFile
     from relcompile.cli import parsing
@@ -62,7 +63,7 @@ def calibrate(
     _check_rule(rule)
     if batch < 1:
         raise CalibrationError(f"--batch {batch} must be at least 1")
-    state = StateFile(out)
+    state = StateFile(out, place.folder)
     keep_inputs((model, *files_read(data)), (out, state.path))
     network = read_model(model, arch=arch, allow=tuple(allow or ()), trust=trust_model_file)
     opened = _open(data, network, tuple(inputs or ()), preprocessing, samples)
@@ -81,8 +82,8 @@ def calibrate_on(
     from relcompile.cli.parsing import try_forward
 
     example = data.batch(0, 1)
-    try_forward(model, example, tuple(f"{name} {list(tensor.shape)}" for name, tensor in example.items()))
     with place.result(state.target) as temporary:
+        try_forward(model, example, tuple(f"{name} {list(tensor.shape)}" for name, tensor in example.items()))
         observer = Observer(model, example, estimator)
         run = _Run(observer, data, batch, state)
         if resume:
@@ -90,8 +91,9 @@ def calibrate_on(
         run.finish()
         calibration = observer.result()
         calibration.save(temporary)
+        size = temporary.stat().st_size
     state.remove()
-    _report(calibration, observer.inactive, state.target)
+    _report(calibration, observer.inactive, state.target, size)
 
 
 class _Run:
@@ -164,10 +166,10 @@ def _open(
     return open_folder(path, examples, preprocessing, samples)
 
 
-def _report(calibration: Calibration, inactive: tuple[int, int], path: Path) -> None:
+def _report(calibration: Calibration, inactive: tuple[int, int], path: Path, size: int) -> None:
     rows = {
         "file": str(path),
-        "size": f"{path.stat().st_size / 1e6:.1f} MB",
+        "size": f"{size / 1e6:.1f} MB",
         "layers": str(len(calibration.patterns)),
         "neurons without a pattern (never active)": "{} of {}".format(*inactive),
         "estimator": calibration.estimator,

@@ -61,7 +61,7 @@ def compile_(
     output = out or default_output(model, rule, *(layer or ()), None if target == "index" else target, at)
     if isinstance(place, Console) and not trust_model_file:
         with atomic_path(output) as temporary:
-            return place.run(model, temporary.parent, temporary)
+            return place.run(model, temporary)
     from relcompile.calibration.store import Calibration
     from relcompile.cli import parsing
     from relcompile.frontend.model_file import read_model

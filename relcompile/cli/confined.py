@@ -13,17 +13,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from relcompile.errors import ExportError, ModelFileError
 from relcompile.files.confine import Limits, confine
-from relcompile.files.paths import atomic_path, told_of
+from relcompile.files.paths import atomic_path, identity, told_of
 
 _HOUR, _GIB = 3600, 2**30
 _PATIENCE: Final = 5  # seconds between asking the child to end and ending it
+_BETWEEN_LOOKS: Final = 0.5  # seconds
 _WAY_OUT: Final = "--trust-model-file lifts the limits, if you trust the file"
 _START: Final = """
 import json, sys
@@ -36,6 +37,11 @@ in_child(job)
 
 class Place:
     """Where the work is done: here, in the process that was called. So it is for Python code."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The only folder that can be written into; None: all can."""
+        return None
 
     def result(self, target: Path) -> AbstractContextManager[Path]:
         """The path to write to, which becomes `target` in the end; see `relcompile.files.paths.atomic_path`."""
@@ -52,32 +58,26 @@ class Console(Place):
 
     arguments: Sequence[str]
 
-    def run(self, model: Path, folder: Path, result: Path | None = None) -> None:
-        """Do the whole command in a child that may write into `folder` alone.
+    def run(self, model: Path, result: Path, state: Path | None = None) -> None:
+        """Do the whole command in a child that may write into the folder of `result` alone.
 
         Args:
             model: the file that is not trusted.
-            folder: where the result is made.
-            result: the temporary file for it; None: the command makes one.
+            result: the temporary file for the result, alone in a folder.
+            state: what the child makes under the same name in that folder, as often as it likes, is moved here; and
+                removed when all is done.
 
         Raises:
             ModelFileError: the child was stopped, by a limit or by a fault of native code.
             SystemExit: it ended by itself, and not well.
         """
         limits = limits_for(model)
-        job = {
-            "path": sys.path,
-            "arguments": self.arguments,
-            "model": str(model),
-            "folder": str(folder),
-            "result": None if result is None else str(result),
-            "limits": asdict(limits),
-        }
-        command = [sys.executable, "-P", "-c", _START, json.dumps(job)]
-        environment = {**os.environ, "TMPDIR": str(folder)}
+        job = {"path": sys.path, "arguments": self.arguments, "model": str(model), "result": str(result)}
+        command = [sys.executable, "-P", "-c", _START, json.dumps(job | {"limits": asdict(limits)})]
+        environment = {**os.environ, "TMPDIR": str(result.parent)}
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment) as child:
             try:
-                code = child.wait()
+                code = child.wait() if state is None else _wait_and_keep(child, result.parent / state.name, state)
             except BaseException:
                 _end(child)
                 raise
@@ -93,19 +93,23 @@ class Child(Place):
 
     Args:
         model: the file that is not trusted.
-        file: the temporary file of the result; None: it is made as usual.
+        file: the temporary file of the result.
         limits: what it may take.
     """
 
     model: Path
-    file: Path | None
+    file: Path
     limits: Limits
+
+    @property
+    def folder(self) -> Path:
+        return self.file.parent
 
     @contextmanager
     def result(self, target: Path) -> Generator[Path]:
         try:
-            with atomic_path(target) if self.file is None else told_of(target, self.file) as path:
-                yield path
+            with told_of(target, self.file):
+                yield self.file
         except Exception as error:
             reason = None if isinstance(error, ExportError) else self._limit_behind(error)
             if reason is None:
@@ -131,9 +135,8 @@ def start(job: dict[str, Any]) -> tuple[Child, list[str]]:
         The place of the work, and what could not be limited on this system.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches parent and child: the parent ends both
-    limits = Limits(**job["limits"])
-    unlimited = confine(Path(job["folder"]), limits)
-    return Child(Path(job["model"]), None if job["result"] is None else Path(job["result"]), limits), unlimited
+    place = Child(Path(job["model"]), Path(job["result"]), Limits(**job["limits"]))
+    return place, confine(place.folder, place.limits)
 
 
 def limits_for(model: Path) -> Limits:
@@ -154,6 +157,20 @@ def _machine_memory() -> int:
     except (OSError, ValueError):
         container = sys.maxsize
     return min(container, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def _wait_and_keep(child: subprocess.Popen[bytes], made: Path, state: Path) -> int:
+    """The exit code; meanwhile, and at last, what the child makes goes where it is to be."""
+    ours, code = identity(state), None
+    while code is None:
+        with suppress(subprocess.TimeoutExpired):
+            code = child.wait(_BETWEEN_LOOKS)
+        if made.is_file():
+            made.replace(state)
+            ours = identity(state)
+    if code == 0 and ours is not None and identity(state) == ours:
+        state.unlink()
+    return code
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -188,6 +188,11 @@ def identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def partial_of(output: Path) -> Path:
+    """Where an interrupted run leaves what the next one goes on from."""
+    return output.with_name(output.name + ".relcompile-partial")
+
+
 def plain_name(text: str) -> str:
     """`text` as a part of file names, without the characters that shells and file systems keep for themselves."""
     return re.sub(r"[^\w.+,-]", "", text.replace("*", "x").replace("/", "-"))

@@ -28,6 +28,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from relcompile.calibration.state import StateFile
+from relcompile.cli import calibrate_command
+
 MARKER = Path(os.environ["MARKER"])
 
 
@@ -43,6 +46,15 @@ def eat():
         held.append(torch.ones(2**25))
 
 
+def tire():
+    calibrate_command._SAVE_EVERY = -1
+    StateFile.write = lambda *arguments: (budget.pop(), write(*arguments))
+
+
+budget = [None] * int(os.environ.get("BUDGET", 0))
+write = StateFile.write
+
+
 class Deed(nn.Module):
     deeds = {
         "write": lambda: MARKER.write_text("owned"),
@@ -50,6 +62,7 @@ class Deed(nn.Module):
         "dial": lambda: socket.create_connection(("127.0.0.1", int(os.environ["PORT"])), timeout=5),
         "eat": eat,
         "spin": spin,
+        "tire": tire,
         "crash": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     }
 
@@ -134,7 +147,7 @@ def test_calibrate_has_the_same_limits(folder: Path, capfd: Capture, monkeypatch
     code, _, err = console("calibrate", "m.pt", "d.npy", "-o", "out/p", "--allow", "hostile", capfd=capfd)
     assert code == 2
     assert err.count("error:") == 1
-    assert "Permission denied" in err
+    assert "start no program" in err
     assert not list((folder / "out").iterdir())
     assert not (folder / "marker").exists()
 
@@ -175,6 +188,21 @@ def test_a_calibration_and_its_explainer(folder: Path, capfd: Capture) -> None:
     )
     assert (code, err.count("error")) == (0, 0)
     assert sorted(path.name for path in folder.iterdir()) == ["d.npy", "e.pt2", "m.pt", "p.safetensors"]
+
+
+def test_an_interrupted_calibration_goes_on(folder: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_hostile(folder / "m.pt", "tire", monkeypatch)
+    _save_data(folder)
+    command = ("calibrate", "m.pt", "d.npy", "-o", "p", "--batch", 1, "--allow", "hostile")
+    monkeypatch.setenv("BUDGET", "5")
+    assert console(*command, capfd=capfd)[0] != 0
+    assert sorted(path.name for path in folder.iterdir()) == ["d.npy", "m.pt", "p.relcompile-partial"]
+    monkeypatch.setenv("BUDGET", "50")
+    code, _, err = console(*command, "--resume", capfd=capfd)
+    assert (code, err.count("error:")) == (0, 0)
+    assert re.search("resumed after 5 of 8 samples", err)
+    assert Calibration.load(folder / "p").samples == 8
+    assert sorted(path.name for path in folder.iterdir()) == ["d.npy", "m.pt", "p"]
 
 
 FAILURES = {
@@ -230,7 +258,7 @@ def test_what_cannot_be_limited_is_said(folder: Path, capfd: Capture, monkeypatc
     torch.save(network(), folder / "m.pt")
     monkeypatch.setattr(confined, "confine", lambda folder, limits: ["the network", "memory and time"])
     before = signal.getsignal(signal.SIGINT)
-    job = {"arguments": ["m.pt"], "model": "m.pt", "folder": ".", "result": "e.onnx", "limits": vars(LIMITS)}
+    job = {"arguments": ["m.pt"], "model": "m.pt", "result": "e.onnx", "limits": vars(LIMITS)}
     try:
         with pytest.raises(SystemExit) as stop:
             main.in_child(job)
