@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,13 +65,13 @@ class Console(Place):
             model: the file that is not trusted.
             result: the temporary file for the result, alone in a folder.
             state: what the child makes under the same name in that folder, as often as it likes, is moved here; and
-                removed when all is done.
+                removed when all is done. Such work takes as long as its data does: its time is not limited.
 
         Raises:
             ModelFileError: the child was stopped, by a limit or by a fault of native code.
             SystemExit: it ended by itself, and not well.
         """
-        limits = limits_for(model)
+        limits = limits_for(model) if state is None else replace(limits_for(model), cpu=sys.maxsize)
         job = {"path": sys.path, "arguments": self.arguments, "model": str(model), "result": str(result)}
         command = [sys.executable, "-P", "-c", _START, json.dumps(job | {"limits": asdict(limits)})]
         environment = {**os.environ, "TMPDIR": str(result.parent)}
