@@ -105,12 +105,19 @@ def _adaptive_average(node: Node, emit: Emitter) -> Value | None:
     x, output = emit.value(arguments(node)[0]), argument(node, "output_size")
     sizes = x.shape[2:]
     if x.ndim != len(output) + 2 or any(size % out for size, out in zip(sizes, output, strict=True)):
-        return None
+        inner = _UNEVEN.get(node.target)
+        return None if inner is None else emit.call(inner, x, output)
     kernel = [size // out for size, out in zip(sizes, output, strict=True)]
     if set(output) == {1}:
         return emit.call(aten.mean.dim, x, list(range(2, x.ndim)), True)
     target = aten.avg_pool2d.default if len(kernel) == 2 else aten.avg_pool3d.default
     return emit.call(target, x, kernel, kernel)
+
+
+_UNEVEN: dict[Any, Any] = {
+    aten.adaptive_avg_pool2d.default: aten._adaptive_avg_pool2d.default,
+    aten.adaptive_avg_pool3d.default: aten._adaptive_avg_pool3d.default,
+}
 
 
 def _matmul(node: Node, emit: Emitter) -> Value | None:

@@ -49,7 +49,7 @@ class Layer:
     bottleneck: bool = False
     at_output: bool = False
     after: str = ""
-    roles: Roles = field(default_factory=dict)
+    roles: Roles = field(default_factory=dict, hash=False)
     call: type[Call] = Call
 
 

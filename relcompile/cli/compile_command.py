@@ -15,7 +15,7 @@ import typer
 from relcompile.cli import options, views
 from relcompile.cli.confined import Console, Place
 from relcompile.errors import ExportError
-from relcompile.files.paths import atomic_path, keep_inputs, plain_name, read_text
+from relcompile.files.paths import atomic_path, keep_inputs, plain_name, read_text, refuse_links
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +70,7 @@ def compile_(
 
     composite = Path(rule) if rule.endswith(".toml") else None
     _check_output(output, (model, calibration, class_names, reference_file(reference), composite))
+    refuse_links([output] if out is None else [])
     asked = Options(
         rule=rule,
         layers=tuple(layer or ()),

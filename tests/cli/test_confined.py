@@ -84,6 +84,10 @@ LIMITS = Limits(memory=2**31, cpu=9, file=2**30)
 class Deed(nn.Module):
     """Pickled under the name of the package that is on the path of the child alone."""
 
+    def __init__(self, deed: str) -> None:
+        super().__init__()
+        vars(self)["deed"] = deed
+
 
 Deed.__module__ = "hostile"
 Capture = pytest.CaptureFixture[str]
@@ -118,11 +122,9 @@ def network(*further: nn.Module) -> nn.Sequential:
 
 
 def save_hostile(path: Path, deed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = Deed()
-    layer.deed = deed
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "hostile", sys.modules[__name__])
-        torch.save(network(layer), path)
+        torch.save(network(Deed(deed)), path)
 
 
 @pytest.mark.parametrize("deed", DEEDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -34,7 +35,7 @@ def model(*nodes: onnx.NodeProto, tensors: tuple[TensorProto, ...] = ()) -> onnx
     return helper.make_model(helper.make_graph(list(nodes), "g", [X], [Y], list(tensors)))
 
 
-def node(operator: str = "Identity", **attributes: object) -> onnx.NodeProto:
+def node(operator: str = "Identity", **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(operator, ["x"], ["y"], **attributes)
 
 

@@ -107,6 +107,14 @@ def test_what_is_not_handed_out_is_absorbed(name: str) -> None:
     assert_conserved(torch.cat([relevance.flatten(1), absorbed], 1), output[torch.arange(3), TARGET], RELEVANCE_FORM)
 
 
+@pytest.mark.parametrize("rule", ["epsilon", "z+", "gamma", "alpha2beta1", "lrp-0", "w2", "flat"])
+def test_methods_of_lrp_hold_weights_and_statistics(rule: str) -> None:
+    model = encoder()
+    output, relevance, absorbed = relcompile.compile(model, X, rule=rule, absorbed=True)(X, TARGET)
+    assert_conserved(torch.cat([relevance.flatten(1), absorbed], 1), output[torch.arange(3), TARGET], RELEVANCE_FORM)
+    assert relevance.abs().max() > 0
+
+
 def test_without_biases_only_softmaxes_absorb() -> None:
     model = encoder()
     for parameter_name, parameter in model.named_parameters():
