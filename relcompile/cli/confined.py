@@ -122,7 +122,7 @@ class Child(Place):
             told = str(error)
             if isinstance(error, MemoryError) or "allocate memory" in told or "bad_alloc" in told:
                 return f"it needs more memory than {_memory(self.limits)}"
-            if isinstance(error, PermissionError) and error.filename != str(self.model):
+            if isinstance(error, PermissionError) and str(error.filename) != str(self.model):
                 return f"{told}: it may write nothing but the result, start no program and use no network"
             error = error.__cause__ or error.__context__
         return None
