@@ -170,8 +170,8 @@ def write_cut(path: Path, share: float, save: Callable[[Path], object]) -> None:
 
 
 NOT_MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (lambda path: None, "cannot be read: No such file"),
-    "directory": (Path.mkdir, "not a file"),
+    "missing": (lambda path: None, "cannot be read: there is no such file"),
+    "directory": (Path.mkdir, "it is a folder, not a regular file"),
     "empty": (Path.touch, "not a model file: it is empty"),
     "text": (lambda path: path.write_text("A text about models."), "starts with b'A text about"),
     "brace": (lambda path: path.write_text("function{ return 1 }"), "starts with b'function{"),
@@ -201,7 +201,7 @@ def test_other_files_are_refused_by_name(case: str, tmp_path: Path) -> None:
     make(path)
     with pytest.raises(ModelFileError, match=message) as caught:
         read_model(path, arch=f"{__name__}:tiny")
-    assert str(caught.value).startswith(f"{path}: ")
+    assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
