@@ -101,7 +101,7 @@ def compile_file(
     from relcompile.backend.cancellation import largest_share
     from relcompile.backend.onnx_file import save
     from relcompile.cli.input_specs import default_spec, example_inputs
-    from relcompile.cli.parsing import try_forward
+    from relcompile.cli.parsing import check_channels, try_forward
     from relcompile.compiler import compile_as_asked
 
     _ = asked.composite  # a mistyped rule is known before minutes of work, and so is an unwritable output
@@ -112,6 +112,7 @@ def compile_file(
             specs = (default_spec(model),)
             views.note(f"input: {specs[0]} (assumed; --input changes it)")
         inputs = example_inputs(model, specs)
+        check_channels(asked.preprocessing, inputs)
         try_forward(model, inputs, specs)
         explainer = compile_as_asked(model, inputs, asked, tell)
         parity = save(explainer, temporary, tell)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +26,7 @@ from relcompile.cli.rules_command import rules
 from relcompile.errors import RelcompileError
 
 _COMPILE = "compile"
+_NEAR = 0.7  # of 1: letters in common of a mistyped command
 _TRACEBACK = "RELCOMPILE_TRACEBACK"
 _REPORT = f"please report this, with what {_TRACEBACK}=1 prints in its place"
 
@@ -34,6 +36,9 @@ class _CompileByDefault(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         named = args and (args[0] in self.commands or args[0] in ("--help", "--version"))
+        near = [] if named or not args else get_close_matches(args[0], self.commands, 1, _NEAR)
+        if near and not os.path.exists(args[0]):
+            ctx.fail(f"there is no file and no command {args[0]!r}; the nearest command is {near[0]!r}")
         return super().parse_args(ctx, args if named or not args else [_COMPILE, *args])
 
 

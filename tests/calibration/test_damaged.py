@@ -183,3 +183,10 @@ def test_photographs_of_equal_sizes_are_other_data(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8), colour).save(tmp_path / "a.bmp")
         found |= {fingerprint(), fingerprint()}
     assert len(found) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int64, torch.bool])
+def test_patterns_are_real_numbers(dtype: torch.dtype, tmp_path: Path) -> None:
+    write(tmp_path / "p", "calibration", {"0": torch.ones(2).to(dtype)}, GOOD)
+    with pytest.raises(CalibrationError, match="the pattern of layer 0 is not finite, or not of real numbers"):
+        Calibration.load(tmp_path / "p")
