@@ -198,7 +198,11 @@ def _within(name: str, prefixes: Sequence[str]) -> bool:
 
 def _member_of(enum: type[Any]) -> Call:
     """A pickle writes a member as a call of its class with one value; with more, it would make another class."""
-    return Call(lambda value: enum(value))
+
+    def member(value: Any) -> Any:
+        return enum(value)
+
+    return Call(member)
 
 
 def _stand_in(module_class: Any, made: list[_StandIn]) -> type[_StandIn]:
