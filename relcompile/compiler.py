@@ -61,8 +61,8 @@ def compile_as_asked(
 ) -> Explainer:
     """`compile`, with everything that is asked for in one object."""
     digest = weights_digest(model)
-    options.check(digest)
     inputs = named_inputs(model, example_inputs)
+    options.check(digest, inputs)
     captured = captured_graph(model, inputs, progress)
     question, module = Question.resolve(captured, inputs, options), captured.module
     check_names(question)

@@ -1,4 +1,4 @@
-"""`relcompile MODEL [options]` compiles; `calibrate`, `explain`, `inspect` and `rules` are sub-commands.
+"""`relcompile MODEL [options]` compiles; `calibrate`, `compare`, `explain`, `inspect` and `rules` are sub-commands.
 
 Bad input ends in one message on stderr and exit code 2; an error of relcompile itself in one and exit code 1.
 """
@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from passes.errors import InternalError, PassError
 from relcompile.cli import views
 from relcompile.cli.calibrate_command import calibrate
+from relcompile.cli.compare_command import compare
 from relcompile.cli.compile_command import compile_
 from relcompile.cli.explain_command import explain
 from relcompile.cli.inspect_command import inspect
@@ -76,6 +77,7 @@ def _version(
 
 app.command(_COMPILE)(compile_)
 app.command()(calibrate)
+app.command()(compare)
 app.command()(explain)
 app.command()(inspect)
 app.command()(rules)
