@@ -24,6 +24,8 @@ TargetMode = Literal["index", "argmax", "fixed", "seed"]
 _MOST_AXES = 64  # numpy has no more
 _MOST_ELEMENTS = 2**31  # of one sample of an input
 
+HEADS = ("sigmoid", "log_sigmoid", "hardsigmoid", "tanh")  # what turns a score into something else, beside softmax
+
 
 @dataclass(frozen=True)
 class LayerRecord:
@@ -229,6 +231,16 @@ class Metadata:
         """All outputs of the graph: the model's own, the relevance and, if there are any, "absorbed" and "roots"."""
         reports = {ABSORBED_OUTPUT: self.absorbed, ROOTS_OUTPUT: self.roots is not None}
         return [*self.outputs, *self.relevance, *(name for name, present in reports.items() if present)]
+
+    @property
+    def quantity(self) -> str:
+        """What is explained: "the score under sigmoid", "the output of softmax" (a probability) or "the output"."""
+        under = [layer.operator for layer in self.layers if layer.rule.startswith("ScoresUnder")]
+        if under:
+            return f"the score under {', '.join(dict.fromkeys(under))}"
+        last = next((layer for layer in reversed(self.layers) if layer.kind != "structure"), None)
+        is_head = last is not None and (last.kind == "softmax" or last.operator in HEADS)
+        return f"the output of {last.operator}" if last is not None and is_head else "the output"
 
     def to_json(self) -> str:
         """The JSON text that `from_json` reads back."""

@@ -13,7 +13,7 @@ import typer
 
 from relcompile.cli import options, views
 from relcompile.errors import CalibrationError
-from relcompile.files.paths import atomic_path, keep_inputs
+from relcompile.files.paths import atomic_path, keep_inputs, refuse_links
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from relcompile.calibration.store import Calibration
     from relcompile.preprocessing import Preprocessing
 
+_DEFAULT_OUTPUT: Final = Path("patterns.safetensors")
 _SAVE_EVERY: Final = 60.0  # seconds between two saved states
 
 
@@ -31,7 +32,7 @@ def calibrate(
     model: options.Model,
     data: Annotated[Path, typer.Argument(help="A folder of photographs, or a .npy or .npz file of inputs.")],
     rule: Annotated[str, typer.Option("--rule", "-r", help="The rule that needs it.")] = "patternattribution",
-    out: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("patterns.safetensors"),
+    out: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = _DEFAULT_OUTPUT,
     inputs: options.Inputs = None,
     estimator: Annotated[str, typer.Option(help="relu (two components) or linear.")] = "relu",
     batch: Annotated[int, typer.Option(help="Samples at a time.")] = 32,
@@ -60,6 +61,7 @@ def calibrate(
         raise CalibrationError(f"--batch {batch} must be at least 1")
     state = StateFile(out)
     keep_inputs((model, *files_read(data)), (out, state.path))
+    refuse_links([state.path] if out != _DEFAULT_OUTPUT else [out, state.path])
     network = read_model(model, arch=arch, allow=tuple(allow or ()), trust=trust_model_file)
     opened = _open(data, network, tuple(inputs or ()), preprocessing, samples)
     calibrate_on(network, opened, estimator, batch, state, resume=resume)

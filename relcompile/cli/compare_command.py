@@ -9,7 +9,7 @@ import typer
 
 from relcompile.cli import options, views
 from relcompile.cli.explain_command import check_reference_image, ending, explain_seen, photographs_of
-from relcompile.cli.photograph_files import prepare
+from relcompile.cli.photograph_files import away, prepare
 from relcompile.errors import InputSpecError
 from relcompile.files.paths import atomic_path
 from relcompile.runtime.explanation import Explanation
@@ -23,7 +23,8 @@ def compare(
     reference_image: options.ReferenceImage = None,
 ) -> None:
     """Draw what several explainers, or one for several classes, say about one photograph in one figure."""
-    from relcompile.pictures.comparison import comparison_figure
+    with away():
+        from relcompile.pictures.comparison import comparison_figure
 
     *explainers, photograph = files
     if not explainers:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from relcompile.cli import options, views
 from relcompile.errors import ExportError
-from relcompile.files.paths import atomic_path, keep_inputs, plain_name, read_text
+from relcompile.files.paths import atomic_path, keep_inputs, plain_name, read_text, refuse_links
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +66,7 @@ def compile_(
     _check_output(
         output, (model, calibration, class_names, reference_file(reference), _picture(reference_image), composite)
     )
+    refuse_links([output] if out is None else [])
     preprocessing = parsing.preprocessing(resize, crop, mean, std, interpolation, channels, scale)
     learned = None if calibration is None else Calibration.load(calibration)
     known = preprocessing or (None if learned is None else learned.preprocessing)
@@ -95,6 +96,7 @@ def compile_file(read: Callable[[], torch.nn.Module], specs: tuple[str, ...], as
     Raises:
         RelcompileError, PassError: with a message for the user; no file is left behind.
     """
+    from relcompile.backend.cancellation import largest_share
     from relcompile.backend.onnx_file import save
     from relcompile.cli.input_specs import default_spec, example_inputs
     from relcompile.cli.parsing import try_forward
@@ -113,7 +115,8 @@ def compile_file(read: Callable[[], torch.nn.Module], specs: tuple[str, ...], as
         parity = save(explainer, temporary, tell)
         tell("measure")
         timing = _timing(model, explainer, temporary)
-    _report(explainer, output, parity, timing)
+        share = largest_share(explainer) if asked.composite.shares_the_score else None
+    _report(explainer, output, parity, timing | _cancellation(share))
 
 
 def _picture(reference_image: str | None) -> Path | None:
@@ -170,9 +173,18 @@ def _medians(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
+def _cancellation(share: float | None) -> dict[str, str]:
+    """A row of the report, if the relevances are far larger than what they are shares of."""
+    from relcompile.backend.cancellation import SUSPICIOUS
+
+    if share is None or not share > SUSPICIOUS:
+        return {}
+    return {"largest |R| over |score|": f"{share:.3g}: relevance cancels; a rule with an absolute split bounds it"}
+
+
 def _report(explainer: Explainer, path: Path, parity: Parity | None, timing: dict[str, str]) -> None:
     views.summary(explainer.metadata.layers)
-    rows = {"file": str(path), "size": f"{path.stat().st_size / 1e6:.1f} MB"}
+    rows = {"explained": explainer.metadata.quantity, "file": str(path), "size": f"{path.stat().st_size / 1e6:.1f} MB"}
     if parity is not None:
         errors = ", ".join(f"{name} {error:.1e}" for name, error in parity.errors.items())
         rows["difference from PyTorch (of the maximum)"] = errors

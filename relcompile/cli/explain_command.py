@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 from relcompile.cli import options, views
-from relcompile.cli.photograph_files import Job, jobs_of, prepare
+from relcompile.cli.photograph_files import Job, away, jobs_of, prepare
 from relcompile.errors import InputSpecError, RelcompileError
 from relcompile.files.paths import save_arrays
 from relcompile.runtime.explanation import Explanation
@@ -77,7 +77,8 @@ def explain(
     EXPLAINER is model, rule, rules of layers, target and layer. A photograph that cannot be read stops nothing: it is
     listed at the end, and the exit code is 2.
     """
-    from relcompile.pictures.heatmap import Style
+    with away():
+        from relcompile.pictures.heatmap import Style
 
     if no_png and (overlay_only or full_resolution or colormap != "RdBu_r"):
         raise InputSpecError("--no-png draws nothing: leave --overlay-only, --full-resolution and --colormap out")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +23,7 @@ from relcompile.cli.explain_command import explain
 from relcompile.cli.inspect_command import inspect
 from relcompile.cli.orderly import orderly
 from relcompile.cli.rules_command import rules
-from relcompile.errors import RelcompileError
+from relcompile.errors import InputSpecError, RelcompileError
 
 _COMPILE = "compile"
 _TRACEBACK = "RELCOMPILE_TRACEBACK"
@@ -33,8 +34,16 @@ class _CompileByDefault(TyperGroup):
     """A first argument that is not a sub-command is a model file."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _refuse_mistyped(args, self.commands)
         named = args and (args[0] in self.commands or args[0] in ("--help", "--version"))
         return super().parse_args(ctx, args if named or not args else [_COMPILE, *args])
+
+
+def _refuse_mistyped(args: Sequence[str], commands: Iterable[str]) -> None:
+    """A word that is no file, and nearly a sub-command, is one with a slip of the finger."""
+    near = get_close_matches(args[0], list(commands), n=1, cutoff=0.7) if args else []
+    if near and args[0] not in commands and not os.path.lexists(args[0]):
+        raise InputSpecError(f"{args[0]!r} is neither a sub-command nor a file; did you mean `relcompile {near[0]}`?")
 
 
 app = typer.Typer(

@@ -6,12 +6,13 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, chdir
 from dataclasses import dataclass
 from pathlib import Path
 
 from relcompile.cli import views
 from relcompile.errors import ExportError, InputSpecError
-from relcompile.files.paths import keep_inputs, plain_name
+from relcompile.files.paths import keep_inputs, plain_name, refuse_links
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def prepare(read: Sequence[Path], written: Sequence[Path]) -> None:
         ExportError: something that is read would be written over, or a folder cannot be made.
     """
     keep_inputs(read, written)
+    refuse_links(written)
     there = [path for path in written if os.path.lexists(path)]
     if there:
         further = f" and {len(there) - 1} more" if len(there) > 1 else ""
@@ -65,6 +67,11 @@ def prepare(read: Sequence[Path], written: Sequence[Path]) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ExportError(f"{folder}: {error.strerror}") from error
+
+
+def away() -> AbstractContextManager[None]:
+    """Away from the working directory, from which matplotlib reads (before 3.11: runs) settings when imported."""
+    return chdir(Path(__file__).parent)
 
 
 def _found(given: Path) -> list[tuple[Path, Path]]:

@@ -170,6 +170,17 @@ def keep_inputs(read: Iterable[Path | None], written: Iterable[Path]) -> None:
             raise ExportError(f"writing {path} would destroy the input {sources[found]}; give another -o")
 
 
+def refuse_links(derived: Iterable[Path]) -> None:
+    """Refuse names that relcompile made up and that are links: whoever put one there chooses what is written over.
+
+    Raises:
+        ExportError: names the link, and where it leads.
+    """
+    for path in derived:
+        if os.path.islink(path):
+            raise ExportError(f"{path} is a link to {os.readlink(path)}, which would be written over; give another -o")
+
+
 def identity(path: Path) -> tuple[int, int] | None:
     """What a file is, under all its names; None if there is none."""
     try:

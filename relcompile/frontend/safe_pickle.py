@@ -34,8 +34,9 @@ from torch import nn
 from torch.nn import functional
 
 from relcompile.errors import ModelFileError
+from relcompile.frontend.archive import Archive
 from relcompile.frontend.checked_tree import check_tree
-from relcompile.frontend.checkpoint import PLAIN_TYPES, Archive, Call, Reader, names_in
+from relcompile.frontend.checkpoint import PLAIN_TYPES, Call, Reader, names_in
 from relcompile.frontend.refusal import refusal, users_packages
 
 KNOWN_LIBRARIES = (
@@ -147,7 +148,7 @@ def load_checkpoint(path: Path, allow: Sequence[str]) -> object:
     known = _known_values(path, names, allow, made)
     try:
         found: object = Reader(program, archive, known).load()
-        check_tree(found, _module_state, (_Partial, *_FUNCTION_TYPES, type))
+        check_tree([found, *made], _module_state, (_Partial, *_FUNCTION_TYPES, type))
         return _awake(found, made)
     except Exception as error:
         raise ModelFileError(

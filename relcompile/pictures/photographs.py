@@ -56,10 +56,11 @@ class Photographs:
             InputSpecError: it takes none, or not with its preprocessing.
         """
         shape = metadata.inputs[0].shape
-        if len(metadata.inputs) != 1 or len(shape) != 4 or shape[1] not in (1, 3):
+        sizes = [size for size in shape[1:] if isinstance(size, int)]
+        if len(metadata.inputs) != 1 or len(sizes) != 3 or len(shape) != 4 or shape[1] not in (1, 3):
             inputs = ", ".join(f"{i.name} {list(i.shape)}" for i in metadata.inputs)
             raise InputSpecError(f"this explainer takes {inputs}, not one photograph; use relcompile.load in Python")
-        channels, height, width = (int(size) for size in shape[1:])
+        channels, height, width = sizes
         known = metadata.preprocessing
         if known is None:
             return cls(height, width, *assumed(channels))

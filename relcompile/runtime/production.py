@@ -145,14 +145,14 @@ def load(
     _check_content(Path(path))
     check_seal(Path(path))
     session = open_session(runtime, Path(path), device, session_options(runtime, threads, spinning))
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    if text is None:
-        raise ExplainerFileError(f"{path} is an ONNX file, but not an explainer: relcompile did not write it")
     try:
+        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if text is None:
+            raise ExplainerFileError("it is an ONNX file, but not an explainer: relcompile did not write it")
         metadata = Metadata.from_json(text)
         settings = {"path": Path(path).absolute(), "device": device, "threads": threads, "spinning": spinning}
         return ProductionExplainer(metadata, session, _match_session(metadata, session), settings)
-    except ExplainerFileError as error:
+    except (ExplainerFileError, UnicodeDecodeError) as error:  # ONNX Runtime hands on what is not UTF-8
         raise ExplainerFileError(f"{path}: {error}") from error
 
 

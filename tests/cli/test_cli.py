@@ -21,7 +21,7 @@ from relcompile.methods.rules.input_layer import Flat
 from relcompile.methods.spelling import layer_entry, named
 
 
-class Scan(nn.Module):
+class Factorial(nn.Module):
     """Holds operators without a rule."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Scan(nn.Module):
         self.mix = nn.Linear(4, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cumsum(self.mix(x), 1)
+        return torch.lgamma(self.mix(x))
 
 
 def small_network() -> nn.Sequential:
@@ -187,7 +187,7 @@ def test_bad_input(name: str, model: Path, tmp_path: Path, capsys: pytest.Captur
     arguments, message = BAD[name]
     (tmp_path / "text.pt").write_text("not a model")
     (tmp_path / "truncated.pt").write_bytes(model.read_bytes()[:-200])
-    torch.save(Scan(), tmp_path / "foreign.pt")
+    torch.save(Factorial(), tmp_path / "foreign.pt")
     places = {key: tmp_path / f"{key}.pt" for key in ("missing", "text", "truncated", "foreign")}
     (tmp_path / "archive.pt2").write_text("not an archive")
     places |= {"model": model, "archive": tmp_path / "archive.pt2", "nowhere": tmp_path / "nowhere" / "x.onnx"}
@@ -358,13 +358,13 @@ def test_inputs_are_given_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_unsupported_operators_are_all_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.save(Scan().state_dict(), tmp_path / "scan.pt")
-    arch = f"{__name__}:Scan"
-    code, _, err = run(tmp_path / "scan.pt", "--arch", arch, "--input", "1x4", capsys=capsys)
+    torch.save(Factorial().state_dict(), tmp_path / "factorial.pt")
+    arch = f"{__name__}:Factorial"
+    code, _, err = run(tmp_path / "factorial.pt", "--arch", arch, "--input", "1x4", capsys=capsys)
     assert code == 2
-    assert "cumsum" in err
+    assert "lgamma" in err
     assert "test_cli.py" in err
-    assert files(tmp_path) == {"scan.pt"}
+    assert files(tmp_path) == {"factorial.pt"}
 
 
 def test_full_disk_leaves_nothing(

@@ -223,6 +223,10 @@ def make_file(kind: str, path: Path) -> None:
             write(path, text=later)
         case "absent output":
             write(path, text=ghost)
+        case "metadata that are not UTF-8":
+            path.write_bytes(write(path).read_bytes().replace(b'"weights_sha256"', b'"weights_sha25\xff"'))
+        case "a name that is not UTF-8":
+            path.write_bytes(write(path).read_bytes().replace(b"relevance", b"relevanc\xff"))
         case "no target input":
             write(path, "argmax", text=describe("index").to_json())
 
@@ -238,6 +242,8 @@ def make_file(kind: str, path: Path) -> None:
         ("no metadata", "relcompile did not write it"),
         ("later format", "format version 2"),
         ("absent output", "lacks ['ghost']"),
+        ("metadata that are not UTF-8", "codec can't decode"),
+        ("a name that is not UTF-8", "codec can't decode|cannot load"),
         ("no target input", 'for target mode "index"'),
     ],
 )
