@@ -76,10 +76,10 @@ def calibrate_on(
         RelcompileError: with a message for the user; no half file is left behind.
     """
     from relcompile.calibration.observer import Observer
-    from relcompile.cli.parsing import try_forward
+    from relcompile.frontend.first_run import check_runs
 
     example = data.batch(0, 1)
-    try_forward(model, example, tuple(f"{name} {list(tensor.shape)}" for name, tensor in example.items()))
+    check_runs(model, example)
     with atomic_path(state.target) as temporary:
         observer = Observer(model, example, estimator)
         run = _Run(observer, data, batch, state)
