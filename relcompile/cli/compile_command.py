@@ -10,7 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from relcompile.cli import options, views
+from relcompile.cli.confined import Console, Place
 from relcompile.errors import ExportError
 from relcompile.files.paths import atomic_path, keep_inputs, plain_name, read_text, refuse_links
 
@@ -27,6 +30,7 @@ _LARGEST_CLASS_NAMES = 2**24  # bytes
 
 
 def compile_(
+    context: typer.Context,
     model: options.Model,
     rule: options.Rule = "z+",
     layer: options.Layers = None,
@@ -55,13 +59,17 @@ def compile_(
     scale: options.Scale = None,
 ) -> None:
     """Compile a trained model and a rule into one explainer file."""
+    place: Place = context.obj
+    output = out or default_output(model, rule, *(layer or ()), None if target == "index" else target, at)
+    if isinstance(place, Console) and not trust_model_file:
+        with atomic_path(output) as temporary:
+            return place.run(model, temporary)
     from relcompile.calibration.store import Calibration
     from relcompile.cli import parsing
     from relcompile.frontend.model_file import read_model
     from relcompile.question.options import Options
     from relcompile.question.references import reference_file
 
-    output = out or default_output(model, rule, *(layer or ()), None if target == "index" else target, at)
     composite = Path(rule) if rule.endswith(".toml") else None
     _check_output(
         output, (model, calibration, class_names, reference_file(reference), _picture(reference_image), composite)
@@ -87,10 +95,12 @@ def compile_(
         name=model.stem,
     )
     read = partial(read_model, model, arch=arch, allow=tuple(allow or ()), trust=trust_model_file)
-    compile_file(read, tuple(inputs or ()), asked, output)
+    return compile_file(read, tuple(inputs or ()), asked, output, place)
 
 
-def compile_file(read: Callable[[], torch.nn.Module], specs: tuple[str, ...], asked: Options, output: Path) -> None:
+def compile_file(
+    read: Callable[[], torch.nn.Module], specs: tuple[str, ...], asked: Options, output: Path, place: Place
+) -> None:
     """Compile the model that `read` reads to the explainer file `output` and print what was done.
 
     Raises:
@@ -102,7 +112,7 @@ def compile_file(read: Callable[[], torch.nn.Module], specs: tuple[str, ...], as
     from relcompile.compiler import compile_as_asked
 
     _ = asked.composite  # a mistyped rule is known before minutes of work, and so is an unwritable output
-    with views.progress("relcompile") as tell, atomic_path(output) as temporary:
+    with views.progress("relcompile") as tell, place.result(output) as temporary:
         tell("read the model")
         model = read()
         if not specs:
@@ -114,7 +124,8 @@ def compile_file(read: Callable[[], torch.nn.Module], specs: tuple[str, ...], as
         tell("measure")
         timing = _timing(model, explainer, temporary)
         share = largest_share(explainer) if asked.composite.shares_the_score else None
-    _report(explainer, output, parity, timing | _cancellation(share))
+        rows = {"file": str(output), "size": f"{temporary.stat().st_size / 1e6:.1f} MB"}
+    _report(explainer, rows, parity, timing | _cancellation(share))
 
 
 def _picture(reference_image: str | None) -> Path | None:
@@ -180,9 +191,9 @@ def _cancellation(share: float | None) -> dict[str, str]:
     return {"largest |R| over |score|": f"{share:.3g}: relevance cancels; a rule with an absolute split bounds it"}
 
 
-def _report(explainer: Explainer, path: Path, parity: Parity | None, timing: dict[str, str]) -> None:
+def _report(explainer: Explainer, rows: dict[str, str], parity: Parity | None, timing: dict[str, str]) -> None:
     views.summary(explainer.metadata.layers)
-    rows = {"explained": explainer.metadata.quantity, "file": str(path), "size": f"{path.stat().st_size / 1e6:.1f} MB"}
+    rows = {"explained": explainer.metadata.quantity, **rows}
     if parity is not None:
         errors = ", ".join(f"{name} {error:.1e}" for name, error in parity.errors.items())
         rows["difference from PyTorch (of the maximum)"] = errors

@@ -186,12 +186,12 @@ def explain_seen(
     """Explain `target`, or the best class of each if none is given; a first run then only finds out which that is."""
     array = np.concatenate([one.array for one in seen])
     pictures = None if reference is None else [photographs.reference(reference, one.view) for one in seen]
-    further = {"reference": None if pictures is None else np.concatenate(pictures)}
+    differs_from = None if pictures is None else np.concatenate(pictures)
     if target is not None or not explainer.metadata.target.takes_class:
-        return explainer.explain(array, target=target, **further)
-    first = explainer.explain(array, target=0, **further)
+        return explainer.explain(array, target=target, reference=differs_from)
+    first = explainer.explain(array, target=0, reference=differs_from)
     best = np.array([first.scores(row).argmax() for row in range(len(seen))])
-    return first if not best.any() else explainer.explain(array, target=best, **further)
+    return first if not best.any() else explainer.explain(array, target=best, reference=differs_from)
 
 
 def _write(job: Job, seen: Seen, explanation: Explanation, row: int, request: Request, name: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from relcompile.cli import views
 from relcompile.cli.calibrate_command import calibrate
 from relcompile.cli.compare_command import compare
 from relcompile.cli.compile_command import compile_
+from relcompile.cli.confined import Console, Place, start
 from relcompile.cli.explain_command import explain
 from relcompile.cli.inspect_command import inspect
 from relcompile.cli.orderly import orderly
@@ -26,6 +27,7 @@ from relcompile.cli.rules_command import rules
 from relcompile.errors import InputSpecError, RelcompileError
 
 _COMPILE = "compile"
+_NEAR = 0.7  # of 1: letters in common of a mistyped command
 _TRACEBACK = "RELCOMPILE_TRACEBACK"
 _REPORT = f"please report this, with what {_TRACEBACK}=1 prints in its place"
 
@@ -41,7 +43,7 @@ class _CompileByDefault(TyperGroup):
 
 def _refuse_mistyped(args: Sequence[str], commands: Iterable[str]) -> None:
     """A word that is no file, and nearly a sub-command, is one with a slip of the finger."""
-    near = get_close_matches(args[0], list(commands), n=1, cutoff=0.7) if args else []
+    near = get_close_matches(args[0], list(commands), n=1, cutoff=_NEAR) if args else []
     if near and args[0] not in commands and not os.path.lexists(args[0]):
         raise InputSpecError(f"{args[0]!r} is neither a sub-command nor a file; did you mean `relcompile {near[0]}`?")
 
@@ -57,11 +59,29 @@ app = typer.Typer(
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script: one message; exit code 2 for what is the user's to mend, 1 for what is not."""
+def console() -> None:
+    """The console script: what a model file has a say in is done by a child process with few rights."""
+    main(sys.argv[1:], Console(sys.argv[1:]))
+
+
+def in_child(job: dict[str, Any]) -> None:
+    """The same command line in that child process."""
+    place, unlimited = start(job)
+    if unlimited:
+        views.note(f"this system sets no limits to {', '.join(unlimited)} while a model file is worked on")
+    main(job["arguments"], place)
+
+
+def main(arguments: Sequence[str] | None = None, place: Place | None = None) -> None:
+    """One command line, with one message at most; exit code 2 for what is the user's to mend, 1 for what is not.
+
+    Args:
+        arguments: those of the process, if none are given.
+        place: where the work on a model file is done; by default here.
+    """
     try:
         with orderly():
-            app(arguments)
+            app(arguments, obj=place or Place())
     except Exception as error:
         users = isinstance(error, RelcompileError | PassError) and not isinstance(error, InternalError)
         if users:
@@ -93,4 +113,4 @@ app.command()(rules)
 
 
 if __name__ == "__main__":
-    main()
+    console()

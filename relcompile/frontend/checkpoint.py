@@ -128,8 +128,8 @@ class Reader(_Unpickler):
         state, instance = self.stack.pop(), self.stack[-1]
         if type(instance) is OrderedDict:
             metadata = state.get("_metadata") if type(state) is dict else None
-            copied = {name: dict(entry) for name, entry in metadata.items()} if _is_metadata(metadata) else {}
-            vars(instance)["_metadata"] = copied
+            versions: dict[str, Any] = metadata if metadata is not None and _is_metadata(metadata) else {}
+            vars(instance)["_metadata"] = {name: dict(entry) for name, entry in versions.items()}
         elif hasattr(type(instance), "take_state"):
             instance.take_state(state)
         else:

@@ -16,13 +16,17 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from torch.nn.parameter import is_lazy
 
 from relcompile.errors import ModelFileError
+from relcompile.files.paths import open_input
+from relcompile.files.text import printable
 from relcompile.frontend.archive import Legacy, broken
 from relcompile.frontend.checked_tree import check_tree
 from relcompile.frontend.checkpoint import Reader, names_in
 from relcompile.frontend.safe_pickle import load_checkpoint, reason, working_directory_importable
 
 ZIP_START = b"PK\x03\x04"
+ONNX_START = b"\x08"  # of the version, its first field
 LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save's magic number before PyTorch 1.6
+LARGEST_MODEL = 2**42  # bytes
 LONGEST_SAFETENSORS_HEADER = 100_000_000  # the limit of the format
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 WRAPPER_PREFIXES = ("_orig_mod.", "module.")  # torch.compile, DataParallel
@@ -80,19 +84,19 @@ def read_model(path: Path, *, arch: str | None = None, allow: Sequence[str] = ()
 
 
 def _content(path: Path) -> _Content:
-    try:
-        if path.exists() and not path.is_file():
-            raise ModelFileError(f"{path}: not a file; give the path of a model file")
-        with path.open("rb") as file:
-            start = file.read(len(LEGACY_START))
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+    with open_input(path, "the model file", LARGEST_MODEL, ModelFileError) as file:
+        start = file.read(len(LEGACY_START))
     if start.startswith(ZIP_START):
         return _archive_content(path)
     if start == LEGACY_START:
         return _Content.LEGACY
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= LONGEST_SAFETENSORS_HEADER:
         return _Content.SAFETENSORS
+    if start[:1] == ONNX_START:
+        raise ModelFileError(
+            f"{path}: an ONNX file, it seems; a PyTorch model is compiled, and `relcompile inspect` or `relcompile "
+            "explain` reads what came of it"
+        )
     what = f"starts with {start!r}" if start else "is empty"
     raise ModelFileError(
         f"{path}: not a model file: it {what}. relcompile reads what `torch.save`, `safetensors` and "
@@ -254,4 +258,4 @@ def _mismatch(expected: Mapping[str, Any], given: Mapping[str, Any]) -> str:
 
 def _listed(what: str, names: Sequence[str]) -> str:
     more = ", ..." if names[SHOWN:] else ""
-    return f"{len(names)} {what}: {', '.join(names[:SHOWN])}{more}" if names else ""
+    return f"{len(names)} {what}: {', '.join(map(printable, names[:SHOWN]))}{more}" if names else ""

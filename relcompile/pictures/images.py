@@ -27,9 +27,16 @@ def image_suffixes() -> frozenset[str]:
 
 
 def photographs(folder: Path) -> list[Path]:
-    """The files with a suffix of a photograph in a folder and in the folders in it, in the order of their paths."""
+    """The files with a suffix of a photograph in a folder and in the folders in it, in the order of their paths.
+
+    Raises:
+        InputSpecError: the folders lie too deep in each other.
+    """
     suffixes = image_suffixes()
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+    try:
+        return sorted(file for file in folder.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+    except RecursionError as error:
+        raise InputSpecError(f"the folders in {folder} are too deep in each other") from error
 
 
 def load_image(path: Path | str) -> Image.Image:
@@ -83,9 +90,12 @@ def view_of(image: Image.Image, preprocessing: Preprocessing, height_width: tupl
     whole photograph is resized to `height_width`, whatever its aspect ratio.
 
     Raises:
-        InputSpecError: The photograph is smaller than the crop, or the result is not `height_width`.
+        InputSpecError: The photograph is smaller than the crop, the result is not `height_width`, or that is
+            more than 2^28 / 3 pixels.
     """
     height, width = height_width
+    if height * width > _MOST_PIXELS:
+        raise InputSpecError(f"the model takes {width}x{height} pixels, more than the {_MOST_PIXELS:,} that are made")
     view, resampling = image, _RESAMPLING[preprocessing.interpolation]
     if preprocessing.resize is None and preprocessing.crop is None:
         view = view.resize((width, height), resampling)

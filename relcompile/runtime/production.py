@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from relcompile.errors import ExplainerFileError, InputSpecError, RuntimeUnavailableError
+from relcompile.files.onnx_bounds import check_bounds
 from relcompile.files.seal import check_seal
 from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY, ROOTS_OUTPUT, InputRecord, Metadata
 from relcompile.runtime.explanation import Explanation, finite_rows
@@ -128,8 +129,8 @@ def load(
             machine, several times slower if sessions share it; therefore off.
 
     Raises:
-        ExplainerFileError: The file is missing, damaged (see `relcompile.files.seal`), no ONNX file, or not one that
-            relcompile wrote.
+        ExplainerFileError: The file is missing, no regular file, damaged (see `relcompile.files.seal`), no ONNX file,
+            or not one that relcompile wrote (see `relcompile.files.onnx_bounds`).
         RuntimeUnavailableError: ONNX Runtime is not installed, or `device="cuda"` would end on the CPU.
         InputSpecError: `path`, `device`, `threads` or `spinning` is none of the above.
     """
@@ -140,9 +141,7 @@ def load(
             "it; its target is an int64 tensor (batch,)"
         )
     runtime = import_onnxruntime()
-    if not Path(path).is_file():
-        raise ExplainerFileError(f"{path} is not a file")
-    _check_content(Path(path))
+    check_bounds(Path(path))
     check_seal(Path(path))
     session = open_session(runtime, Path(path), device, session_options(runtime, threads, spinning))
     try:
@@ -165,14 +164,6 @@ def _check_arguments(path: object, device: object, threads: object, spinning: ob
         raise InputSpecError(f"threads={threads!r}: want a whole number from 1 to {_MOST_THREADS}, or None")
     if type(spinning) is not bool:
         raise InputSpecError(f"spinning={spinning!r}: want True or False")
-
-
-def _check_content(path: Path) -> None:
-    """A model is what people give by mistake; ONNX Runtime would speak of protobuf."""
-    with path.open("rb") as file:
-        start = file.read(9)
-    if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")) or start[8:] == b"{":
-        raise ExplainerFileError(f"{path} is a model or its weights, not an explainer; compile it: relcompile {path}")
 
 
 def _photographed(metadata: Metadata, inputs: Sequence[Any]) -> tuple[Sequence[Any], tuple[Any, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from torch import nn
 import relcompile
 from relcompile.cli import main as cli
 from relcompile.cli.compile_command import default_output
-from relcompile.errors import CompositeError, ExplainerFileError
+from relcompile.cli.input_specs import default_spec
+from relcompile.errors import CompositeError, ExplainerFileError, InputSpecError
 from relcompile.methods.composites import Entry
 from relcompile.methods.rules.input_layer import Flat
 from relcompile.methods.spelling import layer_entry, named
@@ -179,6 +181,10 @@ BAD: dict[str, tuple[list[str], str]] = {
         "not defined for name='5': affine",
     ),
     "no explainer": (["inspect", "{text}"], "text.pt"),
+    "a model in place of an explainer": (["inspect", "{model}"], "should be what `relcompile MODEL` wrote"),
+    "a mistyped command": (["explian", "{model}"], "did you mean `relcompile explain`"),
+    "a mean of another number of channels": ([*SMALL, "--mean", "0.5"], "3 channels, but --mean and --std have 1"),
+    "wrong dtype": (["{model}", "--input", "1x3x16x16:float16"], "its dtype if it is not float32"),
 }
 
 
@@ -388,3 +394,31 @@ def test_console_script_exits_with_2() -> None:
     )
     assert done.returncode == 2
     assert done.stderr.count("error:") == 1
+
+
+GUESSES: dict[str, tuple[nn.Module, str | None]] = {
+    "photographs": (small_network(), "1x3x224x224"),
+    "vectors": (nn.Sequential(nn.ReLU(), nn.Linear(7, 2)), "1x7"),
+    "no layer with weights": (nn.ReLU(), None),
+}
+
+
+@pytest.mark.parametrize("name", GUESSES)
+def test_the_shape_of_the_input_is_guessed(name: str) -> None:
+    network, spec = GUESSES[name]
+    if spec is not None:
+        assert default_spec(network) == spec
+        return
+    with pytest.raises(InputSpecError, match="cannot be guessed"):
+        default_spec(network)
+
+
+@pytest.mark.parametrize("channels", [10**6, -3, 0, "3x9", 2.5, None])
+def test_a_guess_is_no_size_that_the_file_makes_up(channels: Any) -> None:
+    network = nn.Conv2d(3, 2, 1)
+    vars(network)["in_channels"] = channels
+    with pytest.raises(InputSpecError, match="cannot be guessed"):
+        default_spec(network)
+    del network.in_channels
+    with pytest.raises(InputSpecError, match="cannot be guessed"):
+        default_spec(network)

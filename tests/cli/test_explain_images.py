@@ -159,7 +159,8 @@ EXPLAINERS: dict[str, tuple[dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_maps_are_called_as_the_explainer_is(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keywords, file, title = EXPLAINERS[name]
-    relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), **{"name": "net", **keywords}).save("x.onnx")
+    asked: dict[str, Any] = {"name": "net", **keywords}
+    relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), **asked).save("x.onnx")
     code, _, err = run("explain", "x.onnx", "a/cat.jpg", "-o", "maps", capsys=capsys)
     assert code == 0, err
     assert "replaced" not in err
@@ -266,7 +267,8 @@ def test_a_photograph_in_python(folder: Path) -> None:
     assert np.array_equal(np.asarray(found.views[0]), np.asarray(view))
     figure = found.plot()
     assert [axis.get_title() for axis in figure.axes[:3]] == ["Photograph", "Relevance", "Overlay"]
-    np.testing.assert_allclose(figure.axes[1].images[0].get_array(), expected.relevance[0].sum(0), rtol=1e-4, atol=1e-6)
+    drawn: Any = figure.axes[1].images[0].get_array()
+    np.testing.assert_allclose(drawn, expected.relevance[0].sum(0), rtol=1e-4, atol=1e-6)
     assert len(expected.plot().axes) == 2
 
 

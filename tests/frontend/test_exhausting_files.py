@@ -149,3 +149,16 @@ def test_the_old_format_shares_tensors_and_keeps_dtypes(tmp_path: Path) -> None:
 
 def shared() -> nn.Module:
     return nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)).double()
+
+
+def test_a_recurrent_layer_makes_no_list_of_layers_that_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lstm = nn.LSTM(2, 2)
+    vars(lstm).update(_all_weights=[[1]], num_layers=10**9)
+    state = {name: value for name, value in vars(lstm).items() if name != "_flat_weight_refs"}
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.LSTM, "__getstate__", lambda _: state)
+        torch.save(lstm, tmp_path / "model")
+    with pytest.raises(ModelFileError, match="LSTM with more layers than parameters"):
+        read_model(tmp_path / "model")

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 def explain(lstm: nn.LSTM, x: Tensor, R_last: Tensor) -> Tensor:
     """Relevance (N, T, D) of the inputs of one layer in one direction, from that of its last hidden state (N, H)."""
     states = _forward(lstm, x)
-    W_x, W_h = (W.chunk(4)[2] for W in (lstm.weight_ih_l0, lstm.weight_hh_l0))
+    parameters = dict(lstm.named_parameters())
+    W_x, W_h = (parameters[name].chunk(4)[2] for name in ("weight_ih_l0", "weight_hh_l0"))
     R_h, R_c, R_x = R_last, torch.zeros_like(R_last), []
     for t in reversed(range(x.shape[1])):
         h_before, c_before, f, i, g, z, c = states[t]
@@ -23,10 +24,11 @@ def explain(lstm: nn.LSTM, x: Tensor, R_last: Tensor) -> Tensor:
 
 def _forward(lstm: nn.LSTM, x: Tensor) -> list[tuple[Tensor, ...]]:
     """For each step: the hidden and cell state before, f, i, g, the pre-activation of g, and the cell state."""
+    W_x, W_h, b_x, b_h = (p for _, p in lstm.named_parameters())
     h = c = torch.zeros(len(x), lstm.hidden_size, dtype=x.dtype)
     states = list[tuple[Tensor, ...]]()
     for t in range(x.shape[1]):
-        pre = x[:, t] @ lstm.weight_ih_l0.T + lstm.bias_ih_l0 + h @ lstm.weight_hh_l0.T + lstm.bias_hh_l0
+        pre = x[:, t] @ W_x.T + b_x + h @ W_h.T + b_h
         i, f, z, o = pre.chunk(4, 1)
         i, f, o, g = i.sigmoid(), f.sigmoid(), o.sigmoid(), z.tanh()
         new = f * c + i * g

@@ -234,10 +234,10 @@ def make_file(kind: str, path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("missing", "is not a file"),
-        ("folder", "is not a file"),
+        ("missing", "there is no such file"),
+        ("folder", "it is a folder, not a regular file"),
         ("text", "cannot load"),
-        ("empty", "cannot load|not an explainer"),
+        ("empty", "is not an explainer: it is empty"),
         ("truncated", "cannot load"),
         ("no metadata", "relcompile did not write it"),
         ("later format", "format version 2"),
