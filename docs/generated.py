@@ -134,6 +134,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "operators": operators,
     "options of compile": lambda: options("compile"),
     "options of explain": lambda: options("explain"),
+    "options of compare": lambda: options("compare"),
     "options of calibrate": lambda: options("calibrate"),
     "options of inspect": lambda: options("inspect"),
 }

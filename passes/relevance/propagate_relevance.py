@@ -63,7 +63,7 @@ class PropagateRelevance:
             results += [] if report is None else [report]
         output = module.graph.output_node()
         output.args = ((*arguments(output)[0], *(value.node for value in results)),)
-        return len(described)
+        return len(described) or len(results)  # an output that is an input has no operator in between
 
     def _read(self, place: Node, inboxes: tuple[Inbox, ...], emit: Emitter) -> Value:
         with emit.on_behalf_of(place):

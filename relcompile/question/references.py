@@ -62,6 +62,8 @@ def reference_tensors(
     Raises:
         InputSpecError: the reference does not fit the input, or would have to be of several inputs.
     """
+    if isinstance(reference, complex) or (isinstance(reference, torch.Tensor) and reference.is_complex()):
+        raise InputSpecError("the reference is complex: inputs are real numbers, and its imaginary part would be lost")
     if isinstance(reference, float | int):
         return {name: torch.full([1] * inputs[name].dim(), float(reference), dtype=torch.float64) for name in sources}
     if len(sources) != 1:
