@@ -14,7 +14,7 @@ from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.graph import needed_by
 from passes.graphs.nodes import map_nodes, run_node
 from passes.relevance.reference import REFERENCE, Zero
-from passes.views.active import describe_active, explained_output, nodes_named
+from passes.views.active import active_operators, explained_output, nodes_named
 
 REFERENCE_INPUT = "reference"
 
@@ -87,8 +87,7 @@ class TakeFromZero:
     name: ClassVar[str] = "take-from-zero"
 
     def apply(self, module: GraphModule, /) -> int:
-        described = describe_active(Emitter(module), self.sources, self.output)
-        active = (*nodes_named(module, self.sources), *described)
+        active = (*nodes_named(module, self.sources), *active_operators(module, self.sources, self.output))
         for node in active:
             REFERENCE.note(node, Zero())
         return len(active)

@@ -15,7 +15,7 @@ from passes.operators.call import Call
 from passes.relevance.ledgers import Ledger
 from passes.relevance.messages import Message, Multiplier, accumulate
 from passes.relevance.rule import RULE, Messages, passed_by
-from passes.views.active import describe_active, explained_output, nodes_named
+from passes.views.active import active_operators, describe_active, explained_output, nodes_named
 
 Inbox = dict[Node, list[Message]]
 Seed: TypeAlias = Callable[[Value], tuple[Message, ...]]
@@ -52,7 +52,8 @@ class PropagateRelevance:
         described = describe_active(emit, self.sources, self.output)
         sink, places = explained_output(module, self.output), nodes_named(module, self.read)
         carriers = {*described, *nodes_named(module, self.sources)}
-        above = {node: call for node, call in described.items() if node > min(places)}
+        way = set(active_operators(module, self.read, self.output)).difference(places)
+        above = {node: call for node, call in described.items() if node in way}
         with emit.on_behalf_of(sink):
             seeds = self.seed(emit.value(sink))
         inboxes, passages = zip(*(_walk(above, carriers, sink, seed, emit) for seed in seeds), strict=True)

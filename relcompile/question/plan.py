@@ -9,6 +9,9 @@ from passes.relevance.annotate import annotating_passes
 from passes.relevance.assign_rules import AssignRules
 from passes.relevance.messages import Message, Multiplier, Relevance
 from passes.relevance.propagate_relevance import PropagateRelevance
+from passes.relevance.reference import CONTRIBUTIONS
+from passes.relevance.rule import facts_needed
+from passes.relevance.spread import SPREAD
 from passes.relevance.unroll_samples import AverageSamples, UnrollSamples, unrolled_name
 from passes.runner import Pass
 from relcompile.question.inputs import AddNoise, AddTarget
@@ -22,12 +25,13 @@ def relevance_passes(question: Question) -> tuple[Pass, ...]:
     sources = question.sources if question.composite.sampling is None else tuple(map(unrolled_name, question.sources))
     read = sources if question.anchor is None else (question.anchor,)
     rules = [entry.rule for entry in question.composite.entries]
+    everything = not facts_needed(rules).isdisjoint((CONTRIBUTIONS, SPREAD))
     unroll, average = _sampling(question)
     return (
         *((AddTarget(question.target, output),) if question.target.is_input else ()),
         *((AddNoise(question.noise, question.rows.copies),) if question.noise else ()),
         *unroll,
-        AssignRules(question.composite.choose, sources, output),
+        AssignRules(question.composite.choose, sources, output, None if everything else read),
         *annotating_passes(rules, references, sources, output),
         PropagateRelevance(sources, output, partial(_seed, question), read, partial(_read, question), question.ledgers),
         *average,
