@@ -36,6 +36,8 @@ _CONSTANT_FOR_AUTOGRAD: tuple[Any, ...] = (  # detached, or piecewise constant: 
     aten.new_zeros.default,
     aten.new_ones.default,
     aten.new_full.default,
+    aten.new_empty.default,
+    aten.new_empty_strided.default,
 )
 
 

@@ -14,6 +14,8 @@ from passes.graphs.graph import Rewrite, erase_unused, is_constant, rewrite_call
 from passes.graphs.nodes import argument, arguments
 from passes.operators.affine import Geometry
 from passes.operators.pooling import MaxWindow
+from passes.operators.table import OPERATORS
+from passes.rewrites.spellings import SPELLINGS
 
 
 @final
@@ -85,6 +87,8 @@ def _getitem(node: Node, emit: Emitter) -> Value | None:
         return emit.value(arguments(source)[0]).slice(dim, start, start + sizes[index])
     if index == 0 and source.target in (aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default):
         return _adaptive_max_pool(node, emit)
+    if index == 0 and source.target in _WITHOUT_INDICES:
+        return emit.call(_WITHOUT_INDICES[source.target], *source.args, **source.kwargs)
     if index == 0 and source.target in _EXTREMES:
         x, dim = emit.value(arguments(source)[0]), argument(source, "dim")
         winners = emit.call(_EXTREMES[source.target], x, dim, True)
@@ -95,6 +99,10 @@ def _getitem(node: Node, emit: Emitter) -> Value | None:
 
 # The gradient of max and min along an axis goes to one winner, that of amax and amin to all that are equal.
 _EXTREMES: dict[Any, Any] = {aten.max.dim: aten.argmax.default, aten.min.dim: aten.argmin.default}
+_WITHOUT_INDICES: dict[Any, Any] = {
+    aten.max_pool2d_with_indices.default: aten.max_pool2d.default,
+    aten.max_pool3d_with_indices.default: aten.max_pool3d.default,
+}
 
 
 def _adaptive_average(node: Node, emit: Emitter) -> Value | None:
@@ -159,48 +167,96 @@ _REWRITES: dict[Any, Rewrite] = {
     aten.view.default: _reshape,
     aten._unsafe_view.default: _reshape,
     getitem: _getitem,
+    **SPELLINGS,
 }
 
 
 def composite_decompositions() -> dict[Any, Any]:
-    """Torch's own decompositions of the operators that are split at capture, for `run_decompositions`."""
-    table = torch.export.default_decompositions()
-    return {operator: table[operator] for operator in COMPOSITES}
+    """Torch's own decompositions of the operators that are split at capture, for `run_decompositions`.
+
+    These are all that torch itself defines by others, whatever they are called, but for those that are known here.
+    """
+    table, known = torch.export.default_decompositions(), {*OPERATORS, *_REWRITES, *_WHOLE}
+    return {
+        operator: split
+        for operator, split in table.items()
+        if operator in _SPLIT or (_is_composite(operator) and operator not in known)
+    }
 
 
-COMPOSITES: tuple[Any, ...] = (
-    aten.addcmul.default,
-    aten.adaptive_avg_pool1d.default,
+def _is_composite(operator: Any) -> bool:
+    """Torch defines it by other operators, and it makes tensors (and no sizes)."""
+    composite: bool = torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd")
+    return composite and all("Tensor" in str(result.type) for result in operator._schema.returns)
+
+
+# Composite, but named as a whole where they are refused.
+_WHOLE: tuple[Any, ...] = (
+    aten.group_norm.default,
+    aten.gru.data,
+    aten.gru.input,
+    aten.instance_norm.default,
+    aten.layer_norm.default,
+    aten.lstm.data,
+    aten.lstm.input,
+    aten.rms_norm.default,
+    aten.rnn_relu.data,
+    aten.rnn_relu.input,
+    aten.rnn_tanh.data,
+    aten.rnn_tanh.input,
+    aten.scaled_dot_product_attention.default,
+)
+
+# Not composite for torch, or known here as well, and yet split.
+_SPLIT: tuple[Any, ...] = (
+    aten._euclidean_dist.default,
+    aten._weight_norm_interface.default,
     aten.adaptive_avg_pool2d.default,
     aten.adaptive_avg_pool3d.default,
-    aten.adaptive_max_pool1d.default,
-    aten.avg_pool1d.default,
+    aten.addcdiv.default,
+    aten.addcmul.default,
+    aten.addr.default,
+    aten.aminmax.default,
+    aten.baddbmm.default,
     aten.channel_shuffle.default,
-    aten.conv1d.default,
-    aten.conv1d.padding,
-    aten.conv2d.default,
-    aten.conv2d.padding,
-    aten.conv3d.default,
-    aten.conv3d.padding,
-    aten.conv_transpose1d.default,
-    aten.conv_transpose2d.input,
-    aten.conv_transpose3d.input,
+    aten.clamp_max.Tensor,
+    aten.clamp_min.Tensor,
+    aten.deg2rad.default,
+    aten.dot.default,
+    aten.fill.Scalar,
+    aten.frac.default,
     aten.glu.default,
+    aten.index_fill.int_Scalar,
     aten.lerp.Scalar,
     aten.lerp.Tensor,
-    aten.pad.default,
+    aten.linalg_cross.default,
+    aten.linalg_vector_norm.default,
+    aten.logaddexp.default,
+    aten.logaddexp2.default,
+    aten.logsumexp.default,
+    aten.masked_fill.Tensor,
+    aten.mv.default,
+    aten.nan_to_num.default,
+    aten.nansum.default,
+    aten.norm.Scalar,
+    aten.norm.ScalarOpt_dim,
     aten.pixel_shuffle.default,
     aten.pixel_unshuffle.default,
-    aten.prelu.default,
-    aten.relu6.default,
+    aten.rad2deg.default,
+    aten.rot90.default,
     aten.rsub.Scalar,
     aten.rsub.Tensor,
-    aten.selu.default,
     aten.split.Tensor,
-    aten.square.default,
     aten.squeeze.dim,
     aten.stack.default,
+    aten.sum.default,
     aten.t.default,
+    aten.trace.default,
     aten.transpose.int,
+    aten.tril.default,
+    aten.triu.default,
     aten.unbind.int,
+    aten.xlogy.Scalar_Self,
+    aten.xlogy.Scalar_Other,
+    aten.xlogy.Tensor,
 )
