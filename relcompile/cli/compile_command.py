@@ -43,6 +43,7 @@ def compile_(
     at: options.At = None,
     absorbed: options.Absorbed = False,
     roots: options.Roots = False,
+    forward_derivative: options.ForwardDerivative = False,
     class_names: options.ClassNames = None,
     resize: options.Resize = None,
     crop: options.Crop = None,
@@ -74,6 +75,7 @@ def compile_(
         at=at,
         absorbed=absorbed,
         roots=roots,
+        forward_derivative=forward_derivative,
         class_names=_class_names(class_names),
         preprocessing=parsing.preprocessing(resize, crop, mean, std, interpolation, channels, scale),
     )

@@ -35,7 +35,10 @@ Target: TypeAlias = Annotated[
     str, typer.Option("--target", "-t", help="index (a runtime input), argmax, seed, or a class number.")
 ]
 Reference: TypeAlias = Annotated[
-    str | None, typer.Option(help="For deeplift: a number, A,B,C, a .npy file, or input (a runtime input).")
+    str | None, typer.Option(
+        help="For deeplift and integrated-gradients: a number, A,B,C, a .npy file (of several samples: deeplift averages "
+        "over them), or input (a runtime input)."
+    ),
 ]
 Arch: TypeAlias = Annotated[str | None, typer.Option(help="module:callable that builds the model of a state dict.")]
 Allow: TypeAlias = Annotated[list[str] | None, typer.Option(help="Trust the module classes of this package.")]
@@ -45,6 +48,13 @@ ExplainedOutput: TypeAlias = Annotated[int, typer.Option(help="Position of the o
 At: TypeAlias = Annotated[str | None, typer.Option(help="Relevance of the output of this layer, not of the input.")]
 Absorbed: TypeAlias = Annotated[bool, typer.Option(help="Also output what biases and stabilisers absorb.")]
 Roots: TypeAlias = Annotated[bool, typer.Option(help="Also output the report on learned roots.")]
+ForwardDerivative: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--forward-derivative",
+        help="For gradients of a model with custom autograd functions or hooks: the derivative of its forward is meant.",
+    ),
+]
 ClassNames: TypeAlias = Annotated[Path | None, typer.Option(help="A text file, one class name a line.")]
 Resize: TypeAlias = Annotated[int | None, typer.Option(help="Preprocessing: shorter side in pixels.")]
 Crop: TypeAlias = Annotated[int | None, typer.Option(help="Preprocessing: side of the centre crop.")]

@@ -26,12 +26,15 @@ NO_ATTENTION: Final = Entry(
     ),
     kind="softmax",
 )
-# A classifier's own softmax or sigmoid is stepped over.
-SCORES: Final[tuple[Entry, ...]] = (
-    Entry(ScoresUnder(), kind="softmax", at_output=True),
-    *(Entry(ScoresUnder(), operator=operator, at_output=True) for operator in HEADS),
-    NO_ATTENTION,
-)
+
+
+def heads(rule: ScoresUnder) -> tuple[Entry, ...]:
+    """A classifier's own softmax or sigmoid is stepped over, by `rule`."""
+    operators = (Entry(rule, operator=operator, at_output=True) for operator in HEADS)
+    return Entry(rule, kind="softmax", at_output=True), *operators
+
+
+SCORES: Final[tuple[Entry, ...]] = (*heads(ScoresUnder()), NO_ATTENTION)
 # What moves, selects, adds or scales values shares relevance in proportion: the exact adjoint.
 PROPORTIONAL: Final[tuple[Entry, ...]] = (
     Entry(Adjoint(), kind="pool"),
