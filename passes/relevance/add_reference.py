@@ -65,13 +65,14 @@ class AddReference:
 @final
 @dataclass(frozen=True)
 class TakeFromZero:
-    """A method without a reference: the difference of every active value is the value itself.
+    """A method without a reference: the difference of every value is the value itself.
 
     Attributes:
         sources: names of the explained inputs.
         output: position of the explained output.
 
-    Guarantees: `REFERENCE` of every active value is `Zero()`; the graph is untouched.
+    Guarantees: `REFERENCE` of every active value, and of what active operators read beside it, is `Zero()`; the graph is
+    untouched.
     """
 
     sources: tuple[str, ...]
@@ -79,10 +80,11 @@ class TakeFromZero:
     name: ClassVar[str] = "take-from-zero"
 
     def apply(self, module: GraphModule, /) -> int:
-        active = (*nodes_named(module, self.sources), *active_operators(module, self.sources, self.output))
-        for node in active:
+        operators = active_operators(module, self.sources, self.output)
+        values = {operand for node in operators for operand in (node, *node.all_input_nodes)}
+        for node in values.union(nodes_named(module, self.sources)):
             REFERENCE.note(node, Zero())
-        return len(active)
+        return len(values)
 
 
 def _start(source: Node, tensor: torch.Tensor | None, emit: Emitter, *, whole_batch: bool) -> Node:

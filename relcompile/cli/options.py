@@ -35,7 +35,8 @@ Target: TypeAlias = Annotated[
     str, typer.Option("--target", "-t", help="index (a runtime input), argmax, seed, or a class number.")
 ]
 Reference: TypeAlias = Annotated[
-    str | None, typer.Option(
+    str | None,
+    typer.Option(
         help="For deeplift and integrated-gradients: a number, A,B,C, a .npy file (of several samples: deeplift averages "
         "over them), or input (a runtime input)."
     ),

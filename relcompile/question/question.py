@@ -145,7 +145,9 @@ def _over_background(composite: Composite, references: Mapping[str, torch.Tensor
     if count == 1:
         return composite
     if composite.reference is None or composite.sampling is not None:
-        raise CompositeError(f"{composite.name} takes one reference, {count} were given; the deeplift rules take several")
+        raise CompositeError(
+            f"{composite.name} takes one reference, {count} were given; the deeplift rules take several"
+        )
     return replace(composite, sampling=Background(count))
 
 

@@ -60,7 +60,10 @@ def test_grad_cam() -> None:
 def test_layers_above_keep_their_place() -> None:
     """The first affine layer of z+-flat is the stem, whether or not relevance would pass what is above it."""
     rules = [
-        {layer.name: layer.rule for layer in relcompile.compile(model, X, rule="epsilon-plus-flat", at=at).metadata.layers}
+        {
+            layer.name: layer.rule
+            for layer in relcompile.compile(model, X, rule="epsilon-plus-flat", at=at).metadata.layers
+        }
         for model, at in ((Stem(), "body"), (Stem(opaque=False), "body"))
     ]
     assert rules[0]["body"] == rules[1]["body"]

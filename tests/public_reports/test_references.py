@@ -1,4 +1,4 @@
-"""References that were refused or crashed: beside unexplained inputs, one for each input, a background, a runtime one."""
+"""References that were refused or crashed: beside unexplained inputs, by input, a background, at runtime."""
 
 from __future__ import annotations
 
@@ -98,7 +98,9 @@ def test_a_background_is_captums_deeplift_shap() -> None:
     assert_close(found.sum(1), change.detach(), FLOAT64)
 
 
-@pytest.mark.parametrize("reference", [BACKGROUND[0], BACKGROUND[:1], 0.5, (0.1,) * 3], ids=["sample", "row", "0.5", "3"])
+@pytest.mark.parametrize(
+    "reference", [BACKGROUND[0], BACKGROUND[:1], 0.5, (0.1,) * 3], ids=["sample", "row", "0.5", "3"]
+)
 def test_baselines_of_integrated_gradients(reference: Tensor | float | tuple[float, ...]) -> None:
     model = Plain()
     baseline = torch.as_tensor(reference, dtype=torch.float64).reshape(1, -1).expand(1, 3)

@@ -67,19 +67,18 @@ ARITHMETIC: dict[str, F] = {
     "mask by a cast": lambda x: x * (x > 0).to(x.dtype),
     "type_as": lambda x: x.type_as(ROWS) * 2,
 }
+
+
+def of(name: str, inner: F = lambda x: x) -> F:
+    """torch's function of that name, of what `inner` makes of x."""
+    return lambda x: getattr(torch, name)(inner(x))
+
+
+EVERYWHERE = ("tan", "sinh", "cosh", "asinh", "exp2", "erfc", "arctan", "expm1", "square", "positive")
 POINTWISE: dict[str, F] = {
-    **{
-        name: getattr(torch, name)
-        for name in ("tan", "sinh", "cosh", "asinh", "exp2", "erfc", "arctan", "expm1", "square", "positive")
-    },
-    **{
-        name: lambda x, f=getattr(torch, name): f(x * 0.2)
-        for name in ("asin", "acos", "atanh", "arcsin", "arccos", "arctanh")
-    },
-    **{
-        name: lambda x, f=getattr(torch, name): f(x * x + 1.5)
-        for name in ("acosh", "arccosh", "log2", "log10")
-    },
+    **{name: of(name) for name in EVERYWHERE},
+    **{name: of(name, lambda x: x * 0.2) for name in ("asin", "acos", "atanh", "arcsin", "arccos", "arctanh")},
+    **{name: of(name, lambda x: x * x + 1.5) for name in ("acosh", "arccosh", "log2", "log10")},
     "softsign": functional.softsign,
     "tanhshrink": functional.tanhshrink,
 }
