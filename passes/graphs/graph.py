@@ -123,6 +123,11 @@ def needed_by(node: Node) -> set[Node]:
     return needed
 
 
+def is_constant_for_autograd(target: Any) -> bool:
+    """The operator ends every way of relevance."""
+    return target in _CONSTANT_FOR_AUTOGRAD
+
+
 def active_nodes(module: GraphModule, sources: Iterable[Node], sink: Node) -> set[Node]:
     """Nodes on a floating point path from `sources` to `sink`, both ends included; constants of autograd end it."""
     reached = set(sources)

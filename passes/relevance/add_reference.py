@@ -71,8 +71,8 @@ class TakeFromZero:
         sources: names of the explained inputs.
         output: position of the explained output.
 
-    Guarantees: `REFERENCE` of every active value, and of what active operators read beside it, is `Zero()`; the graph is
-    untouched.
+    Guarantees: `REFERENCE` of every active value, and of what active operators read beside it, is `Zero()`; the graph
+    is untouched.
     """
 
     sources: tuple[str, ...]

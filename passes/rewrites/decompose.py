@@ -171,6 +171,11 @@ _REWRITES: dict[Any, Rewrite] = {
 }
 
 
+def is_rewritten(target: Any) -> bool:
+    """The operator is taken apart after capture, if it is used as it usually is."""
+    return target in (*_REWRITES, *_EXTREMES, *_WITHOUT_INDICES, aten.split_with_sizes.default)
+
+
 def composite_decompositions() -> dict[Any, Any]:
     """Torch's own decompositions of the operators that are split at capture, for `run_decompositions`.
 
@@ -180,14 +185,19 @@ def composite_decompositions() -> dict[Any, Any]:
     return {
         operator: split
         for operator, split in table.items()
-        if operator in _SPLIT or (_is_composite(operator) and operator not in known)
+        if operator in _SPLIT or (is_composite(operator) and _makes_tensors(operator) and operator not in known)
     }
 
 
-def _is_composite(operator: Any) -> bool:
-    """Torch defines it by other operators, and it makes tensors (and no sizes)."""
-    composite: bool = torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd")
-    return composite and all("Tensor" in str(result.type) for result in operator._schema.returns)
+def is_composite(operator: Any) -> bool:
+    """Torch defines it by other operators."""
+    registry: Any = torch
+    return registry._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd")
+
+
+def _makes_tensors(operator: Any) -> bool:
+    """And no sizes."""
+    return all("Tensor" in str(result.type) for result in operator._schema.returns)
 
 
 # Composite, but named as a whole where they are refused.

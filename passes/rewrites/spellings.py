@@ -1,4 +1,4 @@
-"""Operators that are others in another spelling: windows, distances, logarithms of other bases, assignments to slices."""
+"""Operators that are others in another spelling: windows, distances, other logarithms, assignments to slices."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ Target: TypeAlias = Annotated[
 Reference: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        help="For deeplift and integrated-gradients: a number, A,B,C, a .npy file (of several samples: deeplift averages "
-        "over them), or input (a runtime input)."
+        help="For deeplift and integrated-gradients: a number, A,B,C, a .npy file (of several samples: deeplift "
+        "averages over them), or input (a runtime input)."
     ),
 ]
 Arch: TypeAlias = Annotated[str | None, typer.Option(help="module:callable that builds the model of a state dict.")]
@@ -53,7 +53,7 @@ ForwardDerivative: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--forward-derivative",
-        help="For gradients of a model with custom autograd functions or hooks: the derivative of its forward is meant.",
+        help="Gradients of a model with custom autograd functions or hooks are those of its forward.",
     ),
 ]
 ClassNames: TypeAlias = Annotated[Path | None, typer.Option(help="A text file, one class name a line.")]

@@ -6,7 +6,7 @@ Notation: x (N, ...), its n copies (N, n, ...), g the attribution that is averag
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, final
+from typing import Any, ClassVar, Protocol, final
 
 import torch
 
@@ -98,7 +98,8 @@ class StraightPath:
 
     def __post_init__(self) -> None:
         as_count(self.count)
-        if not isinstance(self.baseline, float | int | tuple):
+        given: Any = self.baseline
+        if isinstance(given, torch.Tensor):
             raise CompositeError("a baseline that is a tensor is given to `compile`, as reference=tensor")
 
     @property

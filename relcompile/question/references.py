@@ -30,7 +30,8 @@ def chosen_reference(composite: Composite, given: Reference | None) -> Reference
     own = composite.reference if start is None else start
     if own is None and given is not None:
         raise CompositeError(
-            f"rule {composite.name} takes no differences from a reference; the deeplift rules and integrated-gradients do"
+            f"rule {composite.name} takes no differences from a reference; the deeplift rules and "
+            "integrated-gradients do"
         )
     return own if given is None else given
 

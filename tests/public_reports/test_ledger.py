@@ -1,4 +1,4 @@
-"""Relevance that appeared in no output: of inputs that are not explained, of constants, beside the layer that is read."""
+"""Relevance that was in no output: of inputs that are not explained, of constants, beside the layer that is read."""
 
 from __future__ import annotations
 
