@@ -13,6 +13,7 @@ from typing import Literal, Self, cast
 from relcompile.errors import ExplainerFileError, MetadataError
 from relcompile.files.arrays import DTYPES
 from relcompile.files.typed_json import decode_record, parse_json
+from relcompile.preprocessing import Preprocessing
 
 METADATA_KEY = "relcompile"  # of the JSON text in the ONNX file's metadata_props
 FORMAT = 1  # the format version that this relcompile writes, and the only one it reads
@@ -22,8 +23,6 @@ ROOTS_OUTPUT = "roots"  # the output with the report on learned roots, if the fi
 TargetMode = Literal["index", "argmax", "fixed", "seed"]
 _MOST_AXES = 64  # numpy has no more
 _MOST_ELEMENTS = 2**31  # of one sample of an input
-_LARGEST_SIDE = 2**16  # pixels
-_SMALLEST, _LARGEST = 1e-6, 1e6  # of preprocessing: beyond, the input overflows in float32
 
 HEADS = ("sigmoid", "log_sigmoid", "hardsigmoid", "tanh")  # what turns a score into something else, beside softmax
 
@@ -72,6 +71,11 @@ class TargetRecord:
         )
         limit = math.inf if self.classes is None else self.classes
         _require(self.index is None or 0 <= self.index < limit, f"index {self.index} is not one of {limit} classes")
+
+    @property
+    def name(self) -> tuple[str, ...]:
+        """What tells it from the usual target, a class that the caller chooses."""
+        return () if self.takes_class else (self.mode if self.index is None else f"class {self.index}",)
 
     @property
     def takes_class(self) -> bool:
@@ -127,53 +131,14 @@ class InputRecord:
 
 
 @dataclass(frozen=True)
-class Preprocessing:
-    """How a photograph becomes the model's input: resize, crop, reorder channels, scale, normalise.
-
-    Args:
-        resize: Length in pixels that the shorter side gets, None to leave the size.
-        interpolation: How `resize` interpolates (both antialiased, as Pillow does).
-        crop: Side in pixels of the square cut from the centre, None to cut nothing.
-        mean: Subtracted after scaling; three values in the order of `channels`, or one for a grey photograph.
-        std: Divided by last; positive values, as many as in `mean`.
-        channels: Order of the colour channels in the array.
-        scale: Pixel values 0..255 are divided by this first; positive, usually 255.
-    """
-
-    resize: int | None
-    interpolation: Literal["bilinear", "bicubic"]
-    crop: int | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    channels: Literal["RGB", "BGR"] = "RGB"
-    scale: float = 255.0
-
-    def __post_init__(self) -> None:
-        _require(
-            len(self.mean) == len(self.std) in (1, 3),
-            "mean and std must have three values each, or one each for a grey photograph",
-        )
-        numbers = (*self.mean, *self.std, self.scale)
-        _require(all(map(math.isfinite, numbers)), "mean, std and scale must be finite")
-        _require(all(abs(value) <= _LARGEST for value in self.mean), f"mean must lie within ±{_LARGEST:g}")
-        divisors = (*self.std, self.scale)
-        _require(all(value > 0 for value in divisors), "std and scale must be positive")
-        _require(
-            all(_SMALLEST <= value <= _LARGEST for value in divisors),
-            f"std and scale must lie between {_SMALLEST:g} and {_LARGEST:g}",
-        )
-        sides = [side for side in (self.resize, self.crop) if side is not None]
-        _require(all(side > 0 for side in sides), "resize and crop must be positive")
-        _require(all(side <= _LARGEST_SIDE for side in sides), f"resize and crop must be at most {_LARGEST_SIDE}")
-
-
-@dataclass(frozen=True)
 class Metadata:
     """Everything that an explainer file says about itself.
 
     Args:
         relcompile: Version of relcompile that wrote the file; `torch`: of PyTorch that captured the model.
         rule: The rule the user asked for, "z+".
+        model: The name of the model, "resnet18", or None.
+        layer_rules: The rules of single layers that the user asked for, "features.0=flat".
         layers: Every layer with its own rule, in the order of the graph.
         target: How the class to explain is chosen.
         inputs: The model's own inputs, in the order of `forward`.
@@ -216,6 +181,8 @@ class Metadata:
     noise: tuple[InputRecord, ...] = ()
     reference: str | None = None
     reference_input: InputRecord | None = None
+    model: str | None = None
+    layer_rules: tuple[str, ...] = ()
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -251,6 +218,13 @@ class Metadata:
         _require(not fixed or self.reference_input is None, f'reference is "{self.reference}", so it is no input')
         at_runtime = self.reference == "input"
         _require(not at_runtime or self.reference_input is not None, 'reference is "input", but reference_input is not')
+
+    @property
+    def name(self) -> tuple[str, ...]:
+        """What tells this explainer from others: model, rule, rules of layers, target, layer, reference."""
+        place = () if self.at is None else (f"at {self.at}",)
+        reference = () if self.reference in (None, "0") else (f"reference {self.reference}",)
+        return (*filter(None, (self.model,)), self.rule, *self.layer_rules, *self.target.name, *place, *reference)
 
     @property
     def output_names(self) -> list[str]:

@@ -107,6 +107,12 @@ def _carries_floats(node: Node) -> bool:
     return any(isinstance(leaf, torch.Tensor) and (leaf.is_floating_point() or leaf.is_complex()) for leaf in leaves)
 
 
+def _is_view(node: Node) -> bool:
+    """The node shows its operand in another shape: indices that are moved on the way to an embedding, for example."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(result.alias_info is not None for result in schema.returns)
+
+
 def is_constant(node: Any) -> bool:
     """The value depends on stored tensors only."""
     return isinstance(node, Node) and all(ancestor.op != "placeholder" for ancestor in needed_by(node))
@@ -129,10 +135,10 @@ def is_constant_for_autograd(target: Any) -> bool:
 
 
 def active_nodes(module: GraphModule, sources: Iterable[Node], sink: Node) -> set[Node]:
-    """Nodes on a floating point path from `sources` to `sink`, both ends included; constants of autograd end it."""
+    """Nodes on a path of floats and views from `sources` to `sink`, ends included; constants of autograd end it."""
     reached = set(sources)
     for node in module.graph.nodes:
-        if node.target in _CONSTANT_FOR_AUTOGRAD or not _carries_floats(node):
+        if node.target in _CONSTANT_FOR_AUTOGRAD or not (_carries_floats(node) or _is_view(node)):
             continue
         if any(argument in reached for argument in node.all_input_nodes):
             reached.add(node)

@@ -12,7 +12,7 @@ from passes.graphs.emitter import Emitter
 from passes.operators.call import Call, OpaqueCall
 from passes.relevance.refuse import Refuse, refused
 from passes.relevance.rule import RULE, AnyRule
-from passes.views.active import active_operators, describe_known
+from passes.views.active import active_operators, describe_known, nodes_named
 from passes.views.layer import LAYER, Layer, layers_of
 
 
@@ -43,7 +43,8 @@ class AssignRules:
         emit = Emitter(module)
         described, unknown = describe_known(emit, self.sources, self.output)
         operators = active_operators(module, self.sources, self.output)
-        layers = layers_of(module, {node: described.get(node, _opaque(node, emit)) for node in operators})
+        seen = {node: described.get(node, _opaque(node, emit)) for node in operators}
+        layers = layers_of(module, seen, nodes_named(module, self.sources))
         rules = {node: self.choose(layers[node]) for node in described}
         reasons = {node: _refusal(rule, described[node]) for node, rule in rules.items()}
         refusals = {**unknown, **{node: reason for node, reason in reasons.items() if reason is not None}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from relcompile.cli import options, views
+from relcompile.cli.confined import Console, Place
 from relcompile.errors import CalibrationError
-from relcompile.files.paths import atomic_path, keep_inputs
+from relcompile.files.paths import atomic_path, keep_inputs, partial_of, refuse_links
 
 if TYPE_CHECKING:
     import torch
@@ -21,16 +23,18 @@ if TYPE_CHECKING:
     from relcompile.calibration.observer import Observer
     from relcompile.calibration.state import StateFile
     from relcompile.calibration.store import Calibration
-    from relcompile.metadata import Preprocessing
+    from relcompile.preprocessing import Preprocessing
 
+_DEFAULT_OUTPUT: Final = Path("patterns.safetensors")
 _SAVE_EVERY: Final = 60.0  # seconds between two saved states
 
 
 def calibrate(
+    context: typer.Context,
     model: options.Model,
     data: Annotated[Path, typer.Argument(help="A folder of photographs, or a .npy or .npz file of inputs.")],
     rule: Annotated[str, typer.Option("--rule", "-r", help="The rule that needs it.")] = "patternattribution",
-    out: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("patterns.safetensors"),
+    out: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = _DEFAULT_OUTPUT,
     inputs: options.Inputs = None,
     estimator: Annotated[str, typer.Option(help="relu (two components) or linear.")] = "relu",
     batch: Annotated[int, typer.Option(help="Samples at a time.")] = 32,
@@ -48,6 +52,10 @@ def calibrate(
     scale: options.Scale = None,
 ) -> None:
     """Learn from data what PatternNet and PatternAttribution need: one pattern per affine layer."""
+    place: Place = context.obj
+    if isinstance(place, Console) and not trust_model_file:
+        with atomic_path(out) as temporary:
+            return place.run(model, temporary, partial_of(out))
     from relcompile.calibration.data import files_read
     from relcompile.calibration.state import StateFile
     from relcompile.cli import parsing
@@ -57,15 +65,16 @@ def calibrate(
     _check_rule(rule)
     if batch < 1:
         raise CalibrationError(f"--batch {batch} must be at least 1")
-    state = StateFile(out)
+    state = StateFile(out, place.folder)
     keep_inputs((model, *files_read(data)), (out, state.path))
+    refuse_links([state.path] if out != _DEFAULT_OUTPUT else [out, state.path])
     network = read_model(model, arch=arch, allow=tuple(allow or ()), trust=trust_model_file)
     opened = _open(data, network, tuple(inputs or ()), preprocessing, samples)
-    calibrate_on(network, opened, estimator, batch, state, resume=resume)
+    return calibrate_on(network, opened, estimator, batch, state, place, resume=resume)
 
 
 def calibrate_on(
-    model: torch.nn.Module, data: Data, estimator: Any, batch: int, state: StateFile, *, resume: bool
+    model: torch.nn.Module, data: Data, estimator: Any, batch: int, state: StateFile, place: Place, *, resume: bool
 ) -> None:
     """Estimate the patterns of a model on data and write them.
 
@@ -76,17 +85,18 @@ def calibrate_on(
     from relcompile.cli.parsing import try_forward
 
     example = data.batch(0, 1)
-    try_forward(model, example, tuple(f"{name} {list(tensor.shape)}" for name, tensor in example.items()))
-    with atomic_path(state.target) as temporary:
+    with place.result(state.target) as temporary:
+        try_forward(model, example, tuple(f"{name} {list(tensor.shape)}" for name, tensor in example.items()))
         observer = Observer(model, example, estimator)
         run = _Run(observer, data, batch, state)
         if resume:
             run.resume()
         run.finish()
-        calibration = observer.result()
+        calibration = replace(observer.result(), preprocessing=data.preprocessing)
         calibration.save(temporary)
+        size = temporary.stat().st_size
     state.remove()
-    _report(calibration, observer.inactive, state.target)
+    _report(calibration, observer.inactive, state.target, size)
 
 
 class _Run:
@@ -146,23 +156,25 @@ def _open(
 ) -> Data:
     """The data, in the shapes that `--input` says, or else the arrays have, or else the model suggests."""
     from relcompile.calibration.data import open_arrays, open_folder
-    from relcompile.cli.explain_command import ASSUMED
     from relcompile.cli.input_specs import default_spec, example_inputs
     from relcompile.frontend.capture import forward_parameters
+    from relcompile.preprocessing import assumed
 
+    if preprocessing is not None and not os.path.isdir(path):
+        raise CalibrationError(f"{path} holds inputs, not photographs: leave the options of preprocessing out")
     if not os.path.isdir(path):
         return open_arrays(path, forward_parameters(model), example_inputs(model, specs), samples)
-    if preprocessing is None:
-        views.note("no preprocessing given: assuming ImageNet's mean and standard deviation")
-        preprocessing = ASSUMED
     examples = example_inputs(model, specs or (default_spec(model),))
+    if preprocessing is None:
+        preprocessing, sentence = assumed(next(iter(examples.values())).shape[1])
+        views.note(sentence)
     return open_folder(path, examples, preprocessing, samples)
 
 
-def _report(calibration: Calibration, inactive: tuple[int, int], path: Path) -> None:
+def _report(calibration: Calibration, inactive: tuple[int, int], path: Path, size: int) -> None:
     rows = {
         "file": str(path),
-        "size": f"{path.stat().st_size / 1e6:.1f} MB",
+        "size": f"{size / 1e6:.1f} MB",
         "layers": str(len(calibration.patterns)),
         "neurons without a pattern (never active)": "{} of {}".format(*inactive),
         "estimator": calibration.estimator,

@@ -10,9 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from relcompile.cli import options, views
+from relcompile.cli.confined import Console, Place
 from relcompile.errors import ExportError
-from relcompile.files.paths import atomic_path, keep_inputs, plain_name, read_text
+from relcompile.files.paths import atomic_path, keep_inputs, plain_name, read_text, refuse_links
 
 if TYPE_CHECKING:
     import torch
@@ -22,10 +25,12 @@ if TYPE_CHECKING:
     from relcompile.question.options import Options
 
 _TIMINGS = 5
+_USUAL_PHOTOGRAPH = "1x3x224x224"
 _LARGEST_CLASS_NAMES = 2**24  # bytes
 
 
 def compile_(
+    context: typer.Context,
     model: options.Model,
     rule: options.Rule = "z+",
     layer: options.Layers = None,
@@ -35,6 +40,7 @@ def compile_(
     inputs: options.Inputs = None,
     target: options.Target = "index",
     reference: options.Reference = None,
+    reference_image: options.ReferenceImage = None,
     arch: options.Arch = None,
     allow: options.Allow = None,
     trust_model_file: options.Trust = False,
@@ -54,22 +60,32 @@ def compile_(
     scale: options.Scale = None,
 ) -> None:
     """Compile a trained model and a rule into one explainer file."""
+    place: Place = context.obj
+    output = out or default_output(model, rule, *(layer or ()), None if target == "index" else target, at)
+    if isinstance(place, Console) and not trust_model_file:
+        with atomic_path(output) as temporary:
+            return place.run(model, temporary)
     from relcompile.calibration.store import Calibration
     from relcompile.cli import parsing
     from relcompile.frontend.model_file import read_model
     from relcompile.question.options import Options
-    from relcompile.question.references import parse_reference, reference_file
+    from relcompile.question.references import reference_file
 
-    output = out or default_output(model, rule, *(layer or ()), None if target == "index" else target, at)
     composite = Path(rule) if rule.endswith(".toml") else None
-    _check_output(output, (model, calibration, class_names, reference_file(reference), composite))
+    _check_output(
+        output, (model, calibration, class_names, reference_file(reference), _picture(reference_image), composite)
+    )
+    refuse_links([output] if out is None else [])
+    preprocessing = parsing.preprocessing(resize, crop, mean, std, interpolation, channels, scale)
+    learned = None if calibration is None else Calibration.load(calibration)
+    known = preprocessing or (None if learned is None else learned.preprocessing)
     asked = Options(
         rule=rule,
         layers=tuple(layer or ()),
         bounds=parsing.bounds(bounds),
-        calibration=None if calibration is None else Calibration.load(calibration),
+        calibration=learned,
         target=target,
-        reference=None if reference is None else parse_reference(reference),
+        reference=parsing.reference(reference, reference_image, known, inputs or (_USUAL_PHOTOGRAPH,)),
         explain=explain or None,
         output=explained_output,
         at=at,
@@ -77,13 +93,16 @@ def compile_(
         roots=roots,
         forward_derivative=forward_derivative,
         class_names=_class_names(class_names),
-        preprocessing=parsing.preprocessing(resize, crop, mean, std, interpolation, channels, scale),
+        preprocessing=preprocessing,
+        name=model.stem,
     )
     read = partial(read_model, model, arch=arch, allow=tuple(allow or ()), trust=trust_model_file)
-    compile_file(read, tuple(inputs or ()), asked, output)
+    return compile_file(read, tuple(inputs or ()), asked, output, place)
 
 
-def compile_file(read: Callable[[], torch.nn.Module], specs: tuple[str, ...], asked: Options, output: Path) -> None:
+def compile_file(
+    read: Callable[[], torch.nn.Module], specs: tuple[str, ...], asked: Options, output: Path, place: Place
+) -> None:
     """Compile the model that `read` reads to the explainer file `output` and print what was done.
 
     Raises:
@@ -92,24 +111,30 @@ def compile_file(read: Callable[[], torch.nn.Module], specs: tuple[str, ...], as
     from relcompile.backend.cancellation import largest_share
     from relcompile.backend.onnx_file import save
     from relcompile.cli.input_specs import default_spec, example_inputs
-    from relcompile.cli.parsing import try_forward
+    from relcompile.cli.parsing import check_channels, try_forward
     from relcompile.compiler import compile_as_asked
 
     _ = asked.composite  # a mistyped rule is known before minutes of work, and so is an unwritable output
-    with views.progress("relcompile") as tell, atomic_path(output) as temporary:
+    with views.progress("relcompile") as tell, place.result(output) as temporary:
         tell("read the model")
         model = read()
         if not specs:
             specs = (default_spec(model),)
             views.note(f"input: {specs[0]} (assumed; --input changes it)")
         inputs = example_inputs(model, specs)
+        check_channels(asked.preprocessing, inputs)
         try_forward(model, inputs, specs)
         explainer = compile_as_asked(model, inputs, asked, tell)
         parity = save(explainer, temporary, tell)
         tell("measure")
         timing = _timing(model, explainer, temporary)
         share = largest_share(explainer) if asked.composite.shares_the_score else None
-    _report(explainer, output, parity, timing | _cancellation(share))
+        rows = {"file": str(output), "size": f"{temporary.stat().st_size / 1e6:.1f} MB"}
+    _report(explainer, rows, parity, timing | _cancellation(share))
+
+
+def _picture(reference_image: str | None) -> Path | None:
+    return None if reference_image in (None, "mean", "black", "blur") else Path(reference_image)
 
 
 def default_output(model: Path, rule: str, *further: str | None) -> Path:
@@ -171,10 +196,12 @@ def _cancellation(share: float | None) -> dict[str, str]:
     return {"largest |R| over |score|": f"{share:.3g}: relevance cancels; a rule with an absolute split bounds it"}
 
 
-def _report(explainer: Explainer, path: Path, parity: Parity | None, timing: dict[str, str]) -> None:
+def _report(explainer: Explainer, rows: dict[str, str], parity: Parity | None, timing: dict[str, str]) -> None:
     views.summary(explainer.metadata.layers)
-    rows = {"explained": explainer.metadata.quantity, "file": str(path), "size": f"{path.stat().st_size / 1e6:.1f} MB"}
+    rows = {"explained": explainer.metadata.quantity, **rows}
     if parity is not None:
         errors = ", ".join(f"{name} {error:.1e}" for name, error in parity.errors.items())
         rows["difference from PyTorch (of the maximum)"] = errors
+    if explainer.metadata.preprocessing is not None:
+        rows["photographs"] = views.photographs(explainer.metadata)
     views.facts("explainer", rows | timing)

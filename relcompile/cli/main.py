@@ -1,4 +1,4 @@
-"""`relcompile MODEL [options]` compiles; `calibrate`, `explain`, `inspect` and `rules` are sub-commands.
+"""`relcompile MODEL [options]` compiles; `calibrate`, `compare`, `explain`, `inspect` and `rules` are sub-commands.
 
 Bad input ends in one message on stderr and exit code 2; an error of relcompile itself in one and exit code 1.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
@@ -16,14 +17,17 @@ from typer.core import TyperGroup
 from passes.errors import InternalError, PassError
 from relcompile.cli import views
 from relcompile.cli.calibrate_command import calibrate
+from relcompile.cli.compare_command import compare
 from relcompile.cli.compile_command import compile_
+from relcompile.cli.confined import Console, Place, start
 from relcompile.cli.explain_command import explain
 from relcompile.cli.inspect_command import inspect
 from relcompile.cli.orderly import orderly
 from relcompile.cli.rules_command import rules
-from relcompile.errors import RelcompileError
+from relcompile.errors import InputSpecError, RelcompileError
 
 _COMPILE = "compile"
+_NEAR = 0.7  # of 1: letters in common of a mistyped command
 _TRACEBACK = "RELCOMPILE_TRACEBACK"
 _REPORT = f"please report this, with what {_TRACEBACK}=1 prints in its place"
 
@@ -32,8 +36,16 @@ class _CompileByDefault(TyperGroup):
     """A first argument that is not a sub-command is a model file."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _refuse_mistyped(args, self.commands)
         named = args and (args[0] in self.commands or args[0] in ("--help", "--version"))
         return super().parse_args(ctx, args if named or not args else [_COMPILE, *args])
+
+
+def _refuse_mistyped(args: Sequence[str], commands: Iterable[str]) -> None:
+    """A word that is no file, and nearly a sub-command, is one with a slip of the finger."""
+    near = get_close_matches(args[0], list(commands), n=1, cutoff=_NEAR) if args else []
+    if near and args[0] not in commands and not os.path.lexists(args[0]):
+        raise InputSpecError(f"{args[0]!r} is neither a sub-command nor a file; did you mean `relcompile {near[0]}`?")
 
 
 app = typer.Typer(
@@ -47,11 +59,29 @@ app = typer.Typer(
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script: one message; exit code 2 for what is the user's to mend, 1 for what is not."""
+def console() -> None:
+    """The console script: what a model file has a say in is done by a child process with few rights."""
+    main(sys.argv[1:], Console(sys.argv[1:]))
+
+
+def in_child(job: dict[str, Any]) -> None:
+    """The same command line in that child process."""
+    place, unlimited = start(job)
+    if unlimited:
+        views.note(f"this system sets no limits to {', '.join(unlimited)} while a model file is worked on")
+    main(job["arguments"], place)
+
+
+def main(arguments: Sequence[str] | None = None, place: Place | None = None) -> None:
+    """One command line, with one message at most; exit code 2 for what is the user's to mend, 1 for what is not.
+
+    Args:
+        arguments: those of the process, if none are given.
+        place: where the work on a model file is done; by default here.
+    """
     try:
         with orderly():
-            app(arguments)
+            app(arguments, obj=place or Place())
     except Exception as error:
         users = isinstance(error, RelcompileError | PassError) and not isinstance(error, InternalError)
         if users:
@@ -76,10 +106,11 @@ def _version(
 
 app.command(_COMPILE)(compile_)
 app.command()(calibrate)
+app.command()(compare)
 app.command()(explain)
 app.command()(inspect)
 app.command()(rules)
 
 
 if __name__ == "__main__":
-    main()
+    console()

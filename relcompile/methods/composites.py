@@ -13,6 +13,7 @@ from passes.operators.call import KINDS, Kind
 from passes.relevance.refuse import Refuse
 from passes.relevance.rule import AnyRule
 from passes.views.layer import Layer
+from passes.views.roles import Role
 from relcompile.errors import CompositeError
 from relcompile.methods.results import AsRelevance, Result
 from relcompile.methods.sampling import Sampling
@@ -36,6 +37,7 @@ class Entry:
         residual: it belongs to a residual block.
         at_output: it is the explained output, or its values are only moved on the way there.
         after: aten name of the affine layer before it, for example "linear".
+        role: one of its operands is to the other what `passes.views.roles` calls so, for example "statistic".
         required: it is an error if no operator gets the rule from this entry.
 
     Raises:
@@ -54,6 +56,7 @@ class Entry:
     residual: bool | None = None
     at_output: bool | None = None
     after: str | None = None
+    role: Role | None = None
     required: bool = False
 
     def __post_init__(self) -> None:
@@ -66,7 +69,7 @@ class Entry:
 
     def fits(self, layer: Layer) -> bool:
         """Whether every condition holds."""
-        tests = {"name": _globs, "depth": _lies_between}
+        tests = {"name": _globs, "depth": _lies_between, "role": _has_operand}
         return all(tests.get(key, _equals)(layer, key, wanted) for key, wanted in self.conditions.items())
 
     @property
@@ -95,6 +98,10 @@ def _equals(layer: Layer, key: str, wanted: Any) -> bool:
 
 def _globs(layer: Layer, _key: str, wanted: str) -> bool:
     return fnmatchcase(layer.name, wanted)
+
+
+def _has_operand(layer: Layer, _key: str, wanted: Role) -> bool:
+    return wanted in layer.roles
 
 
 def _lies_between(layer: Layer, _key: str, wanted: tuple[float, float]) -> bool:

@@ -43,7 +43,7 @@ class Target(Protocol):
 @final
 @dataclass(frozen=True)
 class ClassInput:
-    """A runtime input `target` int64 (N,): the class of every sample."""
+    """A runtime input `target` int64 (N,): the class of every sample; NaN where there is no such class."""
 
     is_input: ClassVar[bool] = True
     is_seed: ClassVar[bool] = False
@@ -59,7 +59,8 @@ class ClassInput:
             return y.ones()
         positions = _positions(y)
         index = input_value(y.emit, TARGET_INPUT).reshape([-1] + [1] * (y.ndim - 1))
-        return _one_where(index.equals(positions), y)
+        chosen = _one_where(index.equals(positions), y)
+        return chosen / chosen.sum([1], keepdim=True)  # 1/1; a class that does not exist is 0/0 and ends in NaN
 
 
 @final

@@ -35,7 +35,7 @@ def check_target(record: TargetRecord, entry: InputRecord | None, target: object
         raise TargetError(f"target={target!r} was given, but the file always explains {always}; leave it out")
     if entry is None:
         return None if record.takes_best else np.full(batch, record.index, np.int64)
-    if target is None and (record.takes_seed or record.classes is not None):
+    if target is None and (record.takes_seed or record.classes not in (None, 1)):
         raise TargetError("this file needs target=..., or compile the model with --target argmax")
     if record.takes_seed:
         try:
@@ -66,8 +66,12 @@ def _check_classes(record: TargetRecord, target: object, batch: int) -> Array:
     return np.full(batch, classes, np.int64)
 
 
-def check_noise(records: Sequence[InputRecord], given: Mapping[str, Array], seed: int, batch: int) -> dict[str, Array]:
+def check_noise(
+    records: Sequence[InputRecord], given: Mapping[str, Array], seed: object, batch: int
+) -> dict[str, Array]:
     """Noise as the graph takes it, drawn where it was not given."""
+    if type(seed) is not int or seed < 0:
+        raise InputSpecError(f"seed={seed!r}: want a whole number, 0 or more")
     names = [record.name for record in records]
     unknown = [name for name in given if name not in names]
     if unknown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -13,8 +14,8 @@ from PIL import Image
 
 from relcompile.calibration.data import open_folder
 from relcompile.errors import CalibrationError, InputSpecError
-from relcompile.metadata import Preprocessing
 from relcompile.pictures.images import FORMATS, load_image, preprocess
+from relcompile.preprocessing import Preprocessing
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n"
 OTHERS = ("EPS", "ICO", "PCX", "PDF", "SGI", "TGA", "DDS", "ICNS", "JPEG2000", "XBM", "MSP")
@@ -94,3 +95,18 @@ def test_a_folder_offers_photographs_alone(suffix: str, tmp_path: Path) -> None:
     (tmp_path / f"a{suffix}").write_bytes(EPS)
     with pytest.raises(CalibrationError, match="there are no photographs"):
         open_folder(tmp_path, {"x": torch.zeros(1, 3, 8, 8)}, PLAIN, None)
+
+
+def test_an_explainer_chooses_no_size_that_fills_the_memory() -> None:
+    with pytest.raises(InputSpecError, match="26000x26000 pixels, more than the"):
+        preprocess(Image.new("RGB", (4, 4)), PLAIN, (26_000, 26_000))
+
+
+def test_folders_deep_in_each_other_are_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1200):
+        os.mkdir("d")
+        os.chdir("d")
+    example = {"x": torch.zeros(1, 3, 8, 8)}
+    with pytest.raises(CalibrationError, match=r"too deep in each other|no photographs"):  # Python 3.13 walks any depth
+        open_folder(tmp_path, example, PLAIN, None)

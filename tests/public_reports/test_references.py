@@ -1,4 +1,4 @@
-"""References that were refused or crashed: beside unexplained inputs, by input, a background, at runtime."""
+"""References that were refused or crashed: beside unexplained inputs, one for each, a background, a runtime one."""
 
 from __future__ import annotations
 

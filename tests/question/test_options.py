@@ -20,7 +20,8 @@ from tests.compare import FLOAT64, assert_close
 
 X = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 TARGET = torch.tensor([1, 2])
-ELSEWHERE = {"layers": "layer", "output": "explained_output"}  # options whose name is another on the command line
+# Options whose name is another on the command line.
+ELSEWHERE = {"layers": "layer", "output": "explained_output"}
 
 
 def network() -> nn.Sequential:
@@ -32,7 +33,9 @@ def test_the_keywords_are_the_fields() -> None:
     assert get_type_hints(Keywords) == {f.name: get_type_hints(Options)[f.name] for f in dataclasses.fields(Options)}
 
 
-@pytest.mark.parametrize("option", [f.name for f in dataclasses.fields(Options) if f.name != "preprocessing"])
+@pytest.mark.parametrize(
+    "option", [f.name for f in dataclasses.fields(Options) if f.name not in ("preprocessing", "name")]
+)
 def test_the_command_line_has_every_option(option: str) -> None:
     assert ELSEWHERE.get(option, option) in inspect.signature(compile_).parameters
 
@@ -58,7 +61,7 @@ def never(*_: object) -> Any:
     ("options", "error", "message"),
     [
         ({"rule": "z++"}, relcompile.RelcompileError, "nearest: z"),
-        ({"layers": ["0"]}, relcompile.RelcompileError, "does not read NAME=RULE"),
+        ({"name": "model", "layers": ["0"]}, relcompile.RelcompileError, "does not read NAME=RULE"),
         ({"reference": 0.5}, relcompile.RelcompileError, "takes no differences"),
         ({"targets": 1}, TypeError, "unexpected keyword argument 'targets'"),
     ],

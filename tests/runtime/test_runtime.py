@@ -223,6 +223,10 @@ def make_file(kind: str, path: Path) -> None:
             write(path, text=later)
         case "absent output":
             write(path, text=ghost)
+        case "metadata that are not UTF-8":
+            path.write_bytes(write(path).read_bytes().replace(b'"weights_sha256"', b'"weights_sha25\xff"'))
+        case "a name that is not UTF-8":
+            path.write_bytes(write(path).read_bytes().replace(b"relevance", b"relevanc\xff"))
         case "no target input":
             write(path, "argmax", text=describe("index").to_json())
 
@@ -230,14 +234,16 @@ def make_file(kind: str, path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("missing", "is not a file"),
-        ("folder", "is not a file"),
+        ("missing", "there is no such file"),
+        ("folder", "it is a folder, not a regular file"),
         ("text", "cannot load"),
-        ("empty", "cannot load|not an explainer"),
+        ("empty", "is not an explainer: it is empty"),
         ("truncated", "cannot load"),
         ("no metadata", "relcompile did not write it"),
         ("later format", "format version 2"),
         ("absent output", "lacks ['ghost']"),
+        ("metadata that are not UTF-8", "codec can't decode"),
+        ("a name that is not UTF-8", "codec can't decode|cannot load"),
         ("no target input", 'for target mode "index"'),
     ],
 )
@@ -366,9 +372,11 @@ def test_a_missing_or_broken_onnxruntime_names_both_extras(
     assert "pip install 'relcompile[gpu]'" in str(caught.value)
 
 
-@pytest.mark.parametrize("wrong", [{"device": "tpu"}, {"threads": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"device": "tpu"}, {"threads": 0}, {"threads": 1.5}, {"threads": True}, {"spinning": "no"}]
+)
 def test_options_that_make_no_sense_are_refused(linear: Path, wrong: dict) -> None:
-    with pytest.raises(ValueError, match="want"):
+    with pytest.raises(InputSpecError, match="want"):
         load(linear, **wrong)
 
 

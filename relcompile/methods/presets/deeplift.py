@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from passes.relevance.refuse import Refuse
 from passes.relevance.rule import AnyRule
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets.lrp import SCORES
@@ -72,6 +73,8 @@ def deeplift(
         Entry(MatmulDifference()),
         Entry(SumOfDifferences(), kind="sum"),
         Entry(SumOfDifferences(), kind="product"),
+        Entry(Refuse("an index has no reference that differences could be taken from"), kind="embedding"),
         *(Entry(EachPart(), kind=kind) for kind in ("pool", "shift", "scale", "structure")),
+        Entry(Refuse("a product with a constant matrix has no parts of one sign"), kind="scale"),
     )
     return Composite(name, entries, start=Cotangent(), reference=reference)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from relcompile.calibration.store import HOW_TO, Calibration
 from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite, Entry
-from relcompile.methods.presets.lrp import NO_ATTENTION, PASS_WITHOUT_BIAS, PROPORTIONAL, SCORES, heads
+from relcompile.methods.presets.lrp import NO_RULE_FOR_SOFTMAX, PASS_WITHOUT_BIAS, PROPORTIONAL, SCORES, heads
 from relcompile.methods.results import AsMultiplier
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.between_roots import BetweenRoots, ContributionsApart
@@ -35,7 +35,7 @@ def pattern_net(calibration: Calibration | None = None, *, normalise: bool = Tru
     others = (
         Entry(Adjoint(), kind="product"),
         Entry(Adjoint(), kind="softmax", at_output=True),
-        NO_ATTENTION,
+        NO_RULE_FOR_SOFTMAX,
         *PROPORTIONAL,
     )
     return Composite("patternnet", (*_normalised(entries, normalise), *others), start=Signal(), result=AsMultiplier())

@@ -16,13 +16,14 @@ from relcompile.methods.rules.affine import AlphaBeta, Contrastive, Epsilon, Gam
 from relcompile.methods.rules.input_layer import ByWeights, Flat, WSquared, ZBox
 from relcompile.methods.rules.parameters import Bounds
 from relcompile.methods.rules.pointwise import PassThrough, ScoresUnder, SignalTakesAll
+from relcompile.methods.rules.products import Hold, Stop
 from relcompile.methods.rules.residual import SplitByShare
 from relcompile.methods.starts import One
 
-NO_ATTENTION: Final = Entry(
+NO_RULE_FOR_SOFTMAX: Final = Entry(
     Refuse(
-        "a softmax inside a network (attention) has no rule under this method; the gradient methods pass it "
-        '(`--rule gradient`), and in a composite file an entry with kind = "softmax" gives it a rule'
+        "a softmax inside a network has no rule under this method, but that the LRP methods take attention weights for "
+        'constants; `--rule attnlrp` passes it, and in a composite file an entry with kind = "softmax" gives it a rule'
     ),
     kind="softmax",
 )
@@ -34,18 +35,28 @@ def heads(rule: ScoresUnder) -> tuple[Entry, ...]:
     return Entry(rule, kind="softmax", at_output=True), *operators
 
 
-SCORES: Final[tuple[Entry, ...]] = (*heads(ScoresUnder()), NO_ATTENTION)
+ENDS: Final[tuple[Entry, ...]] = heads(ScoresUnder())
+SCORES: Final[tuple[Entry, ...]] = (*ENDS, NO_RULE_FOR_SOFTMAX)
+# The statistics of norms and the weights of attention are constants, as in Ali et al. 2022.
+HELD: Final[tuple[Entry, ...]] = (
+    Entry(Hold("statistic"), role="statistic"),
+    Entry(Hold("attention"), role="attention"),
+    Entry(Stop(), kind="softmax", role="attention"),
+    NO_RULE_FOR_SOFTMAX,
+)
 # What moves, selects, adds or scales values shares relevance in proportion: the exact adjoint.
 PROPORTIONAL: Final[tuple[Entry, ...]] = (
     Entry(Adjoint(), kind="pool"),
     Entry(Adjoint(), kind="sum"),
     Entry(Adjoint(), kind="shift"),
     Entry(Adjoint(), kind="scale"),
+    Entry(Adjoint(), kind="embedding"),
     Entry(Adjoint(), kind="structure"),
 )
 # All but affine layers.
 PASS: Final[tuple[Entry, ...]] = (
-    *SCORES,
+    *ENDS,
+    *HELD,
     Entry(PassThrough(), kind="activation"),
     Entry(SignalTakesAll(), kind="product"),
     *PROPORTIONAL,

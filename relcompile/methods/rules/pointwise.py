@@ -13,7 +13,6 @@ from passes.operators.softmax import SoftmaxCall
 from passes.relevance.messages import Form, Multiplier, Relevance
 from passes.relevance.reference import Split, difference
 from passes.relevance.rule import Messages
-from passes.relevance.stabilise import without_zeros
 from passes.views.gates import signal_of
 
 
@@ -22,7 +21,7 @@ from passes.views.gates import signal_of
 class PassThrough:
     """Relevance passes an activation, or an added constant, as it is.
 
-    Equation: R_z = R_y. As a multiplier m_z = m_y y / z; for ReLU that is the mask [z > 0]. Where f(0) ≠ 0
+    Equation: R_z = R_y. As a multiplier m_z = m_y y / z, the secant; for ReLU that is the mask [z > 0]. Where f(0) ≠ 0
         (sigmoid, softplus, an added constant) y / z has a pole, and relevance itself is carried.
     Shapes: all like z.
     Conserves: exactly.
@@ -40,9 +39,7 @@ class PassThrough:
 
     @staticmethod
     def _multiplier(call: ActivationCall, arriving: Multiplier) -> Value:
-        if call.is_relu:
-            return call.derivative(arriving.multiplier)
-        return arriving.multiplier * (call.output / without_zeros(call.x))
+        return call.derivative(arriving.multiplier) if call.is_relu else arriving.multiplier * call.secant()
 
 
 @final
