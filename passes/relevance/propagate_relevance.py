@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias, final
 
@@ -15,7 +15,7 @@ from passes.operators.call import Call
 from passes.relevance.ledgers import Ledger
 from passes.relevance.messages import Message, Multiplier, accumulate
 from passes.relevance.rule import RULE, Messages, passed_by
-from passes.views.active import describe_active, explained_output, nodes_named
+from passes.views.active import active_operators, describe_active, explained_output, nodes_named
 
 Inbox = dict[Node, list[Message]]
 Seed: TypeAlias = Callable[[Value], tuple[Message, ...]]
@@ -52,14 +52,15 @@ class PropagateRelevance:
         described = describe_active(emit, self.sources, self.output)
         sink, places = explained_output(module, self.output), nodes_named(module, self.read)
         carriers = {*described, *nodes_named(module, self.sources)}
-        above = {node: call for node, call in described.items() if node > min(places)}
+        way = set(active_operators(module, self.read, self.output)).difference(places)
+        above = {node: call for node, call in described.items() if node in way}
         with emit.on_behalf_of(sink):
             seeds = self.seed(emit.value(sink))
         inboxes, passages = zip(*(_walk(above, carriers, sink, seed, emit) for seed in seeds), strict=True)
         results = [self._read(place, inboxes, emit) for place in places]
         for ledger in self.ledgers:
             entries = _entries(ledger, described, passages[0], emit)
-            report = ledger.output(described, entries, emit.value(sink))
+            report = ledger.output(described, entries, emit.value(sink), _strays(above, passages[0], places))
             results += [] if report is None else [report]
         output = module.graph.output_node()
         output.args = ((*arguments(output)[0], *(value.node for value in results)),)
@@ -92,6 +93,15 @@ def _walk(
 def _arrived(place: Node, inbox: Inbox, emit: Emitter) -> Message:
     value = emit.value(place)
     return accumulate(inbox[place]) if place in inbox else Multiplier(value, value.zeros, value.zeros)
+
+
+def _strays(
+    above: Mapping[Node, Call], passed: Mapping[Node, tuple[Message, Messages]], places: Collection[Node]
+) -> list[Message]:
+    """The messages to values that no rule passes on and nobody reads."""
+    ended = {*passed, *places}
+    sent = [pair for node in passed for pair in zip(above[node].operands, passed[node][1], strict=True)]
+    return [message for operand, message in sent if message is not None and operand not in ended]
 
 
 def _entries(

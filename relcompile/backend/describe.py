@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import Final
 
 import torch
 from torch.fx import GraphModule, Node
@@ -22,6 +23,9 @@ from relcompile.question.question import Question
 from relcompile.question.references import describe_reference
 from relcompile.question.targets import number_of_classes
 
+# The last column of what is absorbed belongs to no layer.
+_STRAYS: Final = LayerRecord("(not explained)", "inputs and constants", "structure", "nobody reads their relevance", 0)
+
 
 def described(module: GraphModule, question: Question, options: Options, digest: str) -> Metadata:
     """The metadata of an explainer graph, before passes that drop the annotations of its nodes.
@@ -31,18 +35,19 @@ def described(module: GraphModule, question: Question, options: Options, digest:
     """
     annotated = LAYER.known_in(module.graph.nodes)
     question.composite.check([LAYER.of(node) for node in annotated])
+    absorbed = any(isinstance(ledger, AbsorbedRelevance) for ledger in question.ledgers)
     at_runtime = question.references is not None and None in question.references.values()
     return Metadata(
         relcompile=version("relcompile"),
         torch=torch.__version__,
         rule=question.composite.name,
-        layers=tuple(map(_layer_record, annotated)),
+        layers=(*map(_layer_record, annotated), *([_STRAYS] if absorbed else [])),
         target=question.target.record(number_of_classes(explained_output(module, question.output).meta["val"])),
         inputs=tuple(_input_record(module, name) for name in question.inputs),
         outputs=question.outputs,
         explained=question.outputs[question.output],
         relevance=relevance_names(question),
-        absorbed=any(isinstance(ledger, AbsorbedRelevance) for ledger in question.ledgers),
+        absorbed=absorbed,
         roots=_roots_record(annotated, question),
         weights_sha256=digest,
         class_names=None if options.class_names is None else tuple(options.class_names),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.fx import Node
@@ -14,15 +14,16 @@ from passes.graphs.nodes import argument, arguments
 from passes.operators.embedding import EmbeddingCall
 from passes.operators.table import is_a
 from passes.relevance.ledgers import AbsorbedRelevance, Ledger, RootReport
-from passes.relevance.unroll_samples import Rows
+from passes.relevance.unroll_samples import Rows, unrolled_name
 from passes.views.active import explained_output, nodes_named
 from passes.views.named_layers import last_feature_map, layer_output
 from relcompile.errors import CompositeError, InputSpecError
 from relcompile.frontend.capture import Captured
 from relcompile.methods.composites import Composite
 from relcompile.methods.results import Asked
+from relcompile.methods.sampling import Background
 from relcompile.question.options import Options
-from relcompile.question.references import Reference, chosen_reference, reference_tensors
+from relcompile.question.references import Reference, chosen_reference, number_of_references, reference_tensors
 from relcompile.question.targets import Target, number_of_classes, target_named
 
 
@@ -39,8 +40,8 @@ class Question:
         output: position of the explained one.
         at: the layer whose relevance is wanted; None for that of the explained inputs.
         ledgers: what else is written down about every operator.
-        reference: what differences are taken from; None for a method without differences.
-        references: the same by name of an explained input: one sample, or None for a further input of the explainer.
+        reference: what differences are taken from, or where paths start; None for a method without either.
+        references: the same by name of an explained input: samples, or None for a further input of the explainer.
     """
 
     composite: Composite
@@ -77,6 +78,8 @@ class Question:
         if composite.sampling is not None and indices:
             raise CompositeError(f"{composite.name} moves the input, but {', '.join(indices)} holds indices")
         sink = explained_output(captured.module, output)
+        references = None if reference is None else reference_tensors(reference, inputs, sources)
+        composite = _over_background(composite, references)
         place = _place(captured, composite, options.at, nodes_named(captured.module, sources), sink)
         target = target_named(options.target) if isinstance(options.target, str | int) else options.target
         target.record(number_of_classes(sink.meta["val"]))
@@ -90,7 +93,7 @@ class Question:
             at=None if place is None else options.at or layer_name(place),
             ledgers=((AbsorbedRelevance(),) if options.absorbed else ()) + ((RootReport(),) if options.roots else ()),
             reference=reference,
-            references=None if reference is None else reference_tensors(reference, inputs, sources),
+            references=references,
         )
         _check(question, sink, place)
         if question.anchor is not None and place is not None:
@@ -108,12 +111,49 @@ class Question:
         return Rows() if self.composite.sampling is None else Rows(self.composite.sampling.count)
 
     @property
+    def differences(self) -> Mapping[str, torch.Tensor | None] | None:
+        """What differences are taken from, by the node that holds an explained input; None for a method without any.
+
+        Of a background every copy of a sample has its own; the sample itself, whose relevance nobody reads, the first.
+        """
+        if self.composite.reference is None or self.references is None:
+            return None
+        if self.composite.sampling is None:
+            return self.references
+        several = {name: one is not None and len(one) > 1 for name, one in self.references.items()}
+        return {
+            unrolled_name(name): torch.cat([one[:1], one]) if one is not None and several[name] else one
+            for name, one in self.references.items()
+        }
+
+    @property
+    def path_starts_at_runtime(self) -> bool:
+        """The baseline of a path is a further input of the explainer."""
+        return self.composite.reference is None and self.references is not None and None in self.references.values()
+
+    @property
     def noise(self) -> Mapping[str, str]:
         """Explained inputs, and the names of the inputs of noise that their copies need."""
         if self.composite.sampling is None or not self.composite.sampling.noisy:
             return {}
         single = len(self.sources) == 1
         return {source: "noise" if single else f"noise_{source}" for source in self.sources}
+
+
+def _over_background(composite: Composite, references: Mapping[str, torch.Tensor | None] | None) -> Composite:
+    """The mean over all references, if there are several.
+
+    Raises:
+        CompositeError: the method takes one, or averages over something else.
+    """
+    count = 1 if references is None else number_of_references(references)
+    if count == 1:
+        return composite
+    if composite.reference is None or composite.sampling is not None:
+        raise CompositeError(
+            f"{composite.name} takes one reference, {count} were given; the deeplift rules take several"
+        )
+    return replace(composite, sampling=Background(count))
 
 
 def _place(captured: Captured, composite: Composite, at: str | None, sources: list[Node], sink: Node) -> Node | None:
@@ -126,6 +166,8 @@ def _place(captured: Captured, composite: Composite, at: str | None, sources: li
 def _check(question: Question, sink: Node, place: Node | None) -> None:
     """Refuse what the method does not answer."""
     composite = question.composite
+    if composite.sampling is not None and question.differences is not None and None in question.differences.values():
+        raise CompositeError(f"{composite.name} averages over copies of the input: a runtime reference has none")
     if place is not None and composite.sampling is not None and composite.sampling.at_input_only:
         raise CompositeError(f"{composite.name} is defined at the input only, not at a layer")
     composite.result.check(

@@ -183,8 +183,8 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no explainer": (["inspect", "{text}"], "text.pt"),
     "a model in place of an explainer": (["inspect", "{model}"], "should be what `relcompile MODEL` wrote"),
     "a mistyped command": (["explian", "{model}"], "did you mean `relcompile explain`"),
-    "a mean of another number of channels": ([*SMALL, "--mean", "0.5", "--std", "0.5"], "no photograph with 1 channels"),
-    "wrong dtype": (["{model}", "--input", "1x3x16x16:float16"], "its dtype if it is not float32"),
+    "a mean of other channels": ([*SMALL, "--mean", "0.5", "--std", "0.5"], "no photograph with 1 channels"),
+    "wrong dtype": (["{model}", "--input", "1x3x16x16:float16"], "of half precision"),
 }
 
 

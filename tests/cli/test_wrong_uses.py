@@ -163,7 +163,7 @@ def test_a_class_that_does_not_exist_is_nan(rule: str, tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(tmp_path / "x.onnx")
     for wrong in (-1, 5, 1000):
         feeds = {"input": X.numpy(), "target": np.array([wrong, 2])}
-        relevance = session.run(["relevance"], feeds)[0]
+        relevance: Any = session.run(["relevance"], feeds)[0]
         assert np.isnan(relevance[0]).all()
         expected = explainer(X, torch.tensor([2, 2]))[1][1].numpy()
         np.testing.assert_allclose(relevance[1], expected, atol=2e-3 * np.abs(expected).max())

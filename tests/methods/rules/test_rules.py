@@ -21,7 +21,7 @@ TARGET = torch.tensor([0, 2, 1])
 
 def compiled(rule: RuleCase | str, net: Net, x: torch.Tensor) -> relcompile.Explainer:
     name = rule if isinstance(rule, str) else rule.rule
-    preset = PRESETS.get(name.partition("=")[0].partition(",")[0])
+    preset = PRESETS.get(name.partition("=")[0].partition(",")[0]) if isinstance(name, str) else None
     bounds = BOUNDS if preset is not None and "bounds" in preset.needs else None
     return relcompile.compile(as_module(net.steps).to(x.dtype), x, rule=name, bounds=bounds)
 
