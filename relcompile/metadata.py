@@ -19,6 +19,10 @@ FORMAT = 1  # the format version that this relcompile writes, and the only one i
 ABSORBED_OUTPUT = "absorbed"  # the output with the relevance that each layer absorbed, if the file has one
 ROOTS_OUTPUT = "roots"  # the output with the report on learned roots, if the file has one
 
+TARGET_INPUT = "target"  # the input for it, if it takes one
+TARGET_OUTPUT = "target"  # the output with the classes that were explained, if the file chooses several
+MANY = "questions"  # the symbol of a number of questions that the caller chooses
+
 TargetMode = Literal["index", "argmax", "fixed", "seed"]
 _MOST_AXES = 64  # numpy has no more
 _MOST_ELEMENTS = 2**31  # of one sample of an input
@@ -53,23 +57,36 @@ class TargetRecord:
 
     Args:
         mode: "index": an int64 input (batch,); "argmax": the file explains the best class; "fixed": always
-            `index`; "seed": a floating-point input (batch, classes) is the relevance of the output itself.
+            `index`; "seed": a floating-point input (batch, classes) is the relevance of the output itself, or of
+            the layer where relevance starts.
         index: The class of mode "fixed", else None.
         classes: Number of classes, None if the explained output is not (batch, classes).
+        questions: How many targets every sample has, "questions" if the caller chooses: then, or for a number,
+            targets, masks and relevance are (batch, questions, ...). None: one, and no such axis.
+        indices: Of mode "fixed" with several targets, the classes; None: all.
     """
 
     mode: TargetMode
     index: int | None = None
     classes: int | None = None
+    questions: int | str | None = None
+    indices: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        known = self.questions in (None, MANY) or (isinstance(self.questions, int) and self.questions > 0)
+        _require(known, f"questions is {self.questions!r}, not {MANY!r}, and no number above 0")
         _require(self.classes is None or self.classes > 0, f"classes is {self.classes}, but must be positive")
         _require(
-            (self.mode == "fixed") == (self.index is not None),
-            'index belongs to mode "fixed" and to no other',
+            (self.mode == "fixed" and self.questions is None) == (self.index is not None),
+            'index belongs to mode "fixed" with one target, and to no other',
         )
         limit = math.inf if self.classes is None else self.classes
         _require(self.index is None or 0 <= self.index < limit, f"index {self.index} is not one of {limit} classes")
+
+    @property
+    def is_reported(self) -> bool:
+        """The file has an output for the classes that it chose, (batch, questions)."""
+        return self.questions is not None and self.mode in ("argmax", "fixed")
 
     @property
     def takes_class(self) -> bool:
@@ -122,6 +139,34 @@ class InputRecord:
         _require(all(size > 0 for size in sizes), f"shape {list(self.shape)} has a size that is not positive")
         _require(math.prod(sizes) <= _MOST_ELEMENTS, f"shape {list(self.shape)} has more than 2^31 elements")
         _require(self.dtype in DTYPES, f'dtype "{self.dtype}" is not one that numpy and ONNX share')
+
+
+@dataclass(frozen=True)
+class TapRecord:
+    """Relevance that is read at a layer, beside that of the inputs.
+
+    Args:
+        name: The output of the graph, "relevance_at_layer1".
+        layer: The user's name of the layer, "layer1".
+        shape: Of that output, as in `InputRecord`.
+    """
+
+    name: str
+    layer: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class MaskRecord:
+    """An input of the graph that is multiplied onto the relevance which passes a layer.
+
+    Args:
+        layer: The user's name of the layer, "layer1.0".
+        input: (batch, channels); ones mask nothing.
+    """
+
+    layer: str
+    input: InputRecord
 
 
 @dataclass(frozen=True)
@@ -184,6 +229,9 @@ class Metadata:
         class_names: One name a class, or None.
         preprocessing: How a photograph becomes the input, or None.
         at: The layer at whose output relevance is read (for Grad-CAM: whose map is weighted); None: at the inputs.
+        start: The layer at whose output relevance starts (the target has its shape); None: the explained output.
+        taps: Relevance of layers, beside `relevance`.
+        masks: Layers whose relevance is masked, and the further inputs that hold the masks.
         sampling: Which copies of the input were averaged over, "GaussianNoise(count=25, level=0.15)", or None.
         noise: Further inputs of the graph that want standard normal numbers.
         reference: What differences are taken from: "0", "0.1,0.2,0.3", "tensor", "input" (it is a further input of
@@ -210,6 +258,9 @@ class Metadata:
     class_names: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
     at: str | None = None
+    start: str | None = None
+    taps: tuple[TapRecord, ...] = ()
+    masks: tuple[MaskRecord, ...] = ()
     sampling: str | None = None
     noise: tuple[InputRecord, ...] = ()
     reference: str | None = None
@@ -223,7 +274,8 @@ class Metadata:
             self.explained in self.outputs,
             f'explained is "{self.explained}", which is not one of the outputs',
         )
-        read = [record.name for record in (*self.inputs, *self.noise, self.reference_input) if record is not None]
+        further = (*(mask.input for mask in self.masks), *self.noise, self.reference_input)
+        read = [record.name for record in (*self.inputs, *further) if record is not None]
         for kind, names in (("input", read), ("output", self.output_names)):
             twice = [name for name, count in Counter(names).items() if count > 1]
             _require(not twice, f"an {kind} name occurs twice: {', '.join(twice)}")
@@ -252,9 +304,21 @@ class Metadata:
 
     @property
     def output_names(self) -> list[str]:
-        """All outputs of the graph: the model's own, the relevance and, if there are any, "absorbed" and "roots"."""
-        reports = {ABSORBED_OUTPUT: self.absorbed, ROOTS_OUTPUT: self.roots is not None}
-        return [*self.outputs, *self.relevance, *(name for name, present in reports.items() if present)]
+        """All outputs: the model's own, the relevance, the taps and, if there are any, the reports."""
+        reports = {
+            ABSORBED_OUTPUT: self.absorbed,
+            ROOTS_OUTPUT: self.roots is not None,
+            TARGET_OUTPUT: self.target.is_reported,
+        }
+        taps = (tap.name for tap in self.taps)
+        return [*self.outputs, *self.relevance, *taps, *(name for name, present in reports.items() if present)]
+
+    @property
+    def names_of_many(self) -> frozenset[str]:
+        """Inputs with as many entries for each sample, along axis 1, as the caller has questions."""
+        if self.target.questions != MANY:
+            return frozenset()
+        return frozenset((TARGET_INPUT, *(mask.input.name for mask in self.masks)))
 
     def to_json(self) -> str:
         """The JSON text that `from_json` reads back."""

@@ -41,6 +41,9 @@ def compile_(
     explain: options.Explained = None,
     explained_output: options.ExplainedOutput = 0,
     at: options.At = None,
+    tap: options.Taps = None,
+    start: options.Start = None,
+    mask: options.Masks = None,
     absorbed: options.Absorbed = False,
     roots: options.Roots = False,
     class_names: options.ClassNames = None,
@@ -59,7 +62,9 @@ def compile_(
     from relcompile.question.options import Options
     from relcompile.question.references import parse_reference, reference_file
 
-    output = out or default_output(model, rule, *(layer or ()), None if target == "index" else target, at)
+    chosen = None if target == "index" else target
+    places = [f"{verb}={name}" for verb, names in (("tap", tap), ("mask", mask)) for name in names or ()]
+    output = out or default_output(model, rule, *(layer or ()), chosen, at, start and f"start={start}", *places)
     composite = Path(rule) if rule.endswith(".toml") else None
     _check_output(output, (model, calibration, class_names, reference_file(reference), composite))
     asked = Options(
@@ -72,6 +77,9 @@ def compile_(
         explain=explain or None,
         output=explained_output,
         at=at,
+        taps=tuple(tap or ()),
+        start=start,
+        masks=tuple(mask or ()),
         absorbed=absorbed,
         roots=roots,
         class_names=_class_names(class_names),

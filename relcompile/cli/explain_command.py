@@ -116,6 +116,8 @@ def _image_shape(metadata: Metadata) -> tuple[int, ...]:
 def explain_best(explainer: ProductionExplainer, array: Array, target: int | None) -> Explanation:
     """Explain `target`, or the best class if none is given; the first run then only finds out which that is."""
     record = explainer.metadata.target
+    if record.questions is not None:
+        raise InputSpecError("this explainer has several targets for each photograph; use relcompile.load in Python")
     if record.takes_seed:
         raise InputSpecError("this explainer takes a relevance seed; use relcompile.load in Python")
     if not record.takes_class or target is not None:

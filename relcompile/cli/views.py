@@ -128,6 +128,13 @@ def metadata(data: Metadata) -> None:
     }
     if data.at is not None:
         rows["read at layer"] = data.at
+    if data.start is not None:
+        rows["starts at layer"] = data.start
+    if data.taps:
+        rows["taps"] = ", ".join(f"{t.name} ({' x '.join(map(str, t.shape))})" for t in data.taps)
+    if data.masks:
+        masks = [mask.input for mask in data.masks]
+        rows["masks"] = ", ".join(f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in masks)
     if data.sampling is not None:
         rows["mean over"] = data.sampling
     if data.noise:

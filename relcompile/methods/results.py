@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, final
 
 from passes.graphs.emitter import Value, aten
-from passes.relevance.messages import Message
+from passes.relevance.messages import Form, Message, Multiplier, Relevance
 from passes.relevance.stabilise import without_zeros
 from relcompile.errors import CompositeError
 
@@ -37,6 +37,8 @@ class Result(Protocol):
 
     reads_layer: ClassVar[bool]
     """It is read at a layer even if the user names none: then at the last feature map."""
+    form: ClassVar[Form]
+    """What a user gives who lets the walk start at a layer."""
 
     def check(self, asked: Asked, /) -> None:
         """Refuse what the result is not defined for.
@@ -61,6 +63,7 @@ class AsRelevance:
     """R."""
 
     reads_layer: ClassVar[bool] = False
+    form: ClassVar[Form] = Relevance
 
     def check(self, _asked: Asked, /) -> None:
         return
@@ -78,6 +81,7 @@ class AsMultiplier:
     """The multiplier m: a gradient, for the methods that are gradients."""
 
     reads_layer: ClassVar[bool] = False
+    form: ClassVar[Form] = Multiplier
 
     def check(self, _asked: Asked, /) -> None:
         return
@@ -100,6 +104,7 @@ class AsContrast:
     """
 
     reads_layer: ClassVar[bool] = False
+    form: ClassVar[Form] = Relevance
 
     def check(self, asked: Asked, /) -> None:
         if asked.seeded or len(asked.output) < 2:
@@ -129,6 +134,7 @@ class AsActivationMap:
     """
 
     reads_layer: ClassVar[bool] = True
+    form: ClassVar[Form] = Multiplier
 
     def check(self, asked: Asked, /) -> None:
         if asked.place is not None and not 3 <= len(asked.place) <= 5:

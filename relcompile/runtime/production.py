@@ -12,8 +12,16 @@ import numpy as np
 
 from relcompile.errors import ExplainerFileError, RuntimeUnavailableError
 from relcompile.files.seal import check_seal
-from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY, ROOTS_OUTPUT, InputRecord, Metadata
-from relcompile.runtime.feeds import Array, check_inputs, check_noise, check_reference, check_target, inputs_but_target
+from relcompile.metadata import ABSORBED_OUTPUT, MANY, METADATA_KEY, ROOTS_OUTPUT, TARGET_OUTPUT, InputRecord, Metadata
+from relcompile.runtime.feeds import (
+    Array,
+    check_inputs,
+    check_masks,
+    check_noise,
+    check_reference,
+    check_target,
+    inputs_but_target,
+)
 from relcompile.runtime.session import Device, import_onnxruntime, open_session, session_options
 
 
@@ -27,11 +35,13 @@ class Explanation:
         relevance: Relevance of the first explained input, in that input's shape; of a layer, in that of its output; of
             Grad-CAM (batch, 1, height, width).
         relevances: All relevance, by the name of its output ("relevance", or "relevance_<input>").
+        taps: Relevance of the layers in `metadata.taps`, by the layer's name.
         absorbed: Relevance that each layer absorbed, (batch, layers), in the order of `metadata.layers`; None
             if the file does not compute it.
         roots: Report on the learned roots, (batch, layers, quantities), named in `metadata.roots`; None if the file
             does not compute it.
-        target: The classes that were explained, int64 (batch,), or the seed. None if the file explains the
+        target: The classes that were explained, int64 (batch,), or the seed; with several targets for each row
+            (batch, questions), and all relevance has the same axis behind the batch. None if the file explains the
             best class and its output has further axes, (batch, classes, ...), each place with its own best.
     """
 
@@ -39,6 +49,7 @@ class Explanation:
     outputs: dict[str, Array]
     relevance: Array
     relevances: dict[str, Array]
+    taps: dict[str, Array]
     absorbed: Array | None
     roots: Array | None
     target: Array | None
@@ -66,6 +77,7 @@ class ProductionExplainer:
         *inputs: Array,
         target: int | Sequence[int] | Array | None = None,
         reference: Array | None = None,
+        masks: Mapping[str, Array] | None = None,
         noise: Mapping[str, Array] | None = None,
         seed: int = 0,
     ) -> Explanation:
@@ -78,9 +90,13 @@ class ProductionExplainer:
             inputs: The model's inputs in the order of `metadata.inputs`.
             target: Only for files compiled to take one. Mode "index": the class to explain, one for all or
                 one for each row, 0..classes-1; not needed where a row has one number. Mode "seed": relevance of
-                the output, in its shape.
+                the output, in its shape; of the layer `metadata.start` in that of its output. With several targets
+                for each row (`metadata.target.questions`): several classes for all rows, or (batch, questions); seeds
+                (batch, questions, ...).
             reference: Only for files compiled to take one: what differences are taken from, in the shape of the
                 explained input.
+            masks: Only for files that take masks (`metadata.masks`), by name of the layer: factors of what passes it,
+                (batch, channels); ones where none is given.
             noise: Only for files that take noise (`metadata.noise`), by input name: standard normal numbers.
             seed: What is not in `noise` is drawn with this seed: equal seeds give equal results.
 
@@ -93,19 +109,24 @@ class ProductionExplainer:
         metadata = self.metadata
         feeds, batch = check_inputs(metadata.inputs, inputs)
         checked = check_target(metadata.target, self._target, target, batch)
+        questions = checked.shape[1] if metadata.target.questions == MANY and checked is not None else 1
+        feeds |= check_masks(metadata.masks, masks or {}, batch, questions)
         feeds |= check_noise(metadata.noise, noise or {}, seed, batch)
         if self._target is not None and checked is not None:
             feeds[self._target.name] = checked
         feeds |= check_reference(metadata.reference_input, reference, batch)
         found = self.run(feeds)
         output = found[metadata.explained]
-        if metadata.target.takes_best and output.ndim <= 2:
+        if metadata.target.is_reported:
+            checked = found[TARGET_OUTPUT]
+        elif metadata.target.takes_best and output.ndim <= 2:
             checked = output.reshape(batch, -1).argmax(axis=1).astype(np.int64)
         return Explanation(
             output=output,
             outputs={name: found[name] for name in metadata.outputs},
             relevance=found[metadata.relevance[0]],
             relevances={name: found[name] for name in metadata.relevance},
+            taps={tap.layer: found[tap.name] for tap in metadata.taps},
             absorbed=found.get(ABSORBED_OUTPUT) if metadata.absorbed else None,
             roots=found.get(ROOTS_OUTPUT) if metadata.roots is not None else None,
             target=checked,
@@ -180,7 +201,7 @@ def _match_session(metadata: Metadata, session: Any) -> InputRecord | None:
         return None
     value = values[extra[0]]
     if target.takes_class:
-        return InputRecord(value.name, ("batch",), "int64")
+        return InputRecord(value.name, ("batch",) if target.questions is None else ("batch", MANY), "int64")
     dtype = {"tensor(float16)": "float16", "tensor(double)": "float64"}.get(value.type, "float32")
     sizes: Sequence[int | str | None] = value.shape[1:]
     rest = (size if isinstance(size, int) else f"axis {axis}" for axis, size in enumerate(sizes, 1))

@@ -20,7 +20,8 @@ from tests.compare import FLOAT64, assert_close
 
 X = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 TARGET = torch.tensor([1, 2])
-ELSEWHERE = {"layers": "layer", "output": "explained_output"}  # options whose name is another on the command line
+# Options whose name is another on the command line.
+ELSEWHERE = {"layers": "layer", "output": "explained_output", "taps": "tap", "masks": "mask"}
 
 
 def network() -> nn.Sequential:
@@ -39,7 +40,7 @@ def test_the_command_line_has_every_option(option: str) -> None:
 
 def test_the_defaults_of_the_command_line_are_the_same() -> None:
     parameters = inspect.signature(compile_).parameters
-    for option in ("rule", "target", "output", "at", "absorbed", "roots"):
+    for option in ("rule", "target", "output", "at", "start", "absorbed", "roots"):
         assert parameters[ELSEWHERE.get(option, option)].default == getattr(Options(), option)
 
 
