@@ -9,6 +9,7 @@ from passes.rewrites.decompose import Decompose
 from passes.rewrites.fold_constants import FoldConstants
 from passes.rewrites.lower_adjoints import LowerAdjoints
 from passes.rewrites.merge_batch_norm import MergeBatchNorm
+from passes.rewrites.merge_branches import MergeBranches
 from passes.rewrites.remove_dead_code import RemoveDeadCode
 from passes.rewrites.remove_noops import RemoveNoops
 from passes.rewrites.share_subexpressions import ShareSubexpressions
@@ -22,6 +23,7 @@ CANONICALIZE: Final[tuple[Pass, ...]] = (
     MergeBatchNorm(),
     ChainConcatenations(),  # after batch norms were merged through whole concatenations
     FoldConstants(),
+    MergeBranches(),  # what batch norm left of itself are a scale and a shift; constants are stored tensors
     RemoveDeadCode(),
 )
 

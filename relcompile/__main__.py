@@ -1,5 +1,5 @@
 """`python -m relcompile`."""
 
-from relcompile.cli.main import main
+from relcompile.cli.main import console
 
-main()
+console()

@@ -20,6 +20,8 @@ from relcompile.frontend.canonical import (
     named_inputs,
     weights_digest,
 )
+from relcompile.frontend.constants import refuse_lost_backwards
+from relcompile.frontend.numbers import check_numbers
 from relcompile.question.io_names import check_names
 from relcompile.question.options import Keywords, Options
 from relcompile.question.plan import answering_passes, relevance_passes
@@ -46,7 +48,7 @@ def compile(
 
     Raises:
         CalibrationError: the calibration belongs to a model with other weights.
-        CaptureError: the model is not one static graph.
+        CaptureError: the model is not one static graph; or it has a backward of its own, and the rule is a gradient.
         CompositeError, TargetError, InputSpecError: a rule, a target or an input does not exist; two inputs or
             outputs have one name; or no rule learns the roots that were asked for.
         passes.errors.UnsupportedOperatorError: lists every operator that has no rule.
@@ -63,7 +65,10 @@ def compile_as_asked(
     digest = weights_digest(model)
     options.check(digest)
     inputs = named_inputs(model, example_inputs)
+    check_numbers(model, inputs)
     captured = captured_graph(model, inputs, progress)
+    if options.composite.is_gradient and not options.forward_derivative:
+        refuse_lost_backwards(captured.lost_backwards)
     question, module = Question.resolve(captured, inputs, options), captured.module
     check_names(question)
     reports = canonicalize(module, progress)

@@ -3,170 +3,24 @@
 The compiler writes it and the runtime reads it, so this module imports only the standard library and errors.
 """
 
-import dataclasses
-import json
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal, Self, cast
+from typing import Literal
 
-from relcompile.errors import ExplainerFileError, MetadataError
-from relcompile.files.arrays import DTYPES
-from relcompile.files.typed_json import decode_record, parse_json
+from relcompile.records import InputRecord, LayerRecord, MaskRecord, RootsRecord, TapRecord, TargetRecord, require
 
 METADATA_KEY = "relcompile"  # of the JSON text in the ONNX file's metadata_props
 FORMAT = 1  # the format version that this relcompile writes, and the only one it reads
 ABSORBED_OUTPUT = "absorbed"  # the output with the relevance that each layer absorbed, if the file has one
 ROOTS_OUTPUT = "roots"  # the output with the report on learned roots, if the file has one
-
 TARGET_INPUT = "target"  # the input for it, if it takes one
 TARGET_OUTPUT = "target"  # the output with the classes that were explained, if the file chooses several
-MANY = "questions"  # the symbol of a number of questions that the caller chooses
 
-TargetMode = Literal["index", "argmax", "fixed", "seed"]
-_MOST_AXES = 64  # numpy has no more
-_MOST_ELEMENTS = 2**31  # of one sample of an input
 _LARGEST_SIDE = 2**16  # pixels
 _SMALLEST, _LARGEST = 1e-6, 1e6  # of preprocessing: beyond, the input overflows in float32
 
-
-@dataclass(frozen=True)
-class LayerRecord:
-    """One layer and the rule it was given.
-
-    Args:
-        name: The user's own name, "layer1.0.conv1".
-        operator: What the layer computes, "convolution"; `kind` is the operator's kind, "affine".
-        rule: The rule with its parameters, "AlphaBeta(alpha=1.0, beta=0.0, bias='none', epsilon=1e-09)".
-        parameters: Number of weights and biases, 0 or more.
-    """
-
-    name: str
-    operator: str
-    kind: str
-    rule: str
-    parameters: int
-
-    def __post_init__(self) -> None:
-        _require(self.parameters >= 0, f"parameters is {self.parameters}, which is negative")
-
-
-@dataclass(frozen=True)
-class TargetRecord:
-    """How the class to explain is chosen.
-
-    Args:
-        mode: "index": an int64 input (batch,); "argmax": the file explains the best class; "fixed": always
-            `index`; "seed": a floating-point input (batch, classes) is the relevance of the output itself, or of
-            the layer where relevance starts.
-        index: The class of mode "fixed", else None.
-        classes: Number of classes, None if the explained output is not (batch, classes).
-        questions: How many targets every sample has, "questions" if the caller chooses: then, or for a number,
-            targets, masks and relevance are (batch, questions, ...). None: one, and no such axis.
-        indices: Of mode "fixed" with several targets, the classes; None: all.
-    """
-
-    mode: TargetMode
-    index: int | None = None
-    classes: int | None = None
-    questions: int | str | None = None
-    indices: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        known = self.questions in (None, MANY) or (isinstance(self.questions, int) and self.questions > 0)
-        _require(known, f"questions is {self.questions!r}, not {MANY!r}, and no number above 0")
-        _require(self.classes is None or self.classes > 0, f"classes is {self.classes}, but must be positive")
-        _require(
-            (self.mode == "fixed" and self.questions is None) == (self.index is not None),
-            'index belongs to mode "fixed" with one target, and to no other',
-        )
-        limit = math.inf if self.classes is None else self.classes
-        _require(self.index is None or 0 <= self.index < limit, f"index {self.index} is not one of {limit} classes")
-
-    @property
-    def is_reported(self) -> bool:
-        """The file has an output for the classes that it chose, (batch, questions)."""
-        return self.questions is not None and self.mode in ("argmax", "fixed")
-
-    @property
-    def takes_class(self) -> bool:
-        """The file has an input for the class of every sample."""
-        return self.mode == "index"
-
-    @property
-    def takes_seed(self) -> bool:
-        """The file has an input for the relevance of the output."""
-        return self.mode == "seed"
-
-    @property
-    def takes_best(self) -> bool:
-        """The file explains the class that it finds to be the best."""
-        return self.mode == "argmax"
-
-
-@dataclass(frozen=True)
-class RootsRecord:
-    """The report on learned roots: an output "roots", (batch, layers, quantities).
-
-    Args:
-        layers: Names of the layers whose roots were learned, in the order of the graph.
-        quantities: What is reported about each.
-    """
-
-    layers: tuple[str, ...]
-    quantities: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class InputRecord:
-    """One of the model's own inputs.
-
-    Args:
-        name: Its name in the graph.
-        shape: One entry a dimension: a size, or a symbol ("batch") for a size that the caller chooses. Equal
-            symbols are equal sizes, in all inputs.
-        dtype: numpy's name of its dtype, "float32".
-    """
-
-    name: str
-    shape: tuple[int | str, ...]
-    dtype: str
-
-    def __post_init__(self) -> None:
-        sizes = [size for size in self.shape if isinstance(size, int)]
-        _require(bool(self.name), "the name is empty")
-        _require(len(self.shape) <= _MOST_AXES, f"the shape has {len(self.shape)} axes, more than {_MOST_AXES}")
-        _require(all(size > 0 for size in sizes), f"shape {list(self.shape)} has a size that is not positive")
-        _require(math.prod(sizes) <= _MOST_ELEMENTS, f"shape {list(self.shape)} has more than 2^31 elements")
-        _require(self.dtype in DTYPES, f'dtype "{self.dtype}" is not one that numpy and ONNX share')
-
-
-@dataclass(frozen=True)
-class TapRecord:
-    """Relevance that is read at a layer, beside that of the inputs.
-
-    Args:
-        name: The output of the graph, "relevance_at_layer1".
-        layer: The user's name of the layer, "layer1".
-        shape: Of that output, as in `InputRecord`.
-    """
-
-    name: str
-    layer: str
-    shape: tuple[int | str, ...]
-
-
-@dataclass(frozen=True)
-class MaskRecord:
-    """An input of the graph that is multiplied onto the relevance which passes a layer.
-
-    Args:
-        layer: The user's name of the layer, "layer1.0".
-        input: (batch, channels); ones mask nothing.
-    """
-
-    layer: str
-    input: InputRecord
+HEADS = ("sigmoid", "log_sigmoid", "hardsigmoid", "tanh")  # what turns a score into something else, beside softmax
 
 
 @dataclass(frozen=True)
@@ -192,22 +46,22 @@ class Preprocessing:
     scale: float = 255.0
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             len(self.mean) == len(self.std) in (1, 3),
             "mean and std must have three values each, or one each for a grey photograph",
         )
         numbers = (*self.mean, *self.std, self.scale)
-        _require(all(map(math.isfinite, numbers)), "mean, std and scale must be finite")
-        _require(all(abs(value) <= _LARGEST for value in self.mean), f"mean must lie within ±{_LARGEST:g}")
+        require(all(map(math.isfinite, numbers)), "mean, std and scale must be finite")
+        require(all(abs(value) <= _LARGEST for value in self.mean), f"mean must lie within ±{_LARGEST:g}")
         divisors = (*self.std, self.scale)
-        _require(all(value > 0 for value in divisors), "std and scale must be positive")
-        _require(
+        require(all(value > 0 for value in divisors), "std and scale must be positive")
+        require(
             all(_SMALLEST <= value <= _LARGEST for value in divisors),
             f"std and scale must lie between {_SMALLEST:g} and {_LARGEST:g}",
         )
         sides = [side for side in (self.resize, self.crop) if side is not None]
-        _require(all(side > 0 for side in sides), "resize and crop must be positive")
-        _require(all(side <= _LARGEST_SIDE for side in sides), f"resize and crop must be at most {_LARGEST_SIDE}")
+        require(all(side > 0 for side in sides), "resize and crop must be positive")
+        require(all(side <= _LARGEST_SIDE for side in sides), f"resize and crop must be at most {_LARGEST_SIDE}")
 
 
 @dataclass(frozen=True)
@@ -268,9 +122,9 @@ class Metadata:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        _require(bool(self.inputs), "there are no inputs")
-        _require(bool(self.relevance), "there are no relevance outputs")
-        _require(
+        require(bool(self.inputs), "there are no inputs")
+        require(bool(self.relevance), "there are no relevance outputs")
+        require(
             self.explained in self.outputs,
             f'explained is "{self.explained}", which is not one of the outputs',
         )
@@ -278,71 +132,16 @@ class Metadata:
         read = [record.name for record in (*self.inputs, *further) if record is not None]
         for kind, names in (("input", read), ("output", self.output_names)):
             twice = [name for name, count in Counter(names).items() if count > 1]
-            _require(not twice, f"an {kind} name occurs twice: {', '.join(twice)}")
+            require(not twice, f"an {kind} name occurs twice: {', '.join(twice)}")
         both = set(read).intersection(self.output_names)
-        _require(not both, f"an input and an output have one name: {', '.join(sorted(both))}")
-        _require(
+        require(not both, f"an input and an output have one name: {', '.join(sorted(both))}")
+        require(
             len(self.relevance) <= len(self.inputs),
             f"there are {len(self.relevance)} relevance outputs for {len(self.inputs)} inputs",
         )
         self._require_noise()
         known = None if self.class_names is None else len(self.class_names)
-        _require(
+        require(
             None in (known, self.target.classes) or known == self.target.classes,
             f"there are {known} class names for {self.target.classes} classes",
         )
-
-    def _require_noise(self) -> None:
-        """Noise is numbers, and a reference is of an input: neither can be what the graph takes for another input."""
-        kinds = [record.dtype for record in self.noise if not record.dtype.startswith("float")]
-        _require(not kinds, f"noise has the dtype {', '.join(kinds)}, which is not one of floating point")
-        _require(not self.noise or self.sampling is not None, "there is noise, but sampling says nothing of it")
-        fixed = self.reference not in (None, "input")
-        _require(not fixed or self.reference_input is None, f'reference is "{self.reference}", so it is no input')
-        at_runtime = self.reference == "input"
-        _require(not at_runtime or self.reference_input is not None, 'reference is "input", but reference_input is not')
-
-    @property
-    def output_names(self) -> list[str]:
-        """All outputs: the model's own, the relevance, the taps and, if there are any, the reports."""
-        reports = {
-            ABSORBED_OUTPUT: self.absorbed,
-            ROOTS_OUTPUT: self.roots is not None,
-            TARGET_OUTPUT: self.target.is_reported,
-        }
-        taps = (tap.name for tap in self.taps)
-        return [*self.outputs, *self.relevance, *taps, *(name for name, present in reports.items() if present)]
-
-    @property
-    def names_of_many(self) -> frozenset[str]:
-        """Inputs with as many entries for each sample, along axis 1, as the caller has questions."""
-        if self.target.questions != MANY:
-            return frozenset()
-        return frozenset((TARGET_INPUT, *(mask.input.name for mask in self.masks)))
-
-    def to_json(self) -> str:
-        """The JSON text that `from_json` reads back."""
-        return json.dumps(dataclasses.asdict(self), allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read and check the JSON text of an explainer file; fields that are not known are ignored.
-
-        Raises:
-            ExplainerFileError: The text is not JSON, has another format version, lacks a field, or has
-                a field of a wrong type or with an impossible value; the message names the field.
-        """
-        raw = parse_json(text, "the relcompile metadata")
-        version = cast("dict[str, object]", raw).get("format") if isinstance(raw, dict) else None
-        if type(version) is int and version != FORMAT:
-            raise ExplainerFileError(
-                f"the relcompile metadata has format version {version}, this relcompile reads {FORMAT}; "
-                "use the relcompile that wrote the file, or compile the model again"
-            )
-        return decode_record(cls, raw, "metadata")
-
-
-def _require(condition: bool, problem: str) -> None:
-    """Raise MetadataError unless the condition holds."""
-    if not condition:
-        raise MetadataError(problem)

@@ -6,16 +6,8 @@ from typing import Any
 import pytest
 
 from relcompile.errors import ExplainerFileError, MetadataError
-from relcompile.metadata import (
-    InputRecord,
-    LayerRecord,
-    MaskRecord,
-    Metadata,
-    Preprocessing,
-    RootsRecord,
-    TapRecord,
-    TargetRecord,
-)
+from relcompile.metadata import Metadata, Preprocessing
+from relcompile.records import InputRecord, LayerRecord, MaskRecord, RootsRecord, TapRecord, TargetRecord
 
 PREPROCESSING = Preprocessing(256, "bicubic", 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "BGR", scale=1.0)
 FULL = Metadata(

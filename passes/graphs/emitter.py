@@ -11,6 +11,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
+from math import prod
 from typing import Any, TypeAlias
 
 import torch
@@ -175,8 +176,14 @@ class Value:
         return self.emit.call(aten.sum.dim_IntList, self, list(dims), keepdim)
 
     def sum_per_sample(self) -> Value:
-        """One sum for each sample, (N, 1)."""
-        return (self.sum(range(1, self.ndim)) if self.ndim > 1 else self).reshape([-1, 1])
+        """One sum for each sample, (N, 1). The batch may be any axis, or the major factor of one (N heads)."""
+        axis = next((dim for dim, size in enumerate(self.shape) if not isinstance(size, int)), 0)
+        factor = _factor_of_batch(self.shape[axis])
+        if axis == 0 and factor == 1:
+            return (self.sum(range(1, self.ndim)) if self.ndim > 1 else self).reshape([-1, 1])
+        others = [dim for dim in range(self.ndim) if dim != axis]
+        rows = self.permute([axis, *others]).reshape([-1, factor * prod(self.shape[dim] for dim in others)])
+        return rows.sum([1], keepdim=True)
 
     def permute(self, dims: Sequence[int]) -> Value:
         """Axes in the order `dims`."""
@@ -221,6 +228,11 @@ class Value:
         value = self.sum(range(extra)) if extra else self
         repeated = [d for d in range(other.ndim) if other.shape[d] == 1 and value.shape[d] != 1]
         return value.sum(repeated, keepdim=True) if repeated else value
+
+
+def _factor_of_batch(size: Any) -> int:
+    """K for an axis of K N elements."""
+    return 1 if isinstance(size, int) else int(size.node.expr.as_coeff_Mul()[0])
 
 
 def static_shape(shape: Sequence[Any]) -> list[int]:

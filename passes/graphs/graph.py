@@ -14,7 +14,29 @@ from passes.graphs.emitter import Emitter, Value, aten
 
 Rewrite = Callable[[Node, Emitter], "Value | Node | None"]
 
-_DETACH = (aten.detach.default, aten.detach_.default)
+_CONSTANT_FOR_AUTOGRAD: tuple[Any, ...] = (  # detached, or piecewise constant: the derivative is 0 wherever it exists
+    aten.detach.default,
+    aten.detach_.default,
+    aten.sign.default,
+    aten.sgn.default,
+    aten.floor.default,
+    aten.ceil.default,
+    aten.round.default,
+    aten.round.decimals,
+    aten.trunc.default,
+    aten.fix.default,
+    aten.heaviside.default,
+    aten.floor_divide.default,
+    aten.zeros_like.default,
+    aten.ones_like.default,
+    aten.full_like.default,
+    aten.empty_like.default,
+    aten.rand_like.default,
+    aten.randn_like.default,
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+)
 
 
 def tensor_of(module: GraphModule, node: Any) -> torch.Tensor | None:
@@ -83,6 +105,12 @@ def _carries_floats(node: Node) -> bool:
     return any(isinstance(leaf, torch.Tensor) and (leaf.is_floating_point() or leaf.is_complex()) for leaf in leaves)
 
 
+def _is_view(node: Node) -> bool:
+    """The node shows its operand in another shape: indices that are moved on the way to an embedding, for example."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(result.alias_info is not None for result in schema.returns)
+
+
 def is_constant(node: Any) -> bool:
     """The value depends on stored tensors only."""
     return isinstance(node, Node) and all(ancestor.op != "placeholder" for ancestor in needed_by(node))
@@ -100,10 +128,10 @@ def needed_by(node: Node) -> set[Node]:
 
 
 def active_nodes(module: GraphModule, sources: Iterable[Node], sink: Node) -> set[Node]:
-    """Nodes on a floating point path from `sources` to `sink`, both ends included. A detached value ends the path."""
+    """Nodes on a path of floats and views from `sources` to `sink`, ends included; constants of autograd end it."""
     reached = set(sources)
     for node in module.graph.nodes:
-        if node.target in _DETACH or not _carries_floats(node):
+        if node.target in _CONSTANT_FOR_AUTOGRAD or not (_carries_floats(node) or _is_view(node)):
             continue
         if any(argument in reached for argument in node.all_input_nodes):
             reached.add(node)

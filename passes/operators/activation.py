@@ -18,6 +18,8 @@ Derivative: TypeAlias = Callable[["ActivationCall", Value], Value]
 """(call, arriving multiplier m) -> m f'(z)."""
 Curvature: TypeAlias = Callable[["ActivationCall"], Value]
 """call -> f''(z)."""
+Secant: TypeAlias = Callable[["ActivationCall"], Value]
+"""call -> f(z) / z."""
 Bounds: TypeAlias = Callable[[Node], tuple[float, float]]
 """The operator at a node -> (low, high)."""
 
@@ -29,6 +31,7 @@ class Pointwise:
     Attributes:
         derivative: writes m f'(z).
         curvature: writes f''(z), 0 at the kinks of a piecewise linear f.
+        secant: writes f(z) / z where f(0) = 0; at 0 its limit, or 0 if that may be infinite.
         bounds: f clamps to these, and changes nothing between them; None: it does something else.
         jumps: f is not continuous at 0.
         parametric: f has a tensor of parameters, which is stored (PReLU's slopes).
@@ -36,6 +39,7 @@ class Pointwise:
 
     derivative: Derivative
     curvature: Curvature
+    secant: Secant
     bounds: Bounds | None = None
     jumps: bool = False
     parametric: bool = False
@@ -67,6 +71,10 @@ class ActivationCall(UnaryCall):
     def curvature(self) -> Value:
         """f''(z); 0 at the kinks of a piecewise linear f."""
         return self.function.curvature(self)
+
+    def secant(self) -> Value:
+        """F(z) / z, for functions that vanish at 0."""
+        return self.function.secant(self)
 
     @property
     def is_relu(self) -> bool:

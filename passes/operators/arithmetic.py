@@ -155,17 +155,15 @@ class QuotientCall(Call):
 
 @dataclass(frozen=True, eq=False)
 class MatmulCall(Call):
-    """`y = a @ b` of two values that both depend on the input (batched matrices, equal leading axes)."""
+    """`y = a @ b` of two values that both depend on the input: matrices, whose leading axes are broadcast."""
 
     kind = "product"
 
     @classmethod
     def view(cls, node: Node, emit: Emitter, active: Active, /) -> Self | None:
-        """Both operands depend on the input, and their leading axes are equal; `x @ W` was made a linear layer."""
+        """Both operands depend on the input."""
         operands = _active_operands(node, active)
-        shapes = [operand.meta["val"].shape for operand in operands]
-        fits = len(shapes) == 2 and str(shapes[0][:-2]) == str(shapes[1][:-2]) and min(map(len, shapes)) > 1
-        return cls(node, emit, operands) if fits else None
+        return cls(node, emit, operands) if len(operands) == 2 and _are_matrices(node) else None
 
     def adjoint(self, multiplier: Value) -> Adjoints:
         return self.adjoint_at(multiplier, self.operand(0), self.operand(1))
@@ -173,7 +171,27 @@ class MatmulCall(Call):
     def adjoint_at(self, multiplier: Value, a: Value, b: Value) -> tuple[Value, Value]:
         """The adjoint if the operands were a and b."""
         matmul = aten.matmul.default
-        return self.emit.call(matmul, multiplier, swapped(b)), self.emit.call(matmul, swapped(a), multiplier)
+        of_a = self.emit.call(matmul, multiplier, swapped(b)).sum_to(a)
+        return of_a, self.emit.call(matmul, swapped(a), multiplier).sum_to(b)
+
+
+@dataclass(frozen=True, eq=False)
+class MixCall(Call):
+    """`y = a @ b` where one is a constant that is no layer's weight: an adjacency matrix, a mask of relations."""
+
+    kind = "scale"
+
+    @classmethod
+    def view(cls, node: Node, emit: Emitter, active: Active, /) -> Self | None:
+        """One operand depends on the input."""
+        operands = _active_operands(node, active)
+        return cls(node, emit, operands) if len(operands) == 1 and _are_matrices(node) else None
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        a, b = (self.emit.value(self.argument(position)) for position in range(2))
+        if self.operands[0] is a.node:
+            return (self.emit.call(aten.matmul.default, multiplier, swapped(b)).sum_to(a),)
+        return (self.emit.call(aten.matmul.default, swapped(a), multiplier).sum_to(b),)
 
 
 class ReduceCall(UnaryCall):
@@ -241,6 +259,10 @@ def scaled(value: Value, factor: float) -> Value:
 def swapped(matrix: Value) -> Value:
     """The last two axes exchanged."""
     return matrix.permute([*range(matrix.ndim - 2), matrix.ndim - 1, matrix.ndim - 2])
+
+
+def _are_matrices(node: Node) -> bool:
+    return all(argument(node, position).meta["val"].dim() > 1 for position in range(2))
 
 
 def _active_operands(node: Node, active: Active) -> tuple[Node, ...]:

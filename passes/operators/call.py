@@ -16,7 +16,9 @@ from passes.graphs.nodes import argument, arguments, map_nodes
 T = TypeVar("T")
 Adjoints: TypeAlias = tuple[Value | None, ...]
 Active: TypeAlias = Callable[[Node], bool]
-Kind: TypeAlias = Literal["affine", "pool", "activation", "sum", "shift", "scale", "product", "softmax", "structure"]
+Kind: TypeAlias = Literal[
+    "affine", "pool", "activation", "sum", "shift", "scale", "product", "softmax", "embedding", "structure"
+]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 

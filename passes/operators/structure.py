@@ -37,6 +37,21 @@ class CopyCall(StructureCall):
         return (multiplier,)
 
 
+class CastCall(StructureCall):
+    """Another precision: what comes back has that of the operand."""
+
+    keeps_places = True
+
+    @classmethod
+    def view(cls, node: Node, emit: Emitter, _active: Active, /) -> Self | None:
+        """Floating point numbers only."""
+        call = cls(node, emit, (argument(node, "self"),))
+        return call if all(value.fake.is_floating_point() for value in (call.x, call.output)) else None
+
+    def adjoint(self, multiplier: Value) -> Adjoints:
+        return (self.emit.call(aten._to_copy.default, multiplier, dtype=self.x.fake.dtype),)
+
+
 class PermuteCall(StructureCall):
     """permute."""
 

@@ -12,10 +12,11 @@ from torch.fx import GraphModule, Node
 
 from passes.graphs.emitter import Emitter, aten
 from passes.graphs.graph import tensor_of
-from passes.operators import affine, arithmetic, pooling, signs, softmax, structure
+from passes.operators import affine, arithmetic, embedding, pooling, signs, softmax, structure
 from passes.operators import curvature as c
 from passes.operators import derivatives as d
-from passes.operators.activation import Curvature, Derivative, Pointwise, between
+from passes.operators import secants as s
+from passes.operators.activation import Curvature, Derivative, Pointwise, Secant, between
 from passes.operators.call import Active, Call
 
 View: TypeAlias = type[Call] | Pointwise
@@ -54,17 +55,20 @@ def _pointwise(
     curvature: Curvature,
     sign: signs.SignRule | None = None,
     *,
+    secant: Secant = s.smooth,
     gate: bool = False,
     jumps: bool = False,
 ) -> Operator:
     """A function of one value, with numbers for parameters."""
-    return Operator((target,), (Pointwise(derivative, curvature, jumps=jumps),), sign, gate, _TENSORS)
+    return Operator((target,), (Pointwise(derivative, curvature, secant, jumps=jumps),), sign, gate, _TENSORS)
 
 
 def _clamp(derivative: Derivative, target: Any, low: str | None, high: str | None) -> Operator:
     """A clamp to numbers, in the arguments of these names."""
     bounds = between(low, high)
-    return Operator((target,), (Pointwise(derivative, c.flat, bounds),), partial(signs.clamp, bounds), refusal=_TENSORS)
+    return Operator(
+        (target,), (Pointwise(derivative, c.flat, s.smooth, bounds),), partial(signs.clamp, bounds), refusal=_TENSORS
+    )
 
 
 ROWS: Final[tuple[Operator, ...]] = (
@@ -84,9 +88,9 @@ ROWS: Final[tuple[Operator, ...]] = (
     Operator((aten.neg.default,), (arithmetic.NegateCall,), signs.negated),
     Operator(
         (aten.matmul.default, aten.bmm.default),
-        (arithmetic.MatmulCall,),
+        (arithmetic.MatmulCall, arithmetic.MixCall),
         signs.matrix_product,
-        refusal="one matrix is constant and not the second, or the leading axes of the two are not equal",
+        refusal="one of the two is a vector",
     ),
     # pools
     Operator((aten.mean.dim,), (arithmetic.MeanCall,), signs.same, refusal=_WHOLE_BATCH),
@@ -124,6 +128,7 @@ ROWS: Final[tuple[Operator, ...]] = (
     # softmax
     Operator((aten.softmax.int,), (softmax.SoftmaxCall,), signs.positive, gate=True, refusal=_WHOLE_BATCH),
     Operator((aten.log_softmax.int,), (softmax.LogSoftmaxCall,), refusal=_WHOLE_BATCH),
+    Operator((aten.embedding.default,), (embedding.EmbeddingCall,), refusal="its table depends on the input"),
     # structure
     Operator(
         (
@@ -139,6 +144,9 @@ ROWS: Final[tuple[Operator, ...]] = (
         signs.same,
     ),
     Operator((aten.clone.default,), (structure.CopyCall,), signs.same),
+    Operator(
+        (aten._to_copy.default,), (structure.CastCall,), signs.same, refusal="it turns numbers into integers, or back"
+    ),
     Operator((aten.permute.default,), (structure.PermuteCall,), signs.same),
     Operator((aten.transpose.int,), (structure.TransposeCall,), signs.same),
     Operator((aten.slice.Tensor,), (structure.SliceCall,), signs.same),
@@ -162,7 +170,7 @@ ROWS: Final[tuple[Operator, ...]] = (
     Operator((aten.where.ScalarSelf,), (structure.WhereCall,), signs.where),
     Operator((aten.masked_fill.Scalar,), (structure.MaskedFillCall,)),
     # activations, with f' and f''
-    Operator((aten.relu.default,), (Pointwise(d.relu, c.flat, lambda _node: (0.0, math.inf)),), signs.relu),
+    Operator((aten.relu.default,), (Pointwise(d.relu, c.flat, s.slope, lambda _node: (0.0, math.inf)),), signs.relu),
     _clamp(d.clamp, aten.clamp.default, "min", "max"),
     _clamp(d.clamp, aten.clamp_min.default, "min", None),
     _clamp(d.clamp, aten.clamp_max.default, None, "max"),
@@ -170,22 +178,27 @@ ROWS: Final[tuple[Operator, ...]] = (
         d.of_input(aten.hardtanh_backward.default, "min_val", "max_val"), aten.hardtanh.default, "min_val", "max_val"
     ),
     _pointwise(aten.elu.default, d.elu, c.elu),
-    _pointwise(aten.leaky_relu.default, d.leaky_relu, c.flat),
+    _pointwise(aten.leaky_relu.default, d.leaky_relu, c.flat, secant=s.slope),
     Operator(
         (aten._prelu_kernel.default,),
-        (Pointwise(d.prelu, c.flat, parametric=True),),
+        (Pointwise(d.prelu, c.flat, s.slope, parametric=True),),
         refusal="its slopes depend on the input",
     ),
     _pointwise(aten.threshold.default, d.threshold, c.flat, jumps=True),
     _pointwise(aten.log_sigmoid.default, d.log_sigmoid, lambda call: -c.bump(c.logistic(call.x))),
-    _pointwise(aten.gelu.default, d.gelu, c.gelu),
+    _pointwise(aten.gelu.default, d.gelu, c.gelu, secant=s.gelu),
     _pointwise(aten.hardshrink.default, d.of_input(aten.hardshrink_backward.default, "lambd"), c.flat, jumps=True),
     _pointwise(
         aten.hardsigmoid.default, d.of_input(aten.hardsigmoid_backward.default), c.flat, signs.positive, gate=True
     ),
-    _pointwise(aten.hardswish.default, d.of_input(aten.hardswish_backward.default), c.hardswish),
-    _pointwise(aten.mish.default, d.mish, c.mish),
-    _pointwise(aten.silu.default, d.silu, c.silu),
+    _pointwise(
+        aten.hardswish.default,
+        d.of_input(aten.hardswish_backward.default),
+        c.hardswish,
+        secant=s.of_input(aten.hardsigmoid.default),
+    ),
+    _pointwise(aten.mish.default, d.mish, c.mish, secant=s.mish),
+    _pointwise(aten.silu.default, d.silu, c.silu, secant=s.of_input(aten.sigmoid.default)),
     _pointwise(
         aten.softplus.default,
         d.of_input(aten.softplus_backward.default, "beta", "threshold"),
@@ -199,7 +212,7 @@ ROWS: Final[tuple[Operator, ...]] = (
     _pointwise(aten.log.default, lambda call, m: m / call.x, lambda call: c.log(call.x)),
     _pointwise(aten.log1p.default, lambda call, m: m / (call.x + 1.0), lambda call: c.log(call.x + 1.0)),
     _pointwise(aten.expm1.default, d.times(lambda call: call.output + 1.0), lambda call: call.output + 1.0),
-    _pointwise(aten.sqrt.default, lambda call, m: m / (call.output * 2.0), c.sqrt),
+    _pointwise(aten.sqrt.default, lambda call, m: m / (call.output * 2.0), c.sqrt, secant=s.quotient),
     _pointwise(aten.rsqrt.default, d.times(lambda call: c.cubed(call.output) * -0.5), c.rsqrt, jumps=True),
     _pointwise(
         aten.reciprocal.default,
@@ -213,7 +226,7 @@ ROWS: Final[tuple[Operator, ...]] = (
     _pointwise(aten.atan.default, d.atan, c.atan),
     _pointwise(aten.erf.default, d.erf, c.erf),
     _pointwise(aten.logit.default, d.logit, c.logit),
-    _pointwise(aten.pow.Tensor_Scalar, d.power, c.power),
+    _pointwise(aten.pow.Tensor_Scalar, d.power, c.power, secant=s.quotient),
     # what relevance does not pass: written by rules
     Operator((aten.sign.default,), sign=signs.same),
     Operator((aten.ones_like.default,), sign=signs.positive),

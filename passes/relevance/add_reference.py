@@ -45,7 +45,7 @@ class AddReference:
         emit, forward = Emitter(module), [node for node in module.graph.nodes if node.op != "output"]
         sources = nodes_named(module, tuple(self.references))
         dependent = _dependent(module, sources, explained_output(module, self.output))
-        whole_batch = _mixes_batch(dependent, sources)
+        whole_batch = _needs_whole_batch(dependent, sources)
         copies: dict[Node, Any] = {source: self._start(source, emit, whole_batch=whole_batch) for source in sources}
         for node in dependent:
             with emit.on_behalf_of(node):
@@ -116,13 +116,20 @@ def _reading_values(forward: list[Node], sources: list[Node]) -> set[Node]:
     return reached
 
 
-def _mixes_batch(dependent: list[Node], sources: list[Node]) -> bool:
-    """One sample cannot stand for a batch: the batch is multiplied into another axis, or other inputs have one."""
+def _needs_whole_batch(dependent: list[Node], sources: list[Node]) -> bool:
+    """One sample cannot stand for a batch: it is multiplied into another axis, or meets values of the batch itself."""
     read = {operand for node in dependent for operand in node.all_input_nodes}
-    others = [node for node in read if node.op == "placeholder" and node not in sources]
+    meets = any(_has_batch(node.meta["val"]) for node in read.difference(dependent, sources))
     leaves = [leaf for node in dependent for leaf in pytree.tree_leaves(node.meta["val"])]
     sizes = [size for leaf in leaves if isinstance(leaf, torch.Tensor) for size in leaf.shape]
-    return bool(others) or any(isinstance(size, torch.SymInt) and not size.node.expr.is_Symbol for size in sizes)
+    return meets or any(isinstance(size, torch.SymInt) and not size.node.expr.is_Symbol for size in sizes)
+
+
+def _has_batch(value: Any) -> bool:
+    """The size of the batch, or anything with such an axis."""
+    leaves = pytree.tree_leaves(value)
+    sizes = [size for leaf in leaves for size in (leaf.shape if isinstance(leaf, torch.Tensor) else (leaf,))]
+    return any(isinstance(size, torch.SymInt) for size in sizes)
 
 
 def _copy(node: Node, copies: Mapping[Node, Any], emit: Emitter) -> Any:

@@ -12,7 +12,7 @@ from passes.graphs.emitter import Emitter
 from passes.operators.call import Call
 from passes.relevance.refuse import Refuse, refused
 from passes.relevance.rule import RULE, AnyRule
-from passes.views.active import describe_known
+from passes.views.active import describe_known, nodes_named
 from passes.views.layer import LAYER, Layer, layers_of
 
 
@@ -38,7 +38,7 @@ class AssignRules:
 
     def apply(self, module: GraphModule, /) -> int:
         described, unknown = describe_known(Emitter(module), self.sources, self.output)
-        layers = layers_of(module, described)
+        layers = layers_of(module, described, nodes_named(module, self.sources))
         rules = {node: self.choose(layer) for node, layer in layers.items()}
         reasons = {node: _refusal(rule, described[node]) for node, rule in rules.items()}
         refusals = {**unknown, **{node: reason for node, reason in reasons.items() if reason is not None}}

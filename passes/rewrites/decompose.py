@@ -14,11 +14,13 @@ from passes.graphs.graph import Rewrite, erase_unused, is_constant, rewrite_call
 from passes.graphs.nodes import argument, arguments
 from passes.operators.affine import Geometry
 from passes.operators.pooling import MaxWindow
+from passes.rewrites.attention import ATTENTION
+from passes.rewrites.normalisation import NORMALISATIONS, variance_and_mean
 
 
 @final
 class Decompose:
-    """celu, rrelu, pool1d, split, conv "same", matmul by a constant, ... -> operators that rules know.
+    """celu, rrelu, pool1d, split, conv "same", norms, attention, recurrent layers, ... -> operators that rules know.
 
     Guarantees: equal numbers up to rounding; the operators in `_REWRITES` are gone where a rewrite exists.
     """
@@ -85,6 +87,8 @@ def _getitem(node: Node, emit: Emitter) -> Value | None:
         return emit.value(arguments(source)[0]).slice(dim, start, start + sizes[index])
     if index == 0 and source.target in (aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default):
         return _adaptive_max_pool(node, emit)
+    if source.target is aten.var_mean.correction:
+        return variance_and_mean(source, index, emit)
     if index == 0 and source.target in _EXTREMES:
         x, dim = emit.value(arguments(source)[0]), argument(source, "dim")
         winners = emit.call(_EXTREMES[source.target], x, dim, True)
@@ -101,7 +105,8 @@ def _adaptive_average(node: Node, emit: Emitter) -> Value | None:
     x, output = emit.value(arguments(node)[0]), argument(node, "output_size")
     sizes = x.shape[2:]
     if x.ndim != len(output) + 2 or any(size % out for size, out in zip(sizes, output, strict=True)):
-        return None
+        inner = _UNEVEN.get(node.target)
+        return None if inner is None else emit.call(inner, x, output)
     kernel = [size // out for size, out in zip(sizes, output, strict=True)]
     if set(output) == {1}:
         return emit.call(aten.mean.dim, x, list(range(2, x.ndim)), True)
@@ -109,11 +114,26 @@ def _adaptive_average(node: Node, emit: Emitter) -> Value | None:
     return emit.call(target, x, kernel, kernel)
 
 
+_UNEVEN: dict[Any, Any] = {
+    aten.adaptive_avg_pool2d.default: aten._adaptive_avg_pool2d.default,
+    aten.adaptive_avg_pool3d.default: aten._adaptive_avg_pool3d.default,
+}
+
+
 def _matmul(node: Node, emit: Emitter) -> Value | None:
-    a, b = arguments(node)
-    if not is_constant(b) or b.meta["val"].dim() != 2:
+    """A stored matrix W on the right, x W, or on the left, W x = (xᵀ Wᵀ)ᵀ."""
+    a, b = (emit.value(operand) for operand in arguments(node))
+    if _is_stored_matrix(b) and a.ndim >= b.ndim:
+        return emit.call(aten.linear.default, a, b.reshape(b.shape[-2:]).permute([1, 0]))
+    if not _is_stored_matrix(a) or b.ndim < max(a.ndim, 2):
         return None
-    return emit.call(aten.linear.default, a, emit.value(b).permute([1, 0]))
+    swap = [*range(b.ndim - 2), b.ndim - 1, b.ndim - 2]
+    return emit.call(aten.linear.default, b.permute(swap), a.reshape(a.shape[-2:])).permute(swap)
+
+
+def _is_stored_matrix(value: Value) -> bool:
+    """One matrix for all samples, perhaps with leading axes of one element."""
+    return is_constant(value.node) and value.ndim > 1 and all(size == 1 for size in value.shape[:-2])
 
 
 def _addmm(node: Node, emit: Emitter) -> Value | None:
@@ -121,6 +141,21 @@ def _addmm(node: Node, emit: Emitter) -> Value | None:
     if node.kwargs or not is_constant(b) or not is_constant(bias) or bias.meta["val"].dim() != 1:
         return None
     return emit.call(aten.linear.default, a, emit.value(b).permute([1, 0]), bias)
+
+
+def _same_strides(node: Node, _emit: Emitter) -> Node | None:
+    """as_strided that changes nothing but the strides of axes of one element."""
+    x = argument(node, "self")
+    before, after = x.meta["val"], node.meta["val"]
+    if str(before.shape) != str(after.shape) or argument(node, "storage_offset"):
+        return None
+    strides = [(str(before.stride(d)), str(after.stride(d))) for d in range(before.dim()) if before.shape[d] != 1]
+    return x if all(a == b for a, b in strides) else None
+
+
+def _fresh(value: float) -> Rewrite:
+    """A tensor of one number, which takes its dtype but no value from its operand."""
+    return lambda node, emit: emit.call(aten.full.default, argument(node, "size"), value, dtype=node.meta["val"].dtype)
 
 
 def _mean_all(node: Node, emit: Emitter) -> Value:
@@ -158,7 +193,13 @@ _REWRITES: dict[Any, Rewrite] = {
     aten.clamp.default: _relu_as_clamp,
     aten.view.default: _reshape,
     aten._unsafe_view.default: _reshape,
+    aten.as_strided.default: _same_strides,
+    aten.bmm.default: _matmul,
+    aten.new_ones.default: _fresh(1.0),
+    aten.new_zeros.default: _fresh(0.0),
     getitem: _getitem,
+    **ATTENTION,
+    **NORMALISATIONS,
 }
 
 
@@ -171,10 +212,9 @@ def composite_decompositions() -> dict[Any, Any]:
 COMPOSITES: tuple[Any, ...] = (
     aten.addcmul.default,
     aten.adaptive_avg_pool1d.default,
-    aten.adaptive_avg_pool2d.default,
-    aten.adaptive_avg_pool3d.default,
     aten.adaptive_max_pool1d.default,
     aten.avg_pool1d.default,
+    aten.baddbmm.default,
     aten.channel_shuffle.default,
     aten.conv1d.default,
     aten.conv1d.padding,
@@ -185,14 +225,24 @@ COMPOSITES: tuple[Any, ...] = (
     aten.conv_transpose1d.default,
     aten.conv_transpose2d.input,
     aten.conv_transpose3d.input,
+    aten.einsum.default,
     aten.glu.default,
+    aten.gru.input,
     aten.lerp.Scalar,
     aten.lerp.Tensor,
+    aten.linalg_norm.default,
+    aten.linalg_vector_norm.default,
+    aten.logsumexp.default,
+    aten.lstm.input,
+    aten.norm.ScalarOpt_dim,
     aten.pad.default,
     aten.pixel_shuffle.default,
     aten.pixel_unshuffle.default,
     aten.prelu.default,
     aten.relu6.default,
+    aten.repeat_interleave.self_int,
+    aten.rnn_relu.input,
+    aten.rnn_tanh.input,
     aten.rsub.Scalar,
     aten.rsub.Tensor,
     aten.selu.default,
@@ -200,7 +250,11 @@ COMPOSITES: tuple[Any, ...] = (
     aten.square.default,
     aten.squeeze.dim,
     aten.stack.default,
+    aten.std.dim,
     aten.t.default,
+    aten.tile.default,
     aten.transpose.int,
+    aten.type_as.default,
     aten.unbind.int,
+    aten.var.dim,
 )

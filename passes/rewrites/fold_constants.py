@@ -41,7 +41,7 @@ class FoldConstants:
             with torch.no_grad(), emit.inserting_before(node):
                 args, kwargs = map_nodes((node.args, node.kwargs), lambda n: tensor_of(module, n))
                 value: torch.Tensor = run_node(node, args, kwargs)
-                replace(node, emit.constant(node.name, value.contiguous()))
+                replace(node, emit.constant(f"{node.name}_folded", value.contiguous()))
             count += 1
         if count:
             erase_unused(module)

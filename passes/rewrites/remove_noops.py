@@ -53,6 +53,15 @@ def _if_whole_axis(node: Node, _emit: Emitter) -> Node | None:
     return arguments(node)[0] if whole else _if_same_shape(node, _emit)
 
 
+def _if_same_strides(node: Node, emit: Emitter) -> Node | None:
+    """Only strides of axes of one element differ, which say nothing (pools of a channels_last image end so)."""
+    x, offset = argument(node, 0), argument(node, 3)
+    before, after = x.meta["val"], node.meta["val"]
+    same = _if_same_shape(node, emit) is not None and not offset
+    long = [axis for axis, size in enumerate(after.shape) if size != 1] if same else []
+    return x if same and all(str(before.stride(axis)) == str(after.stride(axis)) for axis in long) else None
+
+
 def _if_unbounded(node: Node, _emit: Emitter) -> Node | None:
     low, high = argument(node, "min"), argument(node, "max")
     return arguments(node)[0] if low in (None, -math.inf) and high in (None, math.inf) else None
@@ -67,6 +76,7 @@ _REWRITES: dict[Any, Rewrite] = {
     aten._to_copy.default: _if_same_shape,
     aten.view.default: _if_same_shape,
     aten.reshape.default: _if_same_shape,
+    aten.as_strided.default: _if_same_strides,
     aten.expand.default: _if_same_shape,
     aten._adaptive_avg_pool2d.default: _if_same_shape,
     aten._adaptive_avg_pool3d.default: _if_same_shape,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from torch.fx import GraphModule, Node
@@ -12,6 +12,7 @@ from passes.graphs.facts import Fact
 from passes.graphs.graph import layer_name, layer_type, operator_name, tensor_of
 from passes.operators.call import Call, Kind
 from passes.views.residual_blocks import residual_members
+from passes.views.roles import Roles, roles_of
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,9 @@ class Layer:
         parameters: number of elements in the stored tensors that the operator reads.
         residual: it belongs to a residual block: a branch, or the activation of the sum.
         bottleneck: every way from the explained inputs to the explained output leads through it.
-        at_output: it is the explained output.
+        at_output: it is the explained output, or a part of it: its values are only moved on the way there.
         after: aten name of the affine layer before it, for example "linear"; "" if there is none.
+        roles: what its operands are to each other, and which one is it.
         call: the view of the operator that rules are defined for.
     """
 
@@ -47,19 +49,21 @@ class Layer:
     bottleneck: bool = False
     at_output: bool = False
     after: str = ""
+    roles: Roles = field(default_factory=dict, hash=False)
     call: type[Call] = Call
 
 
 LAYER: Final = Fact[Layer]("layer")
 
 
-def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node, Layer]:
-    """What a composite sees of each operator."""
+def layers_of(module: GraphModule, described: Mapping[Node, Call], sources: Collection[Node]) -> dict[Node, Layer]:
+    """What a composite sees of each operator between the explained inputs `sources` and the explained output."""
+    roles = roles_of(module, described, sources)
     depth = _depths(described, forwards=True)
     height = _depths(described, forwards=False)
     in_blocks = residual_members(described)
     narrow = _bottlenecks(described)
-    before = _affine_before(described)
+    before, ends = _affine_before(described), _at_output(described)
     return {
         node: Layer(
             name=layer_name(node),
@@ -72,12 +76,23 @@ def layers_of(module: GraphModule, described: Mapping[Node, Call]) -> dict[Node,
             parameters=sum(t.numel() for a in node.all_input_nodes if (t := tensor_of(module, a)) is not None),
             residual=node in in_blocks,
             bottleneck=node in narrow,
-            at_output=described.keys().isdisjoint(node.users),
+            at_output=node in ends,
             after=before[node],
+            roles=roles[node],
             call=type(call),
         )
         for node, call in described.items()
     }
+
+
+def _at_output(described: Mapping[Node, Call]) -> set[Node]:
+    """Operators whose values nothing but views, selections and concatenations lie behind."""
+    ends = set[Node]()
+    for node in reversed(list(described)):
+        behind = [user for user in node.users if user in described]
+        if all(user in ends and described[user].kind == "structure" for user in behind):
+            ends.add(node)
+    return ends
 
 
 def _affine_before(described: Mapping[Node, Call]) -> dict[Node, str]:

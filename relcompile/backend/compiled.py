@@ -9,7 +9,8 @@ from torch.fx import GraphModule
 
 from passes.runner import PassReport
 from relcompile.errors import InputSpecError, TargetError
-from relcompile.metadata import MANY, TARGET_INPUT, Metadata, TargetRecord
+from relcompile.metadata import TARGET_INPUT, Metadata
+from relcompile.records import MANY, TargetRecord
 
 
 class Compiled(torch.nn.Module):

@@ -17,21 +17,13 @@ from passes.relevance.rule import RULE
 from passes.views.active import explained_output, nodes_named
 from passes.views.layer import LAYER
 from relcompile.errors import CompositeError
-from relcompile.metadata import (
-    MANY,
-    InputRecord,
-    LayerRecord,
-    MaskRecord,
-    Metadata,
-    RootsRecord,
-    TapRecord,
-    TargetRecord,
-)
+from relcompile.metadata import Metadata
 from relcompile.question.io_names import relevance_names
 from relcompile.question.options import Options
 from relcompile.question.question import Question
 from relcompile.question.references import describe_reference
 from relcompile.question.targets import TARGET_INPUT, number_of_classes
+from relcompile.records import MANY, InputRecord, LayerRecord, MaskRecord, RootsRecord, TapRecord, TargetRecord
 
 _EXAMPLES: Final = 3  # questions; different from the number of samples that a graph is exported with
 
@@ -79,7 +71,7 @@ def example_arguments(
     batch = next(iter(inputs.values())).shape[0]
     arguments = dict[str, torch.Tensor]()
     for node in module.graph.find_nodes(op="placeholder"):
-        fake: torch.Tensor = node.meta["val"]
+        fake: Any = node.meta["val"]
         shape = [batch, *(size if isinstance(size, int) else _EXAMPLES for size in fake.shape[1:])]
         drawn = torch.randn(shape, generator=generator) if fake.is_floating_point() else torch.zeros(shape)
         arguments[node.name] = inputs.get(node.name, drawn.to(fake.dtype))

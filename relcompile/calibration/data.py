@@ -150,9 +150,16 @@ def open_folder(
 
 
 def photographs(path: Path) -> list[Path]:
-    """The files with a suffix of a photograph in a folder and in the folders in it, in the order of their paths."""
+    """The files with a suffix of a photograph in a folder and in the folders in it, in the order of their paths.
+
+    Raises:
+        CalibrationError: the folders lie too deep in each other.
+    """
     suffixes = image_suffixes()
-    return sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+    try:
+        return sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+    except RecursionError as error:
+        raise CalibrationError(f"{_WHAT}: the folders in {path} are too deep in each other") from error
 
 
 def files_read(path: Path) -> list[Path]:

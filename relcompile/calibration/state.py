@@ -10,10 +10,9 @@ import torch
 
 from relcompile.calibration.store import count_of, read_tensors, write_tensors
 from relcompile.errors import CalibrationError
-from relcompile.files.paths import identity
+from relcompile.files.paths import identity, partial_of
 
 _KIND: Final = "calibration state"
-SUFFIX: Final = ".relcompile-partial"  # of the name of the calibration file
 
 
 class StateFile:
@@ -23,14 +22,17 @@ class StateFile:
 
     Args:
         output: the calibration file.
+        folder: where it is written, for another process to move it beside the calibration file and to remove it there;
+            None: this one does so.
 
     Raises:
         CalibrationError: the name is taken by something else.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, folder: Path | None = None) -> None:
         self.target = output
-        self.path = output.with_name(output.name + SUFFIX)
+        self.path = partial_of(output)
+        self._written = self.path if folder is None else folder / self.path.name
         self._ours = identity(self.path)
         if self.exists:
             self._read()
@@ -63,14 +65,15 @@ class StateFile:
             CalibrationError: another run has taken the name.
             ExportError: it cannot be written.
         """
-        if identity(self.path) != self._ours:
+        waiting = identity(self._written)
+        if (waiting is None or waiting != self._ours) and identity(self.path) != self._ours:
             raise CalibrationError(f"{self.path} is of another run, which has begun meanwhile; give another -o")
-        write_tensors(self.path, _KIND, sums, {**facts, "samples": samples})
-        self._ours = identity(self.path)
+        write_tensors(self._written, _KIND, sums, {**facts, "samples": samples})
+        self._ours = identity(self._written) or identity(self.path)
 
     def remove(self) -> None:
         """When the calibration is complete."""
-        if self.exists and identity(self.path) == self._ours:
+        if self._written == self.path and self.exists and identity(self.path) == self._ours:
             self.path.unlink()
             self._ours = None
 

@@ -23,6 +23,7 @@ _KEY: Final = "relcompile"
 _FORMAT: Final = 2
 _CHECKSUM: Final = "sha256"
 _SHA256: Final = re.compile("[0-9a-f]{64}")
+_DTYPES: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _MOST_SAMPLES: Final = 2**53
 _LONGEST_FACTS: Final = 10_000  # characters
 HOW_TO: Final = "relcompile calibrate MODEL DATA --rule patternattribution -o patterns.safetensors"
@@ -66,9 +67,9 @@ class Calibration:
             raise CalibrationError(f"{path}: weights_sha256 is {_shown(digest)}, not a checksum")
         if estimator not in ESTIMATORS:
             raise CalibrationError(f"{path}: estimator is {_shown(estimator)}, not one of {', '.join(ESTIMATORS)}")
-        broken = [name for name, pattern in patterns.items() if not pattern.isfinite().all()]
+        broken = [name for name, p in patterns.items() if p.dtype not in _DTYPES or not p.isfinite().all()]
         if broken:
-            raise CalibrationError(f"{path}: the pattern of layer {broken[0]} is not finite")
+            raise CalibrationError(f"{path}: the pattern of layer {broken[0]} is not finite, or not of real numbers")
         return cls(patterns, digest, str(estimator), count_of(path, samples))
 
     def require(self, weights_sha256: str) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from relcompile.cli import options, views
+from relcompile.cli.confined import Console, Place
 from relcompile.errors import CalibrationError
-from relcompile.files.paths import atomic_path, keep_inputs
+from relcompile.files.paths import atomic_path, keep_inputs, partial_of, refuse_links
 
 if TYPE_CHECKING:
     import torch
@@ -23,14 +24,16 @@ if TYPE_CHECKING:
     from relcompile.calibration.store import Calibration
     from relcompile.metadata import Preprocessing
 
+_DEFAULT_OUTPUT: Final = Path("patterns.safetensors")
 _SAVE_EVERY: Final = 60.0  # seconds between two saved states
 
 
 def calibrate(
+    context: typer.Context,
     model: options.Model,
     data: Annotated[Path, typer.Argument(help="A folder of photographs, or a .npy or .npz file of inputs.")],
     rule: Annotated[str, typer.Option("--rule", "-r", help="The rule that needs it.")] = "patternattribution",
-    out: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("patterns.safetensors"),
+    out: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = _DEFAULT_OUTPUT,
     inputs: options.Inputs = None,
     estimator: Annotated[str, typer.Option(help="relu (two components) or linear.")] = "relu",
     batch: Annotated[int, typer.Option(help="Samples at a time.")] = 32,
@@ -48,6 +51,10 @@ def calibrate(
     scale: options.Scale = None,
 ) -> None:
     """Learn from data what PatternNet and PatternAttribution need: one pattern per affine layer."""
+    place: Place = context.obj
+    if isinstance(place, Console) and not trust_model_file:
+        with atomic_path(out) as temporary:
+            return place.run(model, temporary, partial_of(out))
     from relcompile.calibration.data import files_read
     from relcompile.calibration.state import StateFile
     from relcompile.cli import parsing
@@ -57,15 +64,16 @@ def calibrate(
     _check_rule(rule)
     if batch < 1:
         raise CalibrationError(f"--batch {batch} must be at least 1")
-    state = StateFile(out)
+    state = StateFile(out, place.folder)
     keep_inputs((model, *files_read(data)), (out, state.path))
+    refuse_links([state.path] if out != _DEFAULT_OUTPUT else [out, state.path])
     network = read_model(model, arch=arch, allow=tuple(allow or ()), trust=trust_model_file)
     opened = _open(data, network, tuple(inputs or ()), preprocessing, samples)
-    calibrate_on(network, opened, estimator, batch, state, resume=resume)
+    return calibrate_on(network, opened, estimator, batch, state, place, resume=resume)
 
 
 def calibrate_on(
-    model: torch.nn.Module, data: Data, estimator: Any, batch: int, state: StateFile, *, resume: bool
+    model: torch.nn.Module, data: Data, estimator: Any, batch: int, state: StateFile, place: Place, *, resume: bool
 ) -> None:
     """Estimate the patterns of a model on data and write them.
 
@@ -76,8 +84,8 @@ def calibrate_on(
     from relcompile.cli.parsing import try_forward
 
     example = data.batch(0, 1)
-    try_forward(model, example, tuple(f"{name} {list(tensor.shape)}" for name, tensor in example.items()))
-    with atomic_path(state.target) as temporary:
+    with place.result(state.target) as temporary:
+        try_forward(model, example, tuple(f"{name} {list(tensor.shape)}" for name, tensor in example.items()))
         observer = Observer(model, example, estimator)
         run = _Run(observer, data, batch, state)
         if resume:
@@ -85,8 +93,9 @@ def calibrate_on(
         run.finish()
         calibration = observer.result()
         calibration.save(temporary)
+        size = temporary.stat().st_size
     state.remove()
-    _report(calibration, observer.inactive, state.target)
+    _report(calibration, observer.inactive, state.target, size)
 
 
 class _Run:
@@ -159,10 +168,10 @@ def _open(
     return open_folder(path, examples, preprocessing, samples)
 
 
-def _report(calibration: Calibration, inactive: tuple[int, int], path: Path) -> None:
+def _report(calibration: Calibration, inactive: tuple[int, int], path: Path, size: int) -> None:
     rows = {
         "file": str(path),
-        "size": f"{path.stat().st_size / 1e6:.1f} MB",
+        "size": f"{size / 1e6:.1f} MB",
         "layers": str(len(calibration.patterns)),
         "neurons without a pattern (never active)": "{} of {}".format(*inactive),
         "estimator": calibration.estimator,

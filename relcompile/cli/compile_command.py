@@ -10,9 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from relcompile.cli import options, views
+from relcompile.cli.confined import Console, Place
 from relcompile.errors import ExportError
-from relcompile.files.paths import atomic_path, keep_inputs, plain_name, read_text
+from relcompile.files.paths import atomic_path, keep_inputs, plain_name, read_text, refuse_links
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +29,7 @@ _LARGEST_CLASS_NAMES = 2**24  # bytes
 
 
 def compile_(
+    context: typer.Context,
     model: options.Model,
     rule: options.Rule = "z+",
     layer: options.Layers = None,
@@ -56,17 +60,22 @@ def compile_(
     scale: options.Scale = None,
 ) -> None:
     """Compile a trained model and a rule into one explainer file."""
+    place: Place = context.obj
+    places = [f"{verb}={name}" for verb, names in (("tap", tap), ("mask", mask)) for name in names or ()]
+    chosen = (None if target == "index" else target, at, start and f"start={start}")
+    output = out or default_output(model, rule, *(layer or ()), *chosen, *places)
+    if isinstance(place, Console) and not trust_model_file:
+        with atomic_path(output) as temporary:
+            return place.run(model, temporary)
     from relcompile.calibration.store import Calibration
     from relcompile.cli import parsing
     from relcompile.frontend.model_file import read_model
     from relcompile.question.options import Options
     from relcompile.question.references import parse_reference, reference_file
 
-    chosen = None if target == "index" else target
-    places = [f"{verb}={name}" for verb, names in (("tap", tap), ("mask", mask)) for name in names or ()]
-    output = out or default_output(model, rule, *(layer or ()), chosen, at, start and f"start={start}", *places)
     composite = Path(rule) if rule.endswith(".toml") else None
     _check_output(output, (model, calibration, class_names, reference_file(reference), composite))
+    refuse_links([output] if out is None else [])
     asked = Options(
         rule=rule,
         layers=tuple(layer or ()),
@@ -86,34 +95,40 @@ def compile_(
         preprocessing=parsing.preprocessing(resize, crop, mean, std, interpolation, channels, scale),
     )
     read = partial(read_model, model, arch=arch, allow=tuple(allow or ()), trust=trust_model_file)
-    compile_file(read, tuple(inputs or ()), asked, output)
+    return compile_file(read, tuple(inputs or ()), asked, output, place)
 
 
-def compile_file(read: Callable[[], torch.nn.Module], specs: tuple[str, ...], asked: Options, output: Path) -> None:
+def compile_file(
+    read: Callable[[], torch.nn.Module], specs: tuple[str, ...], asked: Options, output: Path, place: Place
+) -> None:
     """Compile the model that `read` reads to the explainer file `output` and print what was done.
 
     Raises:
         RelcompileError, PassError: with a message for the user; no file is left behind.
     """
+    from relcompile.backend.cancellation import largest_share
     from relcompile.backend.onnx_file import save
     from relcompile.cli.input_specs import default_spec, example_inputs
-    from relcompile.cli.parsing import try_forward
+    from relcompile.cli.parsing import check_channels, try_forward
     from relcompile.compiler import compile_as_asked
 
     _ = asked.composite  # a mistyped rule is known before minutes of work, and so is an unwritable output
-    with views.progress("relcompile") as tell, atomic_path(output) as temporary:
+    with views.progress("relcompile") as tell, place.result(output) as temporary:
         tell("read the model")
         model = read()
         if not specs:
             specs = (default_spec(model),)
             views.note(f"input: {specs[0]} (assumed; --input changes it)")
         inputs = example_inputs(model, specs)
+        check_channels(asked.preprocessing, inputs)
         try_forward(model, inputs, specs)
         explainer = compile_as_asked(model, inputs, asked, tell)
         parity = save(explainer, temporary, tell)
         tell("measure")
         timing = _timing(model, explainer, temporary)
-    _report(explainer, output, parity, timing)
+        share = largest_share(explainer) if asked.composite.shares_the_score else None
+        rows = {"file": str(output), "size": f"{temporary.stat().st_size / 1e6:.1f} MB"}
+    _report(explainer, rows, parity, timing | _cancellation(share))
 
 
 def default_output(model: Path, rule: str, *further: str | None) -> Path:
@@ -166,9 +181,18 @@ def _medians(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
-def _report(explainer: Explainer, path: Path, parity: Parity | None, timing: dict[str, str]) -> None:
+def _cancellation(share: float | None) -> dict[str, str]:
+    """A row of the report, if the relevances are far larger than what they are shares of."""
+    from relcompile.backend.cancellation import SUSPICIOUS
+
+    if share is None or not share > SUSPICIOUS:
+        return {}
+    return {"largest |R| over |score|": f"{share:.3g}: relevance cancels; a rule with an absolute split bounds it"}
+
+
+def _report(explainer: Explainer, rows: dict[str, str], parity: Parity | None, timing: dict[str, str]) -> None:
     views.summary(explainer.metadata.layers)
-    rows = {"file": str(path), "size": f"{path.stat().st_size / 1e6:.1f} MB"}
+    rows = {"explained": explainer.metadata.quantity, **rows}
     if parity is not None:
         errors = ", ".join(f"{name} {error:.1e}" for name, error in parity.errors.items())
         rows["difference from PyTorch (of the maximum)"] = errors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import chdir
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -11,7 +12,7 @@ import typer
 
 from relcompile.cli import views
 from relcompile.errors import ExportError, InputSpecError
-from relcompile.files.paths import keep_inputs, plain_name, save_arrays
+from relcompile.files.paths import keep_inputs, plain_name, refuse_links, save_arrays
 from relcompile.metadata import Metadata, Preprocessing
 from relcompile.runtime.production import Explanation, ProductionExplainer, load
 from relcompile.runtime.session import Device
@@ -71,14 +72,16 @@ def _stems(explainer: Path, images: Sequence[Path], folder: Path, rule: str, tar
     """What is written for each photograph, without the suffix: every one its own, and none that is read.
 
     Raises:
-        ExportError: two photographs have one name, or a photograph has the name of what is written.
+        ExportError: two photographs have one name, or a photograph or a link has the name of what is written.
     """
     ending = "".join(f".{plain_name(str(part))}" for part in (rule, target) if part is not None)
     stems = [str(folder / (image.stem + ending)) for image in images]
     twins = [str(image) for image, stem in zip(images, stems, strict=True) if stems.count(stem) > 1]
     if twins:
         raise ExportError(f"{' and '.join(twins)} would have one heatmap; explain them into different folders with -o")
-    keep_inputs((explainer, *images), (Path(stem + suffix) for stem in stems for suffix in _SUFFIXES))
+    written = [Path(stem + suffix) for stem in stems for suffix in _SUFFIXES]
+    keep_inputs((explainer, *images), written)
+    refuse_links(written)
     return stems
 
 
@@ -107,10 +110,11 @@ def photograph_input(metadata: Metadata) -> tuple[tuple[int, int], Preprocessing
 def _image_shape(metadata: Metadata) -> tuple[int, ...]:
     """Channels, height and width."""
     shape = metadata.inputs[0].shape
-    if len(metadata.inputs) != 1 or len(shape) != 4 or shape[1] not in (1, 3):
+    sizes = [size for size in shape[1:] if isinstance(size, int)]
+    if len(metadata.inputs) != 1 or len(sizes) != 3 or len(shape) != 4 or shape[1] not in (1, 3):
         inputs = ", ".join(f"{i.name} {list(i.shape)}" for i in metadata.inputs)
         raise InputSpecError(f"this explainer takes {inputs}, not one photograph; use relcompile.load in Python")
-    return tuple(map(int, shape[1:]))
+    return tuple(sizes)
 
 
 def explain_best(explainer: ProductionExplainer, array: Array, target: int | None) -> Explanation:
@@ -133,7 +137,8 @@ def _scores(output: Array) -> Array:
 
 
 def _write(stem: str, explanation: Explanation, view: Any, metadata: Metadata, top: int, title: str) -> None:
-    from relcompile.pictures.heatmap import heatmap_title, save_heatmap
+    with chdir(Path(__file__).parent):  # matplotlib reads settings of the working directory; before 3.11 it runs them
+        from relcompile.pictures.heatmap import heatmap_title, save_heatmap
 
     scores, relevance = _scores(explanation.output), explanation.relevance[0]
     order = np.argsort(-scores)[:top]

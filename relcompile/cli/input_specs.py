@@ -12,6 +12,7 @@ from relcompile.frontend.capture import forward_parameters
 
 _SPEC = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:x\d+)*)(?::(?P<dtype>\w+))?")
 _DTYPES = ("float16", "float32", "float64", "int32", "int64", "bool")
+_MOST_CHANNELS = 10_000  # of an input whose shape is guessed: a file says what it likes
 _IMAGE_SIZE, _INCEPTION_SIZE = 224, 299
 
 
@@ -68,8 +69,12 @@ def default_spec(model: torch.nn.Module) -> str:
     """
     size = _INCEPTION_SIZE if type(model).__name__.startswith("Inception") else _IMAGE_SIZE
     for layer in model.modules():
-        if isinstance(layer, torch.nn.Conv2d):
+        if isinstance(layer, torch.nn.Conv2d) and _is_usual(vars(layer).get("in_channels")):
             return f"1x{layer.in_channels}x{size}x{size}"
-        if isinstance(layer, torch.nn.Linear):
+        if isinstance(layer, torch.nn.Linear) and _is_usual(vars(layer).get("in_features")):
             return f"1x{layer.in_features}"
     raise InputSpecError("the model's input shape cannot be guessed; give --input 1x3x224x224")
+
+
+def _is_usual(size: object) -> bool:
+    return type(size) is int and 0 < size <= _MOST_CHANNELS

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from passes.errors import InternalError, PassError
 from relcompile.cli import views
 from relcompile.cli.calibrate_command import calibrate
 from relcompile.cli.compile_command import compile_
+from relcompile.cli.confined import Console, Place, start
 from relcompile.cli.explain_command import explain
 from relcompile.cli.inspect_command import inspect
 from relcompile.cli.orderly import orderly
@@ -24,6 +26,7 @@ from relcompile.cli.rules_command import rules
 from relcompile.errors import RelcompileError
 
 _COMPILE = "compile"
+_NEAR = 0.7  # of 1: letters in common of a mistyped command
 _TRACEBACK = "RELCOMPILE_TRACEBACK"
 _REPORT = f"please report this, with what {_TRACEBACK}=1 prints in its place"
 
@@ -33,6 +36,9 @@ class _CompileByDefault(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         named = args and (args[0] in self.commands or args[0] in ("--help", "--version"))
+        near = [] if named or not args else get_close_matches(args[0], self.commands, 1, _NEAR)
+        if near and not os.path.exists(args[0]):
+            ctx.fail(f"there is no file and no command {args[0]!r}; the nearest command is {near[0]!r}")
         return super().parse_args(ctx, args if named or not args else [_COMPILE, *args])
 
 
@@ -47,11 +53,29 @@ app = typer.Typer(
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script: one message; exit code 2 for what is the user's to mend, 1 for what is not."""
+def console() -> None:
+    """The console script: what a model file has a say in is done by a child process with few rights."""
+    main(sys.argv[1:], Console(sys.argv[1:]))
+
+
+def in_child(job: dict[str, Any]) -> None:
+    """The same command line in that child process."""
+    place, unlimited = start(job)
+    if unlimited:
+        views.note(f"this system sets no limits to {', '.join(unlimited)} while a model file is worked on")
+    main(job["arguments"], place)
+
+
+def main(arguments: Sequence[str] | None = None, place: Place | None = None) -> None:
+    """One command line, with one message at most; exit code 2 for what is the user's to mend, 1 for what is not.
+
+    Args:
+        arguments: those of the process, if none are given.
+        place: where the work on a model file is done; by default here.
+    """
     try:
         with orderly():
-            app(arguments)
+            app(arguments, obj=place or Place())
     except Exception as error:
         users = isinstance(error, RelcompileError | PassError) and not isinstance(error, InternalError)
         if users:
@@ -82,4 +106,4 @@ app.command()(rules)
 
 
 if __name__ == "__main__":
-    main()
+    console()

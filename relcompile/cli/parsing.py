@@ -78,8 +78,22 @@ def try_forward(model: torch.nn.Module, inputs: dict[str, torch.Tensor], specs: 
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise InputSpecError(
-            f"the model does not run on input {', '.join(specs)}: {reason}\n  give its shape with --input"
+            f"the model does not run on input {', '.join(specs)}: {reason}\n"
+            "  give its shape, and its dtype if it is not float32, with --input 1x3x224x224:float16"
         ) from error
+
+
+def check_channels(preprocessing: Preprocessing | None, inputs: Mapping[str, torch.Tensor]) -> None:
+    """Photographs become the input: its channels are those of the preprocessing.
+
+    Raises:
+        InputSpecError: they are not.
+    """
+    shapes = [tensor.shape for tensor in inputs.values() if tensor.dim() == 4]
+    if preprocessing is not None and shapes and shapes[0][1] != len(preprocessing.mean):
+        raise InputSpecError(
+            f"the input has {shapes[0][1]} channels, but --mean and --std have {len(preprocessing.mean)}"
+        )
 
 
 def run_model(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Any:

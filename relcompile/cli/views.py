@@ -22,7 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from relcompile.files.text import printable
-from relcompile.metadata import LayerRecord, Metadata, RootsRecord
+from relcompile.metadata import Metadata
+from relcompile.records import LayerRecord, RootsRecord
 
 if TYPE_CHECKING:
     from relcompile.methods.catalogue import Description
@@ -121,7 +122,7 @@ def metadata(data: Metadata) -> None:
         "rule": data.rule,
         "inputs": ", ".join(shapes),
         "outputs": ", ".join(data.output_names),
-        "explained": data.explained,
+        "explained": data.explained if data.quantity == "the output" else f"{data.explained}: {data.quantity}",
         "target": target if data.target.classes is None else f"{target} of {data.target.classes}",
         "weights sha256": data.weights_sha256,
         "written by": f"relcompile {data.relcompile}, torch {data.torch}",

@@ -108,24 +108,33 @@ def atomic_path(target: Path) -> Generator[Path]:
 
     The temporary file has the name of the target, in a new folder beside it that nobody else may write into. What
     `target` was before stays readable until the new file is complete. A target that is a symbolic link stays one.
-    What an error of relcompile says of the temporary file, it says of the target in the end.
 
     Raises:
         ExportError: The folder is missing or not writable, the disk is full, or `target` is something other
             than a regular file; raised before the block runs where this can be known.
     """
     final = Path(os.path.realpath(target))
-    temporary = final
-    try:
+    with told_of(target, final):
         if not _is_file_or_free(final):
             kind = "a folder" if final.is_dir() else "not a regular file"
             raise ExportError(f"cannot write {target}: it is {kind}; give the path of a file")
-        with tempfile.TemporaryDirectory(prefix=".relcompile-", dir=final.parent, ignore_cleanup_errors=True) as own:
-            temporary = Path(own, final.name)
+        own = tempfile.TemporaryDirectory(prefix=".relcompile-", dir=final.parent, ignore_cleanup_errors=True)
+        with own as folder, told_of(target, Path(folder, final.name)) as temporary:
             yield temporary
             with temporary.open("rb+") as written:
                 os.fsync(written.fileno())
             temporary.replace(final)
+
+
+@contextlib.contextmanager
+def told_of(target: Path, temporary: Path) -> Generator[Path]:
+    """Yields `temporary`; what an error says of it, it says of `target` in the end.
+
+    Raises:
+        ExportError: the block raised an OSError.
+    """
+    try:
+        yield temporary
     except OSError as error:
         raise ExportError(f"cannot write {target}: {error.strerror or error}") from error
     except RelcompileError as error:
@@ -170,6 +179,17 @@ def keep_inputs(read: Iterable[Path | None], written: Iterable[Path]) -> None:
             raise ExportError(f"writing {path} would destroy the input {sources[found]}; give another -o")
 
 
+def refuse_links(derived: Iterable[Path]) -> None:
+    """Refuse names that relcompile made up and that are links: whoever put one there chooses what is written over.
+
+    Raises:
+        ExportError: names the link, and where it leads.
+    """
+    for path in derived:
+        if os.path.islink(path):
+            raise ExportError(f"{path} is a link to {os.readlink(path)}, which would be written over; give another -o")
+
+
 def identity(path: Path) -> tuple[int, int] | None:
     """What a file is, under all its names; None if there is none."""
     try:
@@ -177,6 +197,11 @@ def identity(path: Path) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino
+
+
+def partial_of(output: Path) -> Path:
+    """Where an interrupted run leaves what the next one goes on from."""
+    return output.with_name(output.name + ".relcompile-partial")
 
 
 def plain_name(text: str) -> str:

@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count, takewhile
 from typing import Any
 
@@ -21,6 +21,7 @@ from passes.graphs.emitter import aten
 from passes.graphs.nodes import arguments
 from passes.rewrites.decompose import composite_decompositions
 from relcompile.errors import CaptureError, InputSpecError
+from relcompile.frontend.constants import as_autograd_sees
 from relcompile.frontend.flat_model import FlatModel, flattened
 
 _ASSERTIONS: tuple[Any, ...] = (  # what export writes down about dtypes and sizes; they compute nothing
@@ -43,12 +44,14 @@ class Captured:
         inputs: names of the inputs, in order.
         outputs: names of the outputs, in order (nested outputs are flattened; what is not a tensor is left out).
         float_inputs: names of the inputs that relevance can be computed for.
+        lost_backwards: custom autograd functions and hooks, whose derivative is not that of the graph.
     """
 
     module: GraphModule
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     float_inputs: tuple[str, ...]
+    lost_backwards: tuple[str, ...] = ()
 
 
 def capture(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Captured:
@@ -66,9 +69,16 @@ def capture(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Captu
 
     def call(*tensors: torch.Tensor) -> Any:
         args, kwargs = call_arguments(model, dict(zip(inputs, tensors, strict=True)))
-        return model(*args, **kwargs)
+        with seen:
+            return model(*args, **kwargs)
 
-    with _quiet(), in_eval_mode(model), flattened(model, call, inputs) as flat:
+    with (
+        _quiet(),
+        in_eval_mode(model),
+        _any_mode(),
+        as_autograd_sees(model) as seen,
+        flattened(model, call, inputs) as flat,
+    ):
         program = _export(flat, inputs).run_decompositions(composite_decompositions())
     outputs = program.graph_signature.output_specs
     changed = [o for o in outputs if o.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION)]
@@ -77,7 +87,7 @@ def capture(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Captu
         raise CaptureError(
             f"the model changes its own buffers in forward ({', '.join(changed)}); an explainer has no state"
         )
-    return _lifted(program, flat, tuple(inputs))
+    return replace(_lifted(program, flat, tuple(inputs)), lost_backwards=tuple(dict.fromkeys(seen.lost)))
 
 
 def forward_parameters(model: torch.nn.Module) -> list[str]:
@@ -130,6 +140,8 @@ def _export(flat: FlatModel, inputs: Mapping[str, torch.Tensor]) -> torch.export
     shapes = {name: {0: batch} for name in inputs}
     try:
         return torch.export.export(flat, (*inputs.values(),), dynamic_shapes=shapes, strict=False)
+    except CaptureError:
+        raise
     except Exception as error:
         raise CaptureError(_explain(error)) from error
 
@@ -229,6 +241,13 @@ def _key(path: tuple[Any, ...]) -> str:
     """`logits` for {"logits": ...}, `output_1` for the second of several, `hidden_0` for {"hidden": [...]}."""
     key = "_".join(re.sub(r"\W", "", str(getattr(k, "key", getattr(k, "idx", k)))) for k in path)
     return f"output_{key}" if key.isdigit() else key
+
+
+@contextmanager
+def _any_mode() -> Generator[None]:
+    """Gradients are on, whatever the mode of the caller."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from relcompile.frontend.checkpoint import broken
+from relcompile.frontend.archive import broken
 
 MOST_OBJECTS, DEEPEST, LONGEST_NAME = 1_000_000, 200, 1000
 _LEAVES = (bool, int, float, str, bytes, type(None), torch.Tensor, nn.Parameter, torch.Size, torch.device, torch.dtype)
@@ -70,12 +70,19 @@ def _check_module(kind: type, state: Any, module_state: Callable[[Any], Any]) ->
     hooks = [name for name, value in state.items() if "_hooks" in name and value not in ({}, False, None)]
     if hooks or type(state.get("training")) is not bool:
         raise broken(f"a {kind.__name__} with hooks, or neither in training nor in use: {', '.join(hooks)}")
+    if issubclass(kind, nn.RNNBase) and not _has_layers(state):
+        raise broken(f"a {kind.__name__} with more layers than parameters")
     _check_names(kind, {name: state[name] for name in _PLACES})
     for place, wanted in _TENSORS.items():
         if any(value is not None and type(value) is not wanted for value in state[place].values()):
             raise broken(f"a {kind.__name__} with {place} that are none")
     if any(value is not None and module_state(value) is None for value in state["_modules"].values()):
         raise broken(f"a {kind.__name__} with children that are no modules")
+
+
+def _has_layers(state: Mapping[str, Any]) -> bool:
+    """The state of a recurrent layer, which makes a list of its layers as soon as it has it."""
+    return type(state.get("num_layers")) is int and 0 < state["num_layers"] <= len(state["_parameters"])
 
 
 def _check_names(kind: type, places: Mapping[str, Mapping[Any, Any]]) -> None:

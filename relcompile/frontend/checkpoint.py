@@ -1,4 +1,4 @@
-"""The zip and the pickle of a checkpoint -> numbers, strings, containers and tensors. Nothing else is made or called.
+"""The pickle of a checkpoint -> numbers, strings, containers and tensors. Nothing else is made or called.
 
 The pickle is read by Python's own reader, of which only the opcodes that `torch.save` writes are left; what it may name
 is a table of this module's functions and of what the caller adds. Every tensor lies within bytes that the file holds,
@@ -11,18 +11,18 @@ import io
 import math
 import pickle
 import pickletools
-import sys
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-MOST_PICKLE_BYTES = 32 << 20  # of the largest published models less than one is needed
+from relcompile.frontend.archive import Archive, Legacy, broken
+
+MOST_OPCODES = 2_000_000  # the largest published models need a tenth
+_MOST_BITS = 60  # of an integer as a key: longer ones can have the hash of as many others as one likes
 _OPCODES = {
     *("PROTO", "MARK", "STOP", "GLOBAL", "REDUCE", "NEWOBJ", "BUILD", "BINPERSID"),
     *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"),
@@ -52,51 +52,16 @@ _STORAGES = {
 _DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 
 
-def broken(what: str) -> pickle.UnpicklingError:
-    """The error of a file that is not what `torch.save` writes."""
-    return pickle.UnpicklingError(what)
-
-
-class Archive:
-    """The zip of a checkpoint: members that lie in the file as they are, each once.
-
-    Raises:
-        UnpicklingError: a member is compressed, or they are larger than the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._zip = zipfile.ZipFile(path)
-        members = {info.filename.partition("/")[2]: info for info in self._zip.infolist()}
-        sizes = sum(info.file_size for info in self._zip.infolist())
-        stored = all(info.compress_type == zipfile.ZIP_STORED for info in self._zip.infolist())
-        if len(members) < len(self._zip.infolist()) or not stored or sizes > path.stat().st_size:
-            raise broken("its members are compressed, overlap or share a name, which torch.save does not do")
-        self._members = members
-
-    def read(self, name: str) -> bytes:
-        """A member, whose checksum is right."""
-        if name not in self._members:
-            raise broken(f"it lacks the member {name!r}")
-        return self._zip.read(self._members[name])
-
-    def program(self) -> bytes:
-        """The pickle, of the opcodes that are read."""
-        if self._members["data.pkl"].file_size > MOST_PICKLE_BYTES:
-            raise broken(f"its pickle is larger than {MOST_PICKLE_BYTES >> 20} MiB")
-        order = self.read("byteorder").decode() if "byteorder" in self._members else "little"
-        if order != sys.byteorder:
-            raise broken(f"its numbers are stored {order!r} end first")
-        return self.read("data.pkl")
-
-
 def names_in(program: bytes) -> set[str]:
     """Everything that a pickle names.
 
     Raises:
-        UnpicklingError: it has opcodes that `torch.save` does not write.
+        UnpicklingError: it has opcodes that `torch.save` does not write, or too many.
     """
     names = set[str]()
-    for opcode, argument, _ in pickletools.genops(program):
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(program)):
+        if count > MOST_OPCODES:
+            raise broken(f"more than {MOST_OPCODES} opcodes")
         if opcode.name not in _OPCODES or (opcode.name == "PROTO" and argument != 2):
             raise broken(f"opcode {opcode.name}")
         if opcode.name == "GLOBAL":
@@ -117,7 +82,7 @@ class Reader(_Unpickler):
     stack: list[Any]
     pop_mark: Callable[[], list[Any]]
 
-    def __init__(self, program: bytes, archive: Archive, known: Mapping[str, Any]) -> None:
+    def __init__(self, program: bytes, archive: Archive | Legacy, known: Mapping[str, Any]) -> None:
         super().__init__(io.BytesIO(program))
         self._archive, self._known = archive, known
         self._stored = dict[str, torch.Tensor]()
@@ -130,13 +95,13 @@ class Reader(_Unpickler):
         return self._known[full] if full in self._known else _VALUES[full]
 
     def persistent_load(self, pid: Any) -> _Storage:
-        if type(pid) is not tuple or len(pid) != 5 or pid[0] != "storage" or type(pid[1]) is not torch.dtype:
+        if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage" or type(pid[1]) is not torch.dtype:
             raise broken("a storage that is none")
-        _, dtype, key, _, count = pid
-        if type(key) is not str or type(count) is not int or count < 0:
+        _, dtype, key, _, count, *view = pid
+        if type(key) is not str or type(count) is not int or count < 0 or view not in ([], [None]):
             raise broken("a storage that is none")
         if key not in self._stored:
-            data = bytearray(self._archive.read(f"data/{key}"))
+            data = self._archive.storage(key, dtype, count)
             self._stored[key] = torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
             self._budget += 4 * len(data)
         return _Storage(self._stored[key], dtype, self)
@@ -163,15 +128,16 @@ class Reader(_Unpickler):
         state, instance = self.stack.pop(), self.stack[-1]
         if type(instance) is OrderedDict:
             metadata = state.get("_metadata") if type(state) is dict else None
-            vars(instance)["_metadata"] = metadata if _is_metadata(metadata) else {}
+            versions: dict[str, Any] = metadata if metadata is not None and _is_metadata(metadata) else {}
+            vars(instance)["_metadata"] = {name: dict(entry) for name, entry in versions.items()}
         elif hasattr(type(instance), "take_state"):
             instance.take_state(state)
         else:
             raise broken(f"a {type(instance).__name__} with a state")
 
     def _set(self, pairs: list[Any]) -> None:
-        if type(self.stack[-1]) not in (dict, OrderedDict) or any(type(key) not in PLAIN_TYPES for key in pairs[::2]):
-            raise broken("a dictionary with keys that are neither numbers nor strings")
+        if type(self.stack[-1]) not in (dict, OrderedDict) or not all(map(_is_key, pairs[::2])):
+            raise broken("a dictionary with keys that are neither strings nor numbers of usual size")
         self.stack[-1].update(zip(pairs[::2], pairs[1::2], strict=True))
 
     def _set_one(self) -> None:
@@ -229,7 +195,7 @@ class _Storage:
         return torch.empty(0, dtype=dtype).set_(whole.untyped_storage(), offset, tuple(size), tuple(stride))
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, _grad: Any, _hooks: Any, *_: Any) -> torch.Tensor:
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:
     if type(storage) is not _Storage or type(size) not in (tuple, torch.Size) or type(stride) is not tuple:
         raise broken("a tensor without a storage, size or stride")
     return storage.tensor(storage.dtype, offset, size, stride)
@@ -254,14 +220,14 @@ def _parameter(data: Any, grad: Any, _hooks: Any, *_state: Any) -> nn.Parameter:
 
 def _ordered(*pairs: Any) -> OrderedDict[Any, Any]:
     items = pairs[0] if pairs else []
-    if any(type(pair) not in (list, tuple) or len(pair) != 2 or type(pair[0]) not in PLAIN_TYPES for pair in items):
-        raise broken("a dictionary with keys that are neither numbers nor strings")
+    if any(type(pair) not in (list, tuple) or len(pair) != 2 or not _is_key(pair[0]) for pair in items):
+        raise broken("a dictionary with keys that are neither strings nor numbers of usual size")
     return OrderedDict(items)
 
 
 def _set_of(items: Any) -> set[Any]:
-    if type(items) is not list or any(type(item) not in PLAIN_TYPES for item in items):
-        raise broken("a set of something else than numbers and strings")
+    if type(items) is not list or not all(map(_is_key, items)):
+        raise broken("a set of something else than strings and numbers of usual size")
     return set(items)
 
 
@@ -277,6 +243,11 @@ def _bytes(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
+def _is_key(value: object) -> bool:
+    """May be a key of a dictionary, or in a set."""
+    return type(value) in PLAIN_TYPES and not (isinstance(value, int) and value.bit_length() > _MOST_BITS)
+
+
 def _is_metadata(value: Any) -> bool:
     """The versions of layers that a state dict carries."""
     return type(value) in (dict, OrderedDict) and all(
@@ -286,6 +257,7 @@ def _is_metadata(value: Any) -> bool:
 
 
 _CALLS = {
+    "torch._utils._rebuild_tensor": Call(_tensor),
     "torch._utils._rebuild_tensor_v2": Call(_tensor),
     "torch._utils._rebuild_tensor_v3": Call(_tensor_of),
     "torch._utils._rebuild_parameter": Call(_parameter),

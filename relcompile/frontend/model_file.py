@@ -16,10 +16,17 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from torch.nn.parameter import is_lazy
 
 from relcompile.errors import ModelFileError
+from relcompile.files.paths import open_input
+from relcompile.files.text import printable
+from relcompile.frontend.archive import Legacy, broken
+from relcompile.frontend.checked_tree import check_tree
+from relcompile.frontend.checkpoint import Reader, names_in
 from relcompile.frontend.safe_pickle import load_checkpoint, reason, working_directory_importable
 
 ZIP_START = b"PK\x03\x04"
+ONNX_START = b"\x08"  # of the version, its first field
 LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save's magic number before PyTorch 1.6
+LARGEST_MODEL = 2**42  # bytes
 LONGEST_SAFETENSORS_HEADER = 100_000_000  # the limit of the format
 STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
 WRAPPER_PREFIXES = ("_orig_mod.", "module.")  # torch.compile, DataParallel
@@ -62,7 +69,7 @@ def read_model(path: Path, *, arch: str | None = None, allow: Sequence[str] = ()
     if isinstance(found, nn.Module):
         if arch is not None:
             raise ModelFileError(f"{path}: holds a whole model, so --arch {arch} is not needed; leave it out")
-        return _in_eval_mode(found.module if isinstance(found, nn.DataParallel) else found)
+        return _in_eval_mode(_unwrapped(found, path))
     if found is None:
         raise ModelFileError(
             f"{path}: {content.value}, but with neither a model nor a state dict, at the top or under "
@@ -77,19 +84,19 @@ def read_model(path: Path, *, arch: str | None = None, allow: Sequence[str] = ()
 
 
 def _content(path: Path) -> _Content:
-    try:
-        if path.exists() and not path.is_file():
-            raise ModelFileError(f"{path}: not a file; give the path of a model file")
-        with path.open("rb") as file:
-            start = file.read(len(LEGACY_START))
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+    with open_input(path, "the model file", LARGEST_MODEL, ModelFileError) as file:
+        start = file.read(len(LEGACY_START))
     if start.startswith(ZIP_START):
         return _archive_content(path)
     if start == LEGACY_START:
         return _Content.LEGACY
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= LONGEST_SAFETENSORS_HEADER:
         return _Content.SAFETENSORS
+    if start[:1] == ONNX_START:
+        raise ModelFileError(
+            f"{path}: an ONNX file, it seems; a PyTorch model is compiled, and `relcompile inspect` or `relcompile "
+            "explain` reads what came of it"
+        )
     what = f"starts with {start!r}" if start else "is empty"
     raise ModelFileError(
         f"{path}: not a model file: it {what}. relcompile reads what `torch.save`, `safetensors` and "
@@ -101,7 +108,7 @@ def _archive_content(path: Path) -> _Content:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile also raises NotImplementedError, UnicodeDecodeError and more
         raise ModelFileError(
             f"{path}: starts like a checkpoint, but is damaged or cut off ({error}); copy it again"
         ) from error
@@ -139,12 +146,24 @@ def _loaded(path: Path, content: _Content, allow: Sequence[str], *, trust: bool)
 
 def _legacy_weights(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            return _read_legacy(Legacy(file))
     except Exception as error:
         raise ModelFileError(
             f"{path}: {_Content.LEGACY.value}, damaged or with more than tensors, which is not read from "
-            "this format. Save it again with a newer PyTorch, or use `--trust-model-file` if you trust it."
+            f"this format ({reason(error)}). Save it again with a newer PyTorch, or use `--trust-model-file` if you "
+            "trust it."
         ) from error
+
+
+def _read_legacy(file: Legacy) -> object:
+    program = file.program()
+    if names_in(program):
+        raise broken("it names classes")
+    found: object = Reader(program, file, {}).load()
+    check_tree(found, lambda _: None, ())
+    file.fill()
+    return found
 
 
 def _loaded_with_trust(path: Path, content: _Content) -> object:
@@ -172,11 +191,15 @@ def _model_or_weights(found: object) -> nn.Module | dict[str, Any] | None:
     return found if any(isinstance(value, torch.Tensor) for value in found.values()) else None
 
 
+def _unwrapped(model: nn.Module, path: Path) -> nn.Module:
+    inner = getattr(model, "module", None) if isinstance(model, nn.DataParallel) else model
+    if not isinstance(inner, nn.Module):
+        raise ModelFileError(f"{path}: holds an nn.DataParallel with no module in it")
+    return inner
+
+
 def _in_eval_mode(model: nn.Module) -> nn.Module:
-    if not isinstance(model, torch.fx.GraphModule):
-        model.eval()
-        return model
-    for module in model.modules():  # an exported program forbids eval(): its graph is fixed
+    for module in model.modules():  # `eval()` visits shared parts in every way to them, and exported programs forbid it
         module.training = False
     return model
 
@@ -235,4 +258,4 @@ def _mismatch(expected: Mapping[str, Any], given: Mapping[str, Any]) -> str:
 
 def _listed(what: str, names: Sequence[str]) -> str:
     more = ", ..." if names[SHOWN:] else ""
-    return f"{len(names)} {what}: {', '.join(names[:SHOWN])}{more}" if names else ""
+    return f"{len(names)} {what}: {', '.join(map(printable, names[:SHOWN]))}{more}" if names else ""

@@ -34,8 +34,9 @@ from torch import nn
 from torch.nn import functional
 
 from relcompile.errors import ModelFileError
+from relcompile.frontend.archive import Archive
 from relcompile.frontend.checked_tree import check_tree
-from relcompile.frontend.checkpoint import PLAIN_TYPES, Archive, Call, Reader, names_in
+from relcompile.frontend.checkpoint import PLAIN_TYPES, Call, Reader, names_in
 from relcompile.frontend.refusal import refusal, users_packages
 
 KNOWN_LIBRARIES = (
@@ -147,7 +148,7 @@ def load_checkpoint(path: Path, allow: Sequence[str]) -> object:
     known = _known_values(path, names, allow, made)
     try:
         found: object = Reader(program, archive, known).load()
-        check_tree(found, _module_state, (_Partial, *_FUNCTION_TYPES, type))
+        check_tree([found, *made], _module_state, (_Partial, *_FUNCTION_TYPES, type))
         return _awake(found, made)
     except Exception as error:
         raise ModelFileError(
@@ -187,12 +188,21 @@ def _known_values(path: Path, names: Sequence[str], allow: Sequence[str], made: 
     if len(classes) < len(found):
         unfit = [name for name in found if name not in classes]
         raise ModelFileError(refusal(path, unfit, "that are not plain nn.Module classes of an allowed library"))
-    values = {name: value if name in ENUMS else _stand_in(value, made) for name, value in classes.items()}
+    values = {name: _member_of(value) if name in ENUMS else _stand_in(value, made) for name, value in classes.items()}
     return {**values, **functions, PARTIAL: Call(_partial)}
 
 
 def _within(name: str, prefixes: Sequence[str]) -> bool:
     return any(f"{name}.".startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _member_of(enum: type[Any]) -> Call:
+    """A pickle writes a member as a call of its class with one value; with more, it would make another class."""
+
+    def member(value: Any) -> Any:
+        return enum(value)
+
+    return Call(member)
 
 
 def _stand_in(module_class: Any, made: list[_StandIn]) -> type[_StandIn]:

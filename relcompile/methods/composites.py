@@ -13,10 +13,11 @@ from passes.operators.call import KINDS, Kind
 from passes.relevance.refuse import Refuse
 from passes.relevance.rule import AnyRule
 from passes.views.layer import Layer
+from passes.views.roles import Role
 from relcompile.errors import CompositeError
 from relcompile.methods.results import AsRelevance, Result
 from relcompile.methods.sampling import Sampling
-from relcompile.methods.starts import Score, Start
+from relcompile.methods.starts import Cotangent, Score, Start
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class Entry:
         bottleneck: every way from the input to the output leads through it.
         depth: (from, below): how far up the network the layer lies, 0 at the first affine layer, 1 at the last.
         residual: it belongs to a residual block.
-        at_output: it is the explained output.
+        at_output: it is the explained output, or its values are only moved on the way there.
         after: aten name of the affine layer before it, for example "linear".
+        role: one of its operands is to the other what `passes.views.roles` calls so, for example "statistic".
         required: it is an error if no operator gets the rule from this entry.
 
     Raises:
@@ -54,6 +56,7 @@ class Entry:
     residual: bool | None = None
     at_output: bool | None = None
     after: str | None = None
+    role: Role | None = None
     required: bool = False
 
     def __post_init__(self) -> None:
@@ -66,7 +69,7 @@ class Entry:
 
     def fits(self, layer: Layer) -> bool:
         """Whether every condition holds."""
-        tests = {"name": _globs, "depth": _lies_between}
+        tests = {"name": _globs, "depth": _lies_between, "role": _has_operand}
         return all(tests.get(key, _equals)(layer, key, wanted) for key, wanted in self.conditions.items())
 
     @property
@@ -97,6 +100,10 @@ def _globs(layer: Layer, _key: str, wanted: str) -> bool:
     return fnmatchcase(layer.name, wanted)
 
 
+def _has_operand(layer: Layer, _key: str, wanted: Role) -> bool:
+    return wanted in layer.roles
+
+
 def _lies_between(layer: Layer, _key: str, wanted: tuple[float, float]) -> bool:
     start, below = wanted
     return start <= layer.position < below
@@ -122,6 +129,16 @@ class Composite:
     result: Result = field(default_factory=AsRelevance)
     sampling: Sampling | None = None
     reference: float | None = None
+
+    @property
+    def is_gradient(self) -> bool:
+        """It takes derivatives of the score, modified or not; DeepLIFT takes differences."""
+        return isinstance(self.start, Cotangent) and self.reference is None
+
+    @property
+    def shares_the_score(self) -> bool:
+        """It hands out shares of the score."""
+        return isinstance(self.start, Score) and isinstance(self.result, AsRelevance)
 
     def choose(self, layer: Layer) -> AnyRule:
         """The rule for one operator; a refusal if no entry is for it."""

@@ -14,6 +14,8 @@ from passes.graphs.emitter import Value, aten
 from relcompile.errors import CompositeError
 from relcompile.methods.rules.parameters import Bound, per_channel, require_positive
 
+_MOST_COPIES = 10**6
+
 
 class Sampling(Protocol):
     """Which copies of the input are explained, and what becomes of the mean of their attributions."""
@@ -114,10 +116,10 @@ def as_count(count: float) -> int:
     """A number of copies as it was given.
 
     Raises:
-        CompositeError: it is not a whole number above 0.
+        CompositeError: it is not a whole number above 0, or more than any batch holds.
     """
-    if count != int(count) or count < 1:
-        raise CompositeError(f"count={count:g} must be a whole number above 0")
+    if count != int(count) or not 1 <= count <= _MOST_COPIES:
+        raise CompositeError(f"count={count:g} must be a whole number above 0, and {_MOST_COPIES:,} at most")
     return int(count)
 
 

@@ -80,9 +80,12 @@ def preprocess(
         a grey photograph), and the view (H, W) in RGB.
 
     Raises:
-        InputSpecError: The photograph is smaller than the crop, or the result is not `height_width`.
+        InputSpecError: The photograph is smaller than the crop, the result is not `height_width`, or that is
+            more than 2^28 / 3 pixels.
     """
     height, width = height_width
+    if height * width > _MOST_PIXELS:
+        raise InputSpecError(f"the model takes {width}x{height} pixels, more than the {_MOST_PIXELS:,} that are made")
     view = image.convert("RGB")
     resampling = _RESAMPLING[preprocessing.interpolation]
     if preprocessing.resize is None and preprocessing.crop is None:

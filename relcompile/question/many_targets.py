@@ -19,7 +19,6 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicC
 from passes.graphs.anchors import add_anchor
 from passes.graphs.emitter import Emitter, Value, aten
 from relcompile.errors import TargetError
-from relcompile.metadata import MANY, TargetRecord
 from relcompile.question.targets import (
     FIRST_QUESTION,
     TARGET_INPUT,
@@ -31,6 +30,7 @@ from relcompile.question.targets import (
     input_value,
     one_at,
 )
+from relcompile.records import MANY, TargetRecord
 
 
 @final

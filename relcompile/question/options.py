@@ -34,6 +34,7 @@ class Keywords(TypedDict, total=False):
     masks: Sequence[str]
     absorbed: bool
     roots: bool
+    forward_derivative: bool
     class_names: Sequence[str] | None
     preprocessing: Preprocessing | None
 
@@ -51,7 +52,8 @@ class Options:
         target: "index" (a runtime input), "argmax", "seed", or a class number.
         reference: the input that differences are taken from, for the deeplift rules: one number, one per channel, a
             tensor of one sample, or "input" (a runtime input `reference`); 0 by default.
-        explain: names of the inputs that get relevance; all floating point inputs by default.
+        explain: names of the inputs that get relevance; all floating point inputs by default, or else the integer
+            inputs that are embedded (relevance of every token: the sum over the features of its embedding).
         output: position of the output that is explained; if that is not floating point and exactly one is, that one.
         at: name of a layer: relevance is that of its output, and not that of the input. (Grad-CAM reads its feature
             map there; by default it takes the last one.)
@@ -62,6 +64,8 @@ class Options:
             multiplied onto what passes the layer's output; channels are the axis behind the batch.
         absorbed: also compute what biases and stabilisers absorb, (N, operators).
         roots: also report on the roots that the rules learn, (N, roots, quantities); names are in the metadata.
+        forward_derivative: the model calls custom autograd functions or hooks, and yet the derivative of its forward is
+            meant, for the rules that are gradients.
         class_names: stored with the explainer, one per class.
         preprocessing: stored with the explainer: how a photograph becomes the input.
     """
@@ -80,6 +84,7 @@ class Options:
     masks: Sequence[str] = ()
     absorbed: bool = False
     roots: bool = False
+    forward_derivative: bool = False
     class_names: Sequence[str] | None = None
     preprocessing: Preprocessing | None = None
 

@@ -9,7 +9,9 @@ import torch
 from torch.fx import GraphModule, Node
 
 from passes.graphs.graph import active_nodes
-from passes.graphs.nodes import arguments
+from passes.graphs.nodes import argument, arguments
+from passes.operators.embedding import EmbeddingCall
+from passes.operators.table import is_a
 from passes.relevance.ledgers import AbsorbedRelevance, Ledger, RootReport
 from passes.relevance.unroll_samples import Rows
 from passes.views.active import explained_output, nodes_named
@@ -73,6 +75,9 @@ class Question:
         reference = chosen_reference(composite, options.reference)
         output = _explained_output(captured, options.output)
         sources = _explained_inputs(captured, options.explain, output)
+        indices = [name for name in sources if name not in captured.float_inputs]
+        if composite.sampling is not None and indices:
+            raise CompositeError(f"{composite.name} moves the input, but {', '.join(indices)} holds indices")
         sink = explained_output(captured.module, output)
         places = Places.resolve(
             captured.module,
@@ -162,18 +167,26 @@ def _explained_output(captured: Captured, position: int) -> int:
 
 
 def _explained_inputs(captured: Captured, names: Sequence[str] | None, output: int) -> tuple[str, ...]:
-    chosen = captured.float_inputs if names is None else tuple(dict.fromkeys(names))
-    unknown = [name for name in chosen if name not in captured.float_inputs]
+    """Those that were named; else all floating point inputs; else the integer inputs that are embedded."""
+    sink, floats = explained_output(captured.module, output), captured.float_inputs
+    ways = {n: active_nodes(captured.module, nodes_named(captured.module, (n,)), sink) for n in captured.inputs}
+    embedded = tuple(name for name, way in ways.items() if name not in floats and _embeds(way))
+    chosen = (floats or embedded) if names is None else tuple(dict.fromkeys(names))
+    unknown = [name for name in chosen if name not in (*floats, *embedded)]
     if unknown or not chosen:
-        known = ", ".join(captured.float_inputs) or "none"
-        raise InputSpecError(f"no floating point input called {', '.join(unknown) or '(any)'}; there are: {known}")
-    sink = explained_output(captured.module, output)
-    without = [
-        n.name for n in nodes_named(captured.module, chosen) if sink not in active_nodes(captured.module, [n], sink)
-    ]
+        known = ", ".join((*floats, *embedded)) or "none"
+        raise InputSpecError(
+            f"no floating point or embedded input called {', '.join(unknown) or '(any)'}; there are: {known}"
+        )
+    without = [name for name in chosen if sink not in ways[name]]
     if len(without) == len(chosen) or (names is not None and without):
         raise InputSpecError(
             f"the explained output {captured.outputs[output]} does not depend on {', '.join(without)}, "
             "or by way of integers and comparisons only: there is no relevance to compute"
         )
     return chosen
+
+
+def _embeds(way: set[Node]) -> bool:
+    """Indices become values on the way."""
+    return any(is_a(node, EmbeddingCall) and argument(node, "indices") in way for node in way)

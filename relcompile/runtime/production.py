@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from relcompile.errors import ExplainerFileError, RuntimeUnavailableError
+from relcompile.files.onnx_bounds import check_bounds
 from relcompile.files.seal import check_seal
-from relcompile.metadata import ABSORBED_OUTPUT, MANY, METADATA_KEY, ROOTS_OUTPUT, TARGET_OUTPUT, InputRecord, Metadata
+from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY, ROOTS_OUTPUT, TARGET_OUTPUT, Metadata
+from relcompile.records import MANY, InputRecord
 from relcompile.runtime.feeds import (
     Array,
     check_inputs,
@@ -160,8 +162,8 @@ def load(
             machine, several times slower if sessions share it; therefore off.
 
     Raises:
-        ExplainerFileError: The file is missing, damaged (see `relcompile.files.seal`), no ONNX file, or not one that
-            relcompile wrote.
+        ExplainerFileError: The file is missing, no regular file, damaged (see `relcompile.files.seal`), no ONNX file,
+            or not one that relcompile wrote (see `relcompile.files.onnx_bounds`).
         RuntimeUnavailableError: ONNX Runtime is not installed, or `device="cuda"` would end on the CPU.
         ValueError: `device` or `threads` is none of the above.
     """
@@ -170,17 +172,16 @@ def load(
     if Path(path).suffix.lower() == ".pt2":
         raise ExplainerFileError(f"{path} is not for ONNX Runtime: in Python, torch.export.load(path).module() runs it")
     runtime = import_onnxruntime()
-    if not Path(path).is_file():
-        raise ExplainerFileError(f"{path} is not a file")
+    check_bounds(Path(path))
     check_seal(Path(path))
     session = open_session(runtime, Path(path), device, session_options(runtime, threads, spinning))
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    if text is None:
-        raise ExplainerFileError(f"{path} is an ONNX file, but not an explainer: relcompile did not write it")
     try:
+        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if text is None:
+            raise ExplainerFileError("it is an ONNX file, but not an explainer: relcompile did not write it")
         metadata = Metadata.from_json(text)
         return ProductionExplainer(metadata, session, _match_session(metadata, session))
-    except ExplainerFileError as error:
+    except (ExplainerFileError, UnicodeDecodeError) as error:  # ONNX Runtime hands on what is not UTF-8
         raise ExplainerFileError(f"{path}: {error}") from error
 
 

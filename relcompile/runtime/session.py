@@ -71,7 +71,10 @@ def open_session(runtime: Any, path: Path, device: Device, options: Any) -> Any:
     try:
         session = runtime.InferenceSession(str(path), options, providers=[_CPU], enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise ExplainerFileError(f"ONNX Runtime {runtime.__version__} cannot load {path}: {error}") from error
+        raise ExplainerFileError(
+            f"ONNX Runtime {runtime.__version__} cannot load {path}, which should be what `relcompile MODEL` wrote: "
+            f"{error}"
+        ) from error
     if device == "cuda":
         raise RuntimeUnavailableError(f'device="cuda" ended on {session.get_providers()}: {reason}')
     return session

@@ -147,6 +147,31 @@ def test_two_runs_do_not_share_a_state(tmp_path: Path) -> None:
     assert first.path.read_bytes() == before
 
 
+def test_a_state_that_another_process_moves(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    state, made = StateFile(tmp_path / "p", folder), folder / "p.relcompile-partial"
+    state.write({"a": torch.ones(1)}, {}, 1)
+    state.write({"a": torch.ones(1)}, {}, 2)  # the first waits to be moved
+    made.replace(state.path)
+    state.write({"a": torch.ones(1)}, {}, 3)
+    made.replace(state.path)
+    assert StateFile(tmp_path / "p").read({}, 9)[1] == 3
+    state.remove()
+    assert state.path.is_file()
+    StateFile(tmp_path / "p").write({"a": torch.ones(1)}, {}, 4)
+    with pytest.raises(CalibrationError, match="of another run, which has begun meanwhile"):
+        state.write({"a": torch.ones(1)}, {}, 5)
+
+
+def test_another_run_that_came_first(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    state = StateFile(tmp_path / "p", tmp_path / "own")
+    StateFile(tmp_path / "p").write({"a": torch.ones(1)}, {}, 1)
+    with pytest.raises(CalibrationError, match="of another run, which has begun meanwhile"):
+        state.write({"a": torch.ones(1)}, {}, 1)
+
+
 def test_photographs_of_equal_sizes_are_other_data(tmp_path: Path) -> None:
     plain = Preprocessing(None, "bilinear", None, (0.0,) * 3, (1.0,) * 3)
 
@@ -158,3 +183,10 @@ def test_photographs_of_equal_sizes_are_other_data(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8), colour).save(tmp_path / "a.bmp")
         found |= {fingerprint(), fingerprint()}
     assert len(found) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int64, torch.bool])
+def test_patterns_are_real_numbers(dtype: torch.dtype, tmp_path: Path) -> None:
+    write(tmp_path / "p", "calibration", {"0": torch.ones(2).to(dtype)}, GOOD)
+    with pytest.raises(CalibrationError, match="the pattern of layer 0 is not finite, or not of real numbers"):
+        Calibration.load(tmp_path / "p")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +16,14 @@ from torch import nn
 import relcompile
 from relcompile.cli import main as cli
 from relcompile.cli.compile_command import default_output
-from relcompile.errors import CompositeError, ExplainerFileError
+from relcompile.cli.input_specs import default_spec
+from relcompile.errors import CompositeError, ExplainerFileError, InputSpecError
 from relcompile.methods.composites import Entry
 from relcompile.methods.rules.input_layer import Flat
 from relcompile.methods.spelling import layer_entry, named
 
 
-class Scan(nn.Module):
+class Factorial(nn.Module):
     """Holds operators without a rule."""
 
     def __init__(self) -> None:
@@ -29,7 +31,7 @@ class Scan(nn.Module):
         self.mix = nn.Linear(4, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cumsum(self.mix(x), 1)
+        return torch.lgamma(self.mix(x))
 
 
 def small_network() -> nn.Sequential:
@@ -178,6 +180,10 @@ BAD: dict[str, tuple[list[str], str]] = {
         "not defined for name='5': affine",
     ),
     "no explainer": (["inspect", "{text}"], "text.pt"),
+    "a model in place of an explainer": (["inspect", "{model}"], "should be what `relcompile MODEL` wrote"),
+    "a mistyped command": (["explian", "{model}"], "the nearest command is 'explain'"),
+    "a mean of another number of channels": ([*SMALL, "--mean", "0.5"], "3 channels, but --mean and --std have 1"),
+    "wrong dtype": (["{model}", "--input", "1x3x16x16:float16"], "its dtype if it is not float32"),
 }
 
 
@@ -186,7 +192,7 @@ def test_bad_input(name: str, model: Path, tmp_path: Path, capsys: pytest.Captur
     arguments, message = BAD[name]
     (tmp_path / "text.pt").write_text("not a model")
     (tmp_path / "truncated.pt").write_bytes(model.read_bytes()[:-200])
-    torch.save(Scan(), tmp_path / "foreign.pt")
+    torch.save(Factorial(), tmp_path / "foreign.pt")
     places = {key: tmp_path / f"{key}.pt" for key in ("missing", "text", "truncated", "foreign")}
     (tmp_path / "archive.pt2").write_text("not an archive")
     places |= {"model": model, "archive": tmp_path / "archive.pt2", "nowhere": tmp_path / "nowhere" / "x.onnx"}
@@ -357,13 +363,13 @@ def test_inputs_are_given_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_unsupported_operators_are_all_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.save(Scan().state_dict(), tmp_path / "scan.pt")
-    arch = f"{__name__}:Scan"
-    code, _, err = run(tmp_path / "scan.pt", "--arch", arch, "--input", "1x4", capsys=capsys)
+    torch.save(Factorial().state_dict(), tmp_path / "factorial.pt")
+    arch = f"{__name__}:Factorial"
+    code, _, err = run(tmp_path / "factorial.pt", "--arch", arch, "--input", "1x4", capsys=capsys)
     assert code == 2
-    assert "cumsum" in err
+    assert "lgamma" in err
     assert "test_cli.py" in err
-    assert files(tmp_path) == {"scan.pt"}
+    assert files(tmp_path) == {"factorial.pt"}
 
 
 def test_full_disk_leaves_nothing(
@@ -387,3 +393,31 @@ def test_console_script_exits_with_2() -> None:
     )
     assert done.returncode == 2
     assert done.stderr.count("error:") == 1
+
+
+GUESSES: dict[str, tuple[nn.Module, str | None]] = {
+    "photographs": (small_network(), "1x3x224x224"),
+    "vectors": (nn.Sequential(nn.ReLU(), nn.Linear(7, 2)), "1x7"),
+    "no layer with weights": (nn.ReLU(), None),
+}
+
+
+@pytest.mark.parametrize("name", GUESSES)
+def test_the_shape_of_the_input_is_guessed(name: str) -> None:
+    network, spec = GUESSES[name]
+    if spec is not None:
+        assert default_spec(network) == spec
+        return
+    with pytest.raises(InputSpecError, match="cannot be guessed"):
+        default_spec(network)
+
+
+@pytest.mark.parametrize("channels", [10**6, -3, 0, "3x9", 2.5, None])
+def test_a_guess_is_no_size_that_the_file_makes_up(channels: Any) -> None:
+    network = nn.Conv2d(3, 2, 1)
+    vars(network)["in_channels"] = channels
+    with pytest.raises(InputSpecError, match="cannot be guessed"):
+        default_spec(network)
+    del network.in_channels
+    with pytest.raises(InputSpecError, match="cannot be guessed"):
+        default_spec(network)

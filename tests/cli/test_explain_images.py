@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from PIL import Image
 from torch import nn
 
 import relcompile
+from relcompile.cli.explain_command import photograph_input
+from relcompile.errors import InputSpecError
 from relcompile.metadata import Preprocessing
 from tests.cli.test_cli import files, run, small_network
 
@@ -137,3 +140,10 @@ def test_preprocessing_of_other_channels_is_refused(folder: Path, capsys: pytest
     code, _, err = run("explain", "x.onnx", "cat.png", capsys=capsys)
     assert code == 2
     assert "3 channels, the preprocessing of the file 1" in err
+
+
+def test_an_input_of_no_fixed_size_takes_no_photograph(explainer: Path) -> None:
+    metadata = relcompile.load(explainer, device="cpu").metadata
+    free = replace(metadata.inputs[0], shape=("batch", 3, "height", "width"))
+    with pytest.raises(InputSpecError, match="not one photograph"):
+        photograph_input(replace(metadata, inputs=(free,)))

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+import relcompile
 from relcompile.cli.main import app, main
+from tests.cli.test_cli import small_network
 
 SLOW = ("torch", "onnx", "onnxruntime", "matplotlib", "PIL")
 
@@ -72,3 +79,29 @@ def test_every_command_is_a_file() -> None:
     assert modules == {
         f"relcompile.cli.{name}_command" for name in ("compile", "calibrate", "explain", "inspect", "rules")
     }
+
+
+# Before matplotlib 3.11, the first line ran the code in it.
+_CODE = "l[0].gi_frame.f_back.f_back.f_back.f_builtins['__import__']('os').system('touch ran')"
+SETTINGS = f"""
+axes.prop_cycle : cycler(color=[x for l in [[]] for _ in [l.append(({_CODE} for _ in [1]))] for x in l[0]])
+foo\x1b[31mbar : 1
+"""
+
+
+def test_settings_in_the_working_directory_are_not_read(tmp_path: Path) -> None:
+    relcompile.compile(small_network(), torch.randn(1, 3, 16, 16)).save(tmp_path / "e.onnx")
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "g.png")
+    (tmp_path / "matplotlibrc").write_text(SETTINGS)
+    found = subprocess.run(
+        [sys.executable, "-m", "relcompile", "explain", "e.onnx", "g.png"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (found.returncode, (tmp_path / "g.z+.png").exists()) == (0, True), found.stderr
+    assert "matplotlibrc" not in found.stderr
+    assert "\x1b[31m" not in found.stderr
+    assert not (tmp_path / "ran").exists()

@@ -72,3 +72,26 @@ def test_nothing_that_is_read_is_lost(name: str, explainer: bytes, folder: Path,
     code, _, err = run(*arguments.split(), capsys=capsys)
     assert (code, message in err) == (2, True), err
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+LINKS = {
+    "m.z+.onnx": "m.pt",
+    "g.z+.png": "explain explainer.onnx g.jpg",
+    "g.z+.npz": "explain explainer.onnx g.jpg",
+    "patterns.safetensors": "calibrate m.pt data",
+    STATE.format("r"): "calibrate m.pt data -o r",
+}
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("leads_to", ["c.onnx", "nowhere.onnx"])
+def test_a_name_that_nobody_gave_is_no_link(
+    link: str, leads_to: str, explainer: bytes, folder: Path, capsys: Capture
+) -> None:
+    (folder / "explainer.onnx").write_bytes(explainer)
+    torch.save(small_network(), folder / "m.pt")
+    (folder / link).symlink_to(leads_to)
+    code, _, err = run(*LINKS[link].split(), capsys=capsys)
+    assert (code, f"{link} is a link to {leads_to}" in err or "should hold the state" in err) == (2, True), err
+    assert (folder / "c.onnx").read_text() == "the user's c.onnx"
+    assert not (folder / "nowhere.onnx").exists()

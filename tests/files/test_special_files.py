@@ -13,6 +13,10 @@ from relcompile.pictures.images import load_image
 from tests.cli.test_cli import run, small_network
 
 COMMANDS = {
+    "model": "{}",
+    "model to calibrate": "calibrate {} data.npy",
+    "explainer": "explain {} a.png",
+    "explainer to inspect": "inspect {}",
     "photograph": "explain x.onnx {}",
     "input of a report": "inspect r.onnx --roots {}.npz --target 0",
     "reference": "m.pt --rule deeplift --reference {}.npy",

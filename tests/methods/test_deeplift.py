@@ -112,7 +112,7 @@ FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
     "maximum": (lambda x: torch.maximum(x[:, 0], x[:, 1]), True),
     "minimum": (lambda x: torch.minimum(x[:, 0], x[:, 1].relu()), True),
     "maximum of a constant": (lambda x: torch.maximum(x[:, 0], torch.full((6,), 0.2, dtype=x.dtype)), True),
-    "padding": (lambda x: nn.functional.pad(x, (1, 1), value=0.7).sigmoid().flatten(1), True),
+    "padding": (lambda x: nn.functional.pad(x, (1, 1), value=0.7).sigmoid().flatten(1) * 2, True),
     "smooth": (lambda x: nn.functional.gelu(nn.functional.silu(x)).flatten(1), True),
     "attention": (attention, False),
     "windows": (windows, True),

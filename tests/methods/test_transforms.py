@@ -305,6 +305,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "map of a dense layer": ({"rule": "grad-cam", "at": "fc"}, "spatial"),
     "half a copy": ({"rule": "smoothgrad=2.5"}, "whole number"),
     "no copies": ({"rule": "integrated-gradients=0"}, "whole number"),
+    "too many copies": ({"rule": "integrated-gradients=1000000000000"}, "1,000,000 at most"),
 }
 
 

@@ -75,6 +75,9 @@ ARITHMETIC = (
     Case(aten.div.Tensor, (x(2, 3), c(3, low=0.5))),
     Case(aten.neg.default, (x(2, 3),)),
     Case(aten.matmul.default, (x(2, 3, 4, 5), x(2, 3, 5, 2))),
+    Case(aten.matmul.default, (x(2, 1, 4, 5), x(3, 5, 2))),
+    Case(aten.matmul.default, (x(2, 3, 4, 5), c(5, 2))),
+    Case(aten.matmul.default, (c(2, 4, 5), x(3, 2, 5, 2))),
     Case(aten.bmm.default, (x(2, 4, 5), x(2, 5, 3))),
 )
 POOLS = (
@@ -136,6 +139,7 @@ STRUCTURE = (
     Case(aten.squeeze.dims, (x(2, 1, 3, 1), [1, 3])),
     Case(aten.squeeze.default, (x(2, 1, 3, 1),)),
     Case(aten.clone.default, (x(2, 3),)),
+    Case(aten._to_copy.default, (x(2, 3),), {"dtype": torch.float64}),
     Case(aten.permute.default, (x(2, 3, 4), [0, -1, 1])),
     Case(aten.transpose.int, (x(2, 3, 4), 1, -1)),
     Case(aten.slice.Tensor, (x(2, 9), 1, 1, -1)),

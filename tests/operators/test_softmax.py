@@ -83,10 +83,16 @@ def test_the_gradient_passes_a_softmax_inside(name: str, tmp_path: Path) -> None
     assert_close(found.relevance, expected, ONNX)
 
 
-@pytest.mark.parametrize("rule", ["z+", "epsilon", "deeplift-rescale", "root"])
-def test_other_methods_refuse_a_softmax_inside(rule: str) -> None:
+@pytest.mark.parametrize("rule", ["deeplift-rescale", "root"])
+def test_other_methods_refuse_attention(rule: str) -> None:
     with pytest.raises(UnsupportedOperatorError, match=r"(?s)1 operator has no rule:\nsoftmax: .*attention"):
         relcompile.compile(Attention(), X, rule=rule)
+
+
+@pytest.mark.parametrize("rule", ["z+", "epsilon"])
+def test_a_softmax_that_makes_no_attention_weights_is_refused(rule: str) -> None:
+    with pytest.raises(UnsupportedOperatorError, match=r"(?s)1 operator has no rule:\nsoftmax: .*attention weights"):
+        relcompile.compile(INSIDE["a softmax before a layer"](), X, rule=rule)
 
 
 def test_a_softmax_over_the_batch_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -94,3 +95,18 @@ def test_a_folder_offers_photographs_alone(suffix: str, tmp_path: Path) -> None:
     (tmp_path / f"a{suffix}").write_bytes(EPS)
     with pytest.raises(CalibrationError, match="there are no photographs"):
         open_folder(tmp_path, {"x": torch.zeros(1, 3, 8, 8)}, PLAIN, None)
+
+
+def test_an_explainer_chooses_no_size_that_fills_the_memory() -> None:
+    with pytest.raises(InputSpecError, match="26000x26000 pixels, more than the"):
+        preprocess(Image.new("RGB", (4, 4)), PLAIN, (26_000, 26_000))
+
+
+def test_folders_deep_in_each_other_are_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1200):
+        os.mkdir("d")
+        os.chdir("d")
+    example = {"x": torch.zeros(1, 3, 8, 8)}
+    with pytest.raises(CalibrationError, match=r"too deep in each other|no photographs"):  # Python 3.13 walks any depth
+        open_folder(tmp_path, example, PLAIN, None)

@@ -177,7 +177,9 @@ def test_a_file_answers_any_number(tmp_path: Path) -> None:
         assert_close(found.taps["pool"], tap, ONNX)
         assert found.target is not None
         assert np.array_equal(found.target, classes.numpy())
-    assert np.array_equal(loaded.explain(x.numpy(), target=[2, 0]).target, [[2, 0]] * 3)
+    same = loaded.explain(x.numpy(), target=[2, 0]).target
+    assert same is not None
+    assert np.array_equal(same, [[2, 0]] * 3)
     assert loaded.metadata.taps[0].shape == ("batch", "questions", 4, 4, 4)
     assert loaded.metadata.masks[0].input.shape == ("batch", "questions", 4)
     with pytest.raises(TargetError, match="several"):

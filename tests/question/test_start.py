@@ -62,7 +62,7 @@ def test_a_gradient_starts_with_a_cotangent() -> None:
 
 
 def test_what_lies_above_is_not_walked() -> None:
-    whole, lower = (relcompile.compile(residual(), X, rule="z+", **options) for options in ({}, {"start": "stem"}))
+    whole, lower = (relcompile.compile(residual(), X, rule="z+", start=start) for start in (None, "stem"))
     assert len(lower.graph_module.graph.nodes) < len(whole.graph_module.graph.nodes) / 2 + 10
     assert lower.metadata.start == "stem"
     assert lower.metadata.target.takes_seed
@@ -94,9 +94,10 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_cannot_start_there(name: str) -> None:
-    options, error, message = WRONG[name]
+    wrong, error, message = WRONG[name]
+    options: dict[str, Any] = {"start": "pool", **wrong}
     with pytest.raises(error, match=message):
-        relcompile.compile(residual(), X, **{"start": "pool", **options})
+        relcompile.compile(residual(), X, **options)
 
 
 def test_gradients_are_linear_in_the_start() -> None:

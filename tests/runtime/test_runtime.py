@@ -17,7 +17,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from relcompile.errors import ExplainerFileError, InputSpecError, RuntimeUnavailableError, TargetError
-from relcompile.metadata import InputRecord, LayerRecord, Metadata, TargetRecord
+from relcompile.metadata import Metadata
+from relcompile.records import InputRecord, LayerRecord, TargetRecord
 from relcompile.runtime.production import load
 
 W = np.array([[1.0, 2.0, -1.0, 0.5], [0.0, -3.0, 1.0, 1.0], [2.0, 1.0, 0.0, -1.0]], np.float32)  # (3, 4)
@@ -223,6 +224,10 @@ def make_file(kind: str, path: Path) -> None:
             write(path, text=later)
         case "absent output":
             write(path, text=ghost)
+        case "metadata that are not UTF-8":
+            path.write_bytes(write(path).read_bytes().replace(b'"weights_sha256"', b'"weights_sha25\xff"'))
+        case "a name that is not UTF-8":
+            path.write_bytes(write(path).read_bytes().replace(b"relevance", b"relevanc\xff"))
         case "no target input":
             write(path, "argmax", text=describe("index").to_json())
 
@@ -230,14 +235,16 @@ def make_file(kind: str, path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("missing", "is not a file"),
-        ("folder", "is not a file"),
+        ("missing", "there is no such file"),
+        ("folder", "it is a folder, not a regular file"),
         ("text", "cannot load"),
-        ("empty", "cannot load|not an explainer"),
+        ("empty", "is not an explainer: it is empty"),
         ("truncated", "cannot load"),
         ("no metadata", "relcompile did not write it"),
         ("later format", "format version 2"),
         ("absent output", "lacks ['ghost']"),
+        ("metadata that are not UTF-8", "codec can't decode"),
+        ("a name that is not UTF-8", "codec can't decode|cannot load"),
         ("no target input", 'for target mode "index"'),
     ],
 )

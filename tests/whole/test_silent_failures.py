@@ -20,6 +20,7 @@ from passes.errors import UnsupportedOperatorError
 from relcompile.methods.presets import epsilon
 from tests.compare import FLOAT64, assert_close, assert_conserved
 from tests.oracles import affine, local, network
+from tests.oracles.nets import Function
 from tests.oracles.network import Activation, Add, Affine, Concat, Flatten, MaxPool, Step
 
 CLASSES = 3
@@ -280,9 +281,9 @@ class Recurrent(nn.Module):
         return self.head((x + y if self.shortcut else y).mean(1))
 
 
-UNCOVERED = {
-    "LSTM": (partial(nn.LSTM, 8, 8, batch_first=True), "lstm"),
-    "LayerNorm": (partial(nn.LayerNorm, 8), "layer_norm"),
+UNCOVERED: dict[str, Callable[[Tensor], Tensor]] = {
+    "cumprod": lambda x: x.cumprod(1),
+    "renorm": lambda x: x.renorm(2, 1, 1.0),
 }
 
 
@@ -290,19 +291,29 @@ UNCOVERED = {
 @pytest.mark.parametrize("rule", ["z+", "gradient"])
 @pytest.mark.parametrize("name", UNCOVERED)
 def test_uncovered_operators_are_refused(name: str, rule: str, shortcut: bool) -> None:
-    make, operator = UNCOVERED[name]
-    net = Recurrent(make(), shortcut).eval()
-    with pytest.raises(UnsupportedOperatorError, match=rf"mixer \(({operator}), output .*\.py:\d+: "):
+    net = Recurrent(Function(UNCOVERED[name]), shortcut).eval()
+    with pytest.raises(UnsupportedOperatorError, match=rf"mixer \({name}, output .*\.py:\d+: "):
         relcompile.compile(net, torch.randn(2, 5, 8), rule=rule)
 
 
-@pytest.mark.parametrize("shortcut", [False, True])
-def test_gradients_pass_attention_and_relevance_does_not(shortcut: bool) -> None:
-    net, x = Recurrent(nn.MultiheadAttention(8, 2, batch_first=True), shortcut).eval().double(), torch.randn(3, 5, 8)
-    x = x.double()
+COVERED: dict[str, Callable[[], nn.Module]] = {
+    "LSTM": partial(nn.LSTM, 8, 8, batch_first=True),
+    "two GRUs, both ways": partial(nn.GRU, 8, 4, 2, batch_first=True, bidirectional=True),
+    "RNN": partial(nn.RNN, 8, 8, batch_first=True, nonlinearity="relu"),
+    "LayerNorm": partial(nn.LayerNorm, 8),
+    "GroupNorm": partial(nn.GroupNorm, 5, 5),
+    "RMSNorm": partial(nn.RMSNorm, 8),
+    "attention": partial(nn.MultiheadAttention, 8, 2, batch_first=True),
+}
+
+
+@pytest.mark.parametrize("name", COVERED)
+def test_what_others_overlook_is_covered(name: str) -> None:
+    net, x = Recurrent(COVERED[name](), True).eval().double(), torch.randn(3, 5, 8).double()
     assert_close(relcompile.compile(net, x, rule="gradient")(x, TARGET)[1], gradient(net, x), FLOAT64)
-    with pytest.raises(UnsupportedOperatorError, match=r"mixer \(softmax, output .*\.py:\d+: "):
-        relcompile.compile(net, x, rule="z+")
+    output, relevance, absorbed = relcompile.compile(net, x, rule="cp-lrp", absorbed=True)(x, TARGET)
+    assert_conserved(torch.cat([relevance.flatten(1), absorbed], 1), output[torch.arange(3), TARGET], 1e-8)
+    assert absorbed.abs().max() > 0
 
 
 SEVERAL_RESULTS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -53,6 +53,7 @@ from relcompile.methods.presets.lrp import (
     z_plus_rule,
 )
 from relcompile.methods.presets.mixed import epsilon_and, epsilon_gamma_box, lrp_cmp, montavon
+from relcompile.methods.presets.transformers import attn_lrp, cp_lrp, rel_p
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.affine import AlphaBeta, Epsilon, Gamma
 from relcompile.methods.rules.between_roots import BetweenRoots, ContributionsApart
@@ -60,6 +61,7 @@ from relcompile.methods.rules.fixed_root import FixedRoot
 from relcompile.methods.rules.guided import BetaSmooth, Deconvnet, Guided, RectGrad
 from relcompile.methods.rules.input_layer import Flat, WSquared
 from relcompile.methods.rules.pointwise import PassThrough, SignalTakesAll
+from relcompile.methods.rules.products import Half, Hold
 
 Made = TypeVar("Made")
 _FLAT_FIRST = Entry(Flat(1e-6), kind="affine", first=True)
@@ -107,6 +109,9 @@ PRESETS: Final[Mapping[str, Preset[Composite]]] = _table(
         partial(epsilon_and, AlphaBeta(2, 1, "split", 1e-6), "epsilon-alpha2-beta1-flat", _FLAT_FIRST),
     ),
     Preset("epsilon-gamma-box", epsilon_gamma_box, needs=("bounds",)),
+    Preset("attnlrp", attn_lrp),
+    Preset("cp-lrp", cp_lrp),
+    Preset("relp", rel_p),
     Preset("deeplift-rescale", deeplift_rescale),
     Preset("deeplift-revealcancel", deeplift_revealcancel),
     Preset("deeplift-genomics", deeplift_genomics),
@@ -142,4 +147,6 @@ RULES: Final[Mapping[str, Preset[AnyRule]]] = _table(
     Preset("rectgrad", RectGrad),
     Preset("beta-smooth", BetaSmooth),
     Preset("signal-takes-all", SignalTakesAll),
+    Preset("half", Half),
+    Preset("hold", Hold),
 )

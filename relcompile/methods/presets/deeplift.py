@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from passes.relevance.refuse import Refuse
 from passes.relevance.rule import AnyRule
 from relcompile.methods.composites import Composite, Entry
-from relcompile.methods.presets.lrp import SOFTMAX
+from relcompile.methods.presets.lrp import SCORES
 from relcompile.methods.rules.deeplift import Rescale, RevealCancel
 from relcompile.methods.rules.differences import (
     AffineDifference,
@@ -65,13 +66,15 @@ def deeplift(
 ) -> Composite:
     """One of DeepLIFT's methods: its rule of activations, of affine layers and of maxima."""
     entries = (
+        *SCORES,
         Entry(activations, kind="activation"),
         Entry(affine, kind="affine"),
         Entry(maxima),
         Entry(MatmulDifference()),
         Entry(SumOfDifferences(), kind="sum"),
         Entry(SumOfDifferences(), kind="product"),
-        *SOFTMAX,
+        Entry(Refuse("an index has no reference that differences could be taken from"), kind="embedding"),
         *(Entry(EachPart(), kind=kind) for kind in ("pool", "shift", "scale", "structure")),
+        Entry(Refuse("a product with a constant matrix has no parts of one sign"), kind="scale"),
     )
     return Composite(name, entries, start=Cotangent(), reference=reference)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from relcompile.calibration.store import HOW_TO, Calibration
 from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite, Entry
-from relcompile.methods.presets.lrp import NO_ATTENTION, PASS_WITHOUT_BIAS, PROPORTIONAL, SOFTMAX
+from relcompile.methods.presets.lrp import NO_RULE_FOR_SOFTMAX, PASS_WITHOUT_BIAS, PROPORTIONAL, SCORES
 from relcompile.methods.results import AsMultiplier
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.between_roots import BetweenRoots, ContributionsApart
@@ -35,7 +35,7 @@ def pattern_net(calibration: Calibration | None = None, *, normalise: bool = Tru
     others = (
         Entry(Adjoint(), kind="product"),
         Entry(Adjoint(), kind="softmax", at_output=True),
-        NO_ATTENTION,
+        NO_RULE_FOR_SOFTMAX,
         *PROPORTIONAL,
     )
     return Composite("patternnet", (*_normalised(entries, normalise), *others), start=Signal(), result=AsMultiplier())
@@ -49,6 +49,7 @@ def pattern_attribution(calibration: Calibration | None = None, *, normalise: bo
     Use: for what the signal, without the distractor, contributes to the score; needs a calibration.
     """
     entries = (
+        *SCORES,
         Entry(PatternAttribution(_patterns(calibration)), kind="affine"),
         Entry(RelevanceGradient(), kind="activation"),
         Entry(RelevanceGradient(), kind="pool"),
@@ -104,12 +105,12 @@ def learned_root(steps: float = 1) -> Composite:
     """
     hidden = root_rule(steps)
     entries = (
+        *SCORES,
         Entry(replace(hidden, gamma=0), kind="affine", last=True),
         Entry(hidden, kind="affine"),
         Entry(BetweenRoots(), kind="activation"),
         *(Entry(ContributionsApart(), kind=kind) for kind in ("sum", "scale", "shift")),
         Entry(SignalTakesAll(), kind="product"),
-        *SOFTMAX,
         *PROPORTIONAL,
     )
     return Composite("root", entries)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from passes.relevance.refuse import Refuse
 from passes.relevance.stabilise import Relative, Stabiliser
 from relcompile.errors import CompositeError
+from relcompile.metadata import HEADS
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.results import AsContrast
 from relcompile.methods.rules.adjoint import Adjoint
@@ -15,31 +16,45 @@ from relcompile.methods.rules.affine import AlphaBeta, Contrastive, Epsilon, Gam
 from relcompile.methods.rules.input_layer import ByWeights, Flat, WSquared, ZBox
 from relcompile.methods.rules.parameters import Bounds
 from relcompile.methods.rules.pointwise import PassThrough, ScoresUnder, SignalTakesAll
+from relcompile.methods.rules.products import Hold, Stop
 from relcompile.methods.rules.residual import SplitByShare
 from relcompile.methods.starts import One
 
-NO_ATTENTION: Final = Entry(
+NO_RULE_FOR_SOFTMAX: Final = Entry(
     Refuse(
-        "a softmax inside a network (attention) has no rule under this method; the gradient methods pass it "
-        '(`--rule gradient`), and in a composite file an entry with kind = "softmax" gives it a rule'
+        "a softmax inside a network has no rule under this method, but that the LRP methods take attention weights for "
+        'constants; `--rule attnlrp` passes it, and in a composite file an entry with kind = "softmax" gives it a rule'
     ),
     kind="softmax",
 )
-# A classifier's own softmax is stepped over.
-SOFTMAX: Final[tuple[Entry, ...]] = (Entry(ScoresUnder(), kind="softmax", at_output=True), NO_ATTENTION)
+# A classifier's own softmax or sigmoid is stepped over.
+ENDS: Final[tuple[Entry, ...]] = (
+    Entry(ScoresUnder(), kind="softmax", at_output=True),
+    *(Entry(ScoresUnder(), operator=operator, at_output=True) for operator in HEADS),
+)
+SCORES: Final[tuple[Entry, ...]] = (*ENDS, NO_RULE_FOR_SOFTMAX)
+# The statistics of norms and the weights of attention are constants, as in Ali et al. 2022.
+HELD: Final[tuple[Entry, ...]] = (
+    Entry(Hold("statistic"), role="statistic"),
+    Entry(Hold("attention"), role="attention"),
+    Entry(Stop(), kind="softmax", role="attention"),
+    NO_RULE_FOR_SOFTMAX,
+)
 # What moves, selects, adds or scales values shares relevance in proportion: the exact adjoint.
 PROPORTIONAL: Final[tuple[Entry, ...]] = (
     Entry(Adjoint(), kind="pool"),
     Entry(Adjoint(), kind="sum"),
     Entry(Adjoint(), kind="shift"),
     Entry(Adjoint(), kind="scale"),
+    Entry(Adjoint(), kind="embedding"),
     Entry(Adjoint(), kind="structure"),
 )
 # All but affine layers.
 PASS: Final[tuple[Entry, ...]] = (
+    *ENDS,
+    *HELD,
     Entry(PassThrough(), kind="activation"),
     Entry(SignalTakesAll(), kind="product"),
-    *SOFTMAX,
     *PROPORTIONAL,
 )
 # A rule that leaves biases out of its denominators leaves added constants out, too.

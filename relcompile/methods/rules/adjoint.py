@@ -7,6 +7,7 @@ from typing import ClassVar, final
 
 from passes.operators.arithmetic import NegateCall, ScaleCall
 from passes.operators.call import Call
+from passes.operators.embedding import EmbeddingCall
 from passes.relevance.messages import Form, Multiplier, Relevance
 from passes.relevance.rule import Messages
 
@@ -18,7 +19,7 @@ class Adjoint:
 
     Equation: m_in = (∂y/∂x)ᵀ m_out. With R = x ⊙ m this is the gradient times the input; for linear operators
         without a bias (pools, sums, views, residual connections) it is the proportional split
-        R_i = Σ_j x_i w_ij / Σ_k x_k w_kj R_j.
+        R_i = Σ_j x_i w_ij / Σ_k x_k w_kj R_j. An index that is embedded gets the sum over the features of its row.
     Shapes: m_out like y, m_in like the operand.
     Conserves: exactly for operators that are linear without a bias; otherwise it does not claim to.
     Source: Baehrens et al. 2010; Bach et al. 2015, equation 56 (the proportional split).
@@ -31,6 +32,9 @@ class Adjoint:
         if isinstance(call, ScaleCall | NegateCall) and isinstance(arriving, Relevance):
             relevance = arriving.relevance.sum_to(call.operand(0))  # y = c x: the multiplier would be divided by x
             return (Relevance(call.operand(0), relevance),)
+        if isinstance(call, EmbeddingCall):
+            of_index = arriving.relevance.sum([-1])
+            return (Multiplier(call.operand(0), of_index, of_index),)
         if call.moves_values and isinstance(arriving, Relevance):
             parts, form = call.adjoint(arriving.relevance), Relevance
         else:

@@ -35,7 +35,8 @@ def like_input(call: UnaryCall, name: str, value: Bound) -> Value:
     Raises:
         CompositeError: as `per_channel`.
     """
-    return call.emit.call(aten.expand.default, per_channel(call.x, name, value), [1, *call.x.shape[1:]])
+    sample = [size if isinstance(size, int) else 1 for size in call.x.shape]  # the batch may be any axis
+    return call.emit.call(aten.expand.default, per_channel(call.x, name, value), sample)
 
 
 def per_channel(x: Value, name: str, value: Bound) -> Value:

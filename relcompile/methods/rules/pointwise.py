@@ -13,7 +13,6 @@ from passes.operators.softmax import SoftmaxCall
 from passes.relevance.messages import Form, Multiplier, Relevance
 from passes.relevance.reference import Split, difference
 from passes.relevance.rule import Messages
-from passes.relevance.stabilise import without_zeros
 from passes.views.gates import signal_of
 
 
@@ -22,7 +21,7 @@ from passes.views.gates import signal_of
 class PassThrough:
     """Relevance passes an activation, or an added constant, as it is.
 
-    Equation: R_z = R_y. As a multiplier m_z = m_y y / z; for ReLU that is the mask [z > 0]. Where f(0) ≠ 0
+    Equation: R_z = R_y. As a multiplier m_z = m_y y / z, the secant; for ReLU that is the mask [z > 0]. Where f(0) ≠ 0
         (sigmoid, softplus, an added constant) y / z has a pole, and relevance itself is carried.
     Shapes: all like z.
     Conserves: exactly.
@@ -40,15 +39,15 @@ class PassThrough:
 
     @staticmethod
     def _multiplier(call: ActivationCall, arriving: Multiplier) -> Value:
-        if call.is_relu:
-            return call.derivative(arriving.multiplier)
-        return arriving.multiplier * (call.output / without_zeros(call.x))
+        return call.derivative(arriving.multiplier) if call.is_relu else arriving.multiplier * call.secant()
 
 
 @final
 @dataclass(frozen=True)
 class ScoresUnder:
-    """A softmax at the end: what is explained are the scores under it, as if the network ended there.
+    """A softmax or sigmoid at the end: what is explained are the scores under it, as if the network ended there.
+
+    A probability is positive whatever the sign of its score: distributed in the score's place it turns the map around.
 
     Equation: m_z = m_y, so that R_z = z_k at the target k; relevance that is given (a seed, 1) passes as it is.
     Shapes: all like z.
@@ -56,15 +55,15 @@ class ScoresUnder:
     Source: Shrikumar et al. 2017, section 3.6; Bach et al. 2015 explain scores.
     """
 
-    applies_to: ClassVar[tuple[type[Call], ...]] = (SoftmaxCall,)
+    applies_to: ClassVar[tuple[type[Call], ...]] = (SoftmaxCall, ActivationCall)
     reads: ClassVar[tuple[Form, ...]] = (Multiplier, Relevance)
 
-    def propagate(self, call: SoftmaxCall, arriving: Multiplier | Relevance, /) -> Messages:
+    def propagate(self, call: SoftmaxCall | ActivationCall, arriving: Multiplier | Relevance, /) -> Messages:
         if isinstance(arriving, Multiplier):
             return (Multiplier(call.x, arriving.multiplier),)
         return (Relevance(call.x, arriving.relevance),)
 
-    def contribute(self, call: SoftmaxCall, /) -> Split:
+    def contribute(self, call: SoftmaxCall | ActivationCall, /) -> Split:
         """How the difference of the probabilities splits; nothing lies above them that would ask."""
         change = difference(call.output)
         return Split(change.positive, change.negative)

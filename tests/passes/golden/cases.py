@@ -63,7 +63,7 @@ def pooled(pool: nn.Module) -> Callable[[], nn.Module]:
 
 def residual(x: Tensor, a: nn.Module, b: nn.Module) -> Tensor:
     stem = a(x).relu()
-    return (stem + b(stem)).relu()
+    return (stem + b(stem).relu()).relu()
 
 
 def concatenated(x: Tensor, a: nn.Module, b: nn.Module) -> Tensor:

@@ -1,0 +1,164 @@
+"""Small files that would keep the reader busy for hours, or crash it."""
+
+import io
+import pickle
+import pickletools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from relcompile.errors import ModelFileError
+from relcompile.frontend import checkpoint
+from relcompile.frontend.model_file import read_model
+from relcompile.frontend.safe_pickle import load_checkpoint
+from tests.frontend.pickles import CALL_0, LINEAR, NEW, named, text, write_checkpoint
+from tests.frontend.zoo import same
+
+
+def number(value: int) -> bytes:
+    digits = pickle.encode_long(value)
+    return b"\x8a" + bytes([len(digits)]) + digits
+
+
+EQUAL_HASHES = [number(k * sys.hash_info.modulus) for k in range(1, 200)]
+DEEP_TUPLE = b")" + b"\x85" * 300_000
+BODIES: dict[str, tuple[bytes, str]] = {
+    "keys of one hash": (b"}(" + b"N".join(EQUAL_HASHES) + b"Nu", "numbers of usual size"),
+    "one such key": (b"}" + EQUAL_HASHES[0] + b"Ns", "numbers of usual size"),
+    "ordered keys of one hash": (
+        named("collections", "OrderedDict") + b"](" + b"".join(n + b"N\x86" for n in EQUAL_HASHES) + b"e\x85R",
+        "numbers of usual size",
+    ),
+    "a set of one hash": (
+        named("__builtin__", "set") + b"](" + b"".join(EQUAL_HASHES) + b"e\x85R",
+        "numbers of usual size",
+    ),
+    "a deep tuple as a key": (b"}" + DEEP_TUPLE + b"Ns", "neither strings nor numbers"),
+}
+
+
+def write_legacy(path: Path, body: bytes) -> None:
+    """The file of before PyTorch 1.6, with another pickle in place of its own."""
+    torch.save({}, path, _use_new_zipfile_serialization=False)
+    start = io.BytesIO(path.read_bytes())
+    for _ in range(3):
+        list(pickletools.genops(start))
+    path.write_bytes(start.getvalue()[: start.tell()] + b"\x80\x02" + body + b"." + pickle.dumps([], 2))
+
+
+@pytest.mark.parametrize("write", [write_checkpoint, write_legacy])
+@pytest.mark.parametrize("name", BODIES)
+def test_a_small_pickle_does_not_exhaust_the_reader(
+    name: str, write: Callable[[Path, bytes], None], tmp_path: Path
+) -> None:
+    body, message = BODIES[name]
+    write(tmp_path / "model", body)
+    with pytest.raises(ModelFileError, match=message):
+        read_model(tmp_path / "model")
+
+
+def test_a_pickle_has_so_many_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "MOST_OPCODES", 1000)
+    write_checkpoint(tmp_path / "model", b"(" + b"]" * 1000 + b"t")
+    with pytest.raises(ModelFileError, match="more than 1000 opcodes"):
+        read_model(tmp_path / "model")
+
+
+def test_parts_that_are_shared_many_times_are_visited_once(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    for _ in range(40):
+        model = nn.Sequential(nn.Sequential(model), nn.Sequential(model))
+    torch.save(model, tmp_path / "model")
+    assert not any(module.training for module in read_model(tmp_path / "model").modules())
+
+
+UNCHECKED = named(LINEAR, "Linear") + NEW + b"}" + text("forward") + text("x") + b"sb"
+
+
+def test_what_nothing_refers_to_is_checked_too(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "model", UNCHECKED + b"}" + text("weight") + b"K\x01s")
+    with pytest.raises(ModelFileError, match="Linear without children, parameters or buffers"):
+        read_model(tmp_path / "model")
+
+
+def test_the_versions_in_a_state_dict_stay_plain(tmp_path: Path) -> None:
+    entry, versions = b"}q\x01", b"}" + text("_metadata") + b"}" + text("")
+    later = b"h\x01" + text("version") + b"]s"  # the entry is changed after it was looked at
+    write_checkpoint(
+        tmp_path / "model", named("collections", "OrderedDict") + CALL_0 + versions + entry + b"ssb" + later + b"\x86"
+    )
+    weights: Any = load_checkpoint(tmp_path / "model", [])
+    assert weights[1] == {"version": []}
+    assert weights[0]._metadata == {"": {}}
+
+
+def change(path: Path, place: int, value: int) -> None:
+    """Another byte in the first entry of the zip's directory."""
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + place] = value
+    path.write_bytes(content)
+
+
+def write_name_without_unicode(path: Path) -> None:
+    write_checkpoint(path, b"}")
+    change(path, 9, 8)  # says that the name is UTF-8
+    change(path, 46, 0xFF)
+
+
+def write_version_from_the_future(path: Path) -> None:
+    write_checkpoint(path, b"}")
+    change(path, 6, 200)
+
+
+def write_parallel(path: Path, inner: object) -> None:
+    parallel = nn.DataParallel(nn.Identity())
+    del parallel._modules["module"]
+    vars(parallel)["module"] = inner
+    torch.save(parallel, path)
+
+
+ODD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a name that is not Unicode": (write_name_without_unicode, "damaged or cut off"),
+    "a version from the future": (write_version_from_the_future, "damaged or cut off"),
+    "parallel of nothing": (lambda path: write_parallel(path, None), "DataParallel with no module"),
+    "parallel of a number": (lambda path: write_parallel(path, 5), "DataParallel with no module"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_files_are_refused(name: str, tmp_path: Path) -> None:
+    write, message = ODD[name]
+    write(tmp_path / "model")
+    with pytest.raises(ModelFileError, match=message):
+        read_model(tmp_path / "model")
+
+
+def test_the_old_format_shares_tensors_and_keeps_dtypes(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)).double()
+    model[2].weight = model[0].weight
+    state = {"state_dict": model.state_dict(), "epoch": 3, "empty": torch.zeros(0, dtype=torch.int8)}
+    torch.save(state, tmp_path / "old", _use_new_zipfile_serialization=False)
+    read = read_model(tmp_path / "old", arch=f"{__name__}:shared")
+    assert same(model, read)
+
+
+def shared() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)).double()
+
+
+def test_a_recurrent_layer_makes_no_list_of_layers_that_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lstm = nn.LSTM(2, 2)
+    vars(lstm).update(_all_weights=[[1]], num_layers=10**9)
+    state = {name: value for name, value in vars(lstm).items() if name != "_flat_weight_refs"}
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.LSTM, "__getstate__", lambda _: state)
+        torch.save(lstm, tmp_path / "model")
+    with pytest.raises(ModelFileError, match="LSTM with more layers than parameters"):
+        read_model(tmp_path / "model")

@@ -1,0 +1,39 @@
+"""Half precision, a mixture of precisions and NaN are named before anything is compiled."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import relcompile
+from relcompile.errors import InputSpecError
+
+
+def net() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+
+
+def with_nan() -> nn.Module:
+    model = net()
+    with torch.no_grad():
+        model[2].weight[0, :2] = torch.nan  # type: ignore[index]
+    return model
+
+
+CASES: dict[str, tuple[nn.Module, Tensor, str]] = {
+    "half": (net().half(), torch.rand(2, 4), r"0\.weight float16.*model\.float\(\)"),
+    "bfloat16": (net().bfloat16(), torch.rand(2, 4), r"0\.weight bfloat16.*model\.float\(\)"),
+    "one layer": (nn.Sequential(nn.Linear(4, 4).half(), nn.Linear(4, 3)), torch.rand(2, 4), "2 tensors of half"),
+    "double": (net().double(), torch.rand(2, 4), r"float64.*input float32.*model\.float\(\)"),
+    "nan": (with_nan(), torch.rand(2, 4), r"NaN \(2\.weight: 2 of 18\)"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_named_before_compiling(name: str) -> None:
+    model, x, message = CASES[name]
+    steps = list[str]()
+    with pytest.raises(InputSpecError, match=message):
+        relcompile.compile(model, x, rule="z+", progress=steps.append)
+    assert steps == []
