@@ -3,12 +3,16 @@
 The compiler writes it and the runtime reads it, so this module imports only the standard library and errors.
 """
 
+import dataclasses
+import json
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self, cast
 
-from relcompile.records import InputRecord, LayerRecord, MaskRecord, RootsRecord, TapRecord, TargetRecord, require
+from relcompile.errors import ExplainerFileError
+from relcompile.files.typed_json import decode_record, parse_json
+from relcompile.records import MANY, InputRecord, LayerRecord, MaskRecord, RootsRecord, TapRecord, TargetRecord, require
 
 METADATA_KEY = "relcompile"  # of the JSON text in the ONNX file's metadata_props
 FORMAT = 1  # the format version that this relcompile writes, and the only one it reads
@@ -145,3 +149,64 @@ class Metadata:
             None in (known, self.target.classes) or known == self.target.classes,
             f"there are {known} class names for {self.target.classes} classes",
         )
+
+    def _require_noise(self) -> None:
+        """Noise is numbers, and a reference is of an input: neither can be what the graph takes for another input."""
+        kinds = [record.dtype for record in self.noise if not record.dtype.startswith("float")]
+        require(not kinds, f"noise has the dtype {', '.join(kinds)}, which is not one of floating point")
+        require(not self.noise or self.sampling is not None, "there is noise, but sampling says nothing of it")
+        fixed = self.reference not in (None, "input")
+        require(not fixed or self.reference_input is None, f'reference is "{self.reference}", so it is no input')
+        at_runtime = self.reference == "input"
+        require(not at_runtime or self.reference_input is not None, 'reference is "input", but reference_input is not')
+
+    @property
+    def output_names(self) -> list[str]:
+        """All outputs: the model's own, the relevance, the taps and, if there are any, the reports."""
+        reports = {
+            ABSORBED_OUTPUT: self.absorbed,
+            ROOTS_OUTPUT: self.roots is not None,
+            TARGET_OUTPUT: self.target.is_reported,
+        }
+        taps = (tap.name for tap in self.taps)
+        return [*self.outputs, *self.relevance, *taps, *(name for name, present in reports.items() if present)]
+
+    @property
+    def names_of_many(self) -> frozenset[str]:
+        """Inputs with as many entries for each sample, along axis 1, as the caller has questions."""
+        if self.target.questions != MANY:
+            return frozenset()
+        return frozenset((TARGET_INPUT, *(mask.input.name for mask in self.masks)))
+
+    @property
+    def quantity(self) -> str:
+        """What is explained: "the score under sigmoid", "the output of softmax" (a probability) or "the output"."""
+        if self.start is not None:
+            return f"the output of layer {self.start}"
+        under = [layer.operator for layer in self.layers if layer.rule.startswith("ScoresUnder")]
+        if under:
+            return f"the score under {', '.join(dict.fromkeys(under))}"
+        last = next((layer for layer in reversed(self.layers) if layer.kind != "structure"), None)
+        is_head = last is not None and (last.kind == "softmax" or last.operator in HEADS)
+        return f"the output of {last.operator}" if last is not None and is_head else "the output"
+
+    def to_json(self) -> str:
+        """The JSON text that `from_json` reads back."""
+        return json.dumps(dataclasses.asdict(self), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read and check the JSON text of an explainer file; fields that are not known are ignored.
+
+        Raises:
+            ExplainerFileError: The text is not JSON, has another format version, lacks a field, or has
+                a field of a wrong type or with an impossible value; the message names the field.
+        """
+        raw = parse_json(text, "the relcompile metadata")
+        version = cast("dict[str, object]", raw).get("format") if isinstance(raw, dict) else None
+        if type(version) is int and version != FORMAT:
+            raise ExplainerFileError(
+                f"the relcompile metadata has format version {version}, this relcompile reads {FORMAT}; "
+                "use the relcompile that wrote the file, or compile the model again"
+            )
+        return decode_record(cls, raw, "metadata")
