@@ -67,8 +67,9 @@ def explain_all(model: torch.nn.Module, x: torch.Tensor, target: int, rules: Seq
     maps = dict[str, Any]()
     for rule in rules:
         print(rule, flush=True)
+        learned = calibration if "calibration" in PRESETS[rule].needs else None
         explainer = relcompile.compile(
-            model, x, rule=rule, target=target, preprocessing=PREPROCESSING, calibration=calibration
+            model, x, rule=rule, target=target, preprocessing=PREPROCESSING, calibration=learned
         )
         _, relevance = explainer(*explainer.example_arguments(1))  # x, and noise for the rules that want some
         if relevance.isfinite().all():

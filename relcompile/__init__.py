@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from relcompile.compiler import compile
     from relcompile.errors import RelcompileError
     from relcompile.frontend.model_file import read_model
-    from relcompile.metadata import Preprocessing
     from relcompile.methods.composites import Composite, Entry
+    from relcompile.preprocessing import Preprocessing
     from relcompile.question.options import Options
     from relcompile.question.targets import Target
     from relcompile.runtime.production import Explanation, ProductionExplainer, load
@@ -41,7 +41,7 @@ _HOME = {
     "InternalError": "passes.errors",
     "Options": "relcompile.question.options",
     "PassError": "passes.errors",
-    "Preprocessing": "relcompile.metadata",
+    "Preprocessing": "relcompile.preprocessing",
     "ProductionExplainer": "relcompile.runtime.production",
     "RelcompileError": "relcompile.errors",
     "Target": "relcompile.question.targets",

@@ -63,8 +63,8 @@ def compile_as_asked(
 ) -> Explainer:
     """`compile`, with everything that is asked for in one object."""
     digest = weights_digest(model)
-    options.check(digest)
     inputs = named_inputs(model, example_inputs)
+    options.check(digest, inputs)
     check_numbers(model, inputs)
     captured = captured_graph(model, inputs, progress)
     if options.composite.is_gradient and not options.forward_derivative:

@@ -5,13 +5,13 @@ The compiler writes it and the runtime reads it, so this module imports only the
 
 import dataclasses
 import json
-import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal, Self, cast
+from typing import Self, cast
 
 from relcompile.errors import ExplainerFileError
 from relcompile.files.typed_json import decode_record, parse_json
+from relcompile.preprocessing import Preprocessing
 from relcompile.records import MANY, InputRecord, LayerRecord, MaskRecord, RootsRecord, TapRecord, TargetRecord, require
 
 METADATA_KEY = "relcompile"  # of the JSON text in the ONNX file's metadata_props
@@ -20,52 +20,7 @@ ABSORBED_OUTPUT = "absorbed"  # the output with the relevance that each layer ab
 ROOTS_OUTPUT = "roots"  # the output with the report on learned roots, if the file has one
 TARGET_INPUT = "target"  # the input for it, if it takes one
 TARGET_OUTPUT = "target"  # the output with the classes that were explained, if the file chooses several
-
-_LARGEST_SIDE = 2**16  # pixels
-_SMALLEST, _LARGEST = 1e-6, 1e6  # of preprocessing: beyond, the input overflows in float32
-
 HEADS = ("sigmoid", "log_sigmoid", "hardsigmoid", "tanh")  # what turns a score into something else, beside softmax
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a photograph becomes the model's input: resize, crop, reorder channels, scale, normalise.
-
-    Args:
-        resize: Length in pixels that the shorter side gets, None to leave the size.
-        interpolation: How `resize` interpolates (both antialiased, as Pillow does).
-        crop: Side in pixels of the square cut from the centre, None to cut nothing.
-        mean: Subtracted after scaling; three values in the order of `channels`, or one for a grey photograph.
-        std: Divided by last; positive values, as many as in `mean`.
-        channels: Order of the colour channels in the array.
-        scale: Pixel values 0..255 are divided by this first; positive, usually 255.
-    """
-
-    resize: int | None
-    interpolation: Literal["bilinear", "bicubic"]
-    crop: int | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    channels: Literal["RGB", "BGR"] = "RGB"
-    scale: float = 255.0
-
-    def __post_init__(self) -> None:
-        require(
-            len(self.mean) == len(self.std) in (1, 3),
-            "mean and std must have three values each, or one each for a grey photograph",
-        )
-        numbers = (*self.mean, *self.std, self.scale)
-        require(all(map(math.isfinite, numbers)), "mean, std and scale must be finite")
-        require(all(abs(value) <= _LARGEST for value in self.mean), f"mean must lie within ±{_LARGEST:g}")
-        divisors = (*self.std, self.scale)
-        require(all(value > 0 for value in divisors), "std and scale must be positive")
-        require(
-            all(_SMALLEST <= value <= _LARGEST for value in divisors),
-            f"std and scale must lie between {_SMALLEST:g} and {_LARGEST:g}",
-        )
-        sides = [side for side in (self.resize, self.crop) if side is not None]
-        require(all(side > 0 for side in sides), "resize and crop must be positive")
-        require(all(side <= _LARGEST_SIDE for side in sides), f"resize and crop must be at most {_LARGEST_SIDE}")
 
 
 @dataclass(frozen=True)
@@ -75,6 +30,8 @@ class Metadata:
     Args:
         relcompile: Version of relcompile that wrote the file; `torch`: of PyTorch that captured the model.
         rule: The rule the user asked for, "z+".
+        model: The name of the model, "resnet18", or None.
+        layer_rules: The rules of single layers that the user asked for, "features.0=flat".
         layers: Every layer with its own rule, in the order of the graph.
         target: How the class to explain is chosen.
         inputs: The model's own inputs, in the order of `forward`.
@@ -123,6 +80,8 @@ class Metadata:
     noise: tuple[InputRecord, ...] = ()
     reference: str | None = None
     reference_input: InputRecord | None = None
+    model: str | None = None
+    layer_rules: tuple[str, ...] = ()
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -159,6 +118,14 @@ class Metadata:
         require(not fixed or self.reference_input is None, f'reference is "{self.reference}", so it is no input')
         at_runtime = self.reference == "input"
         require(not at_runtime or self.reference_input is not None, 'reference is "input", but reference_input is not')
+
+    @property
+    def name(self) -> tuple[str, ...]:
+        """What tells this explainer from others: model, rule, rules of layers, target, layer, reference."""
+        places = {"start": self.start, "at": self.at}
+        place = tuple(f"{verb} {layer}" for verb, layer in places.items() if layer is not None)
+        reference = () if self.reference in (None, "0") else (f"reference {self.reference}",)
+        return (*filter(None, (self.model,)), self.rule, *self.layer_rules, *self.target.name, *place, *reference)
 
     @property
     def output_names(self) -> list[str]:

@@ -67,6 +67,15 @@ class TargetRecord:
         require(self.index is None or 0 <= self.index < limit, f"index {self.index} is not one of {limit} classes")
 
     @property
+    def name(self) -> tuple[str, ...]:
+        """What tells it from the usual target, a class that the caller chooses."""
+        if self.questions is not None:
+            return (
+                f"{self.mode}, {self.questions} targets" if self.questions != MANY else f"{self.mode}, many targets",
+            )
+        return () if self.takes_class else (self.mode if self.index is None else f"class {self.index}",)
+
+    @property
     def is_reported(self) -> bool:
         """The file has an output for the classes that it chose, (batch, questions)."""
         return self.questions is not None and self.mode in ("argmax", "fixed")

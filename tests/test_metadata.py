@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from relcompile.errors import ExplainerFileError, MetadataError
-from relcompile.metadata import Metadata, Preprocessing
+from relcompile.metadata import Metadata
+from relcompile.preprocessing import Preprocessing
 from relcompile.records import InputRecord, LayerRecord, MaskRecord, RootsRecord, TapRecord, TargetRecord
 
-PREPROCESSING = Preprocessing(256, "bicubic", 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "BGR", scale=1.0)
+PREPROCESSING = Preprocessing(256, "bicubic", 224, (103.5, 116.3, 123.7), (57.4, 57.1, 58.4), "BGR", scale=1.0)
 FULL = Metadata(
     relcompile="0.1.0",
     torch="2.14.1",
@@ -91,23 +92,23 @@ def test_the_names_of_the_contract() -> None:
         "resize": 256,
         "interpolation": "bicubic",
         "crop": 224,
-        "mean": [0.485, 0.456, 0.406],
-        "std": [0.229, 0.224, 0.225],
+        "mean": [103.5, 116.3, 123.7],
+        "std": [57.4, 57.1, 58.4],
         "channels": "BGR",
         "scale": 1.0,
     }
     assert set(raw) == {
         *("format", "relcompile", "torch", "rule", "layers", "target", "inputs", "outputs", "explained"),
         *("relevance", "at", "sampling", "noise", "absorbed", "weights_sha256", "roots", "class_names"),
-        *("preprocessing", "reference", "reference_input", "start", "taps", "masks"),
+        *("preprocessing", "reference", "reference_input", "model", "layer_rules", "start", "taps", "masks"),
     }
 
 
 def test_a_whole_number_is_a_float_and_an_unknown_field_does_no_harm() -> None:
-    raw = json.loads(changed("preprocessing.scale", 255))
+    raw = json.loads(changed("preprocessing.scale", 1))
     metadata = Metadata.from_json(json.dumps(raw | {"later": [1]}))
     assert metadata.preprocessing is not None
-    assert (metadata.preprocessing.scale, type(metadata.preprocessing.scale)) == (255.0, float)
+    assert (metadata.preprocessing.scale, type(metadata.preprocessing.scale)) == (1.0, float)
 
 
 @pytest.mark.parametrize(
@@ -168,8 +169,8 @@ def test_a_whole_number_is_a_float_and_an_unknown_field_does_no_harm() -> None:
         ("layers.0.parameters", 10**4000, "a number of 13288 bits"),
         ("preprocessing.mean.0", 10**400, "a number of 1329 bits"),
         ("preprocessing.mean.0", 1e300, "mean must lie within"),
-        ("preprocessing.std.0", 1e-300, "std and scale must lie between"),
-        ("preprocessing.resize", 10**9, "resize and crop must be at most 65536"),
+        ("preprocessing.std.0", 1e-300, "std and scale between"),
+        ("preprocessing.resize", 10**9, "resize and crop must be positive, and at most 65536"),
         ("rule", "x" * 10_001, "10,001 characters"),
         ("rule", "\ud800", "is not Unicode"),
         ("class_names", ["a"] * 1_000_001, "more than 1,000,000 entries"),

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from examples.photograph import WEIGHTS, network, packaged
-from relcompile.metadata import Preprocessing
 from relcompile.pictures.images import load_image, preprocess
+from relcompile.preprocessing import Preprocessing
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 MEAN, DEVIATION = 0.2860, 0.3530

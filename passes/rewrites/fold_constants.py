@@ -10,6 +10,8 @@ flipped kernels are expressions of W).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -38,7 +40,7 @@ class FoldConstants:
         for node in calls(module):
             if not self._is_foldable(node, module, readers):
                 continue
-            with torch.no_grad(), emit.inserting_before(node):
+            with torch.no_grad(), _one_thread(), emit.inserting_before(node):
                 args, kwargs = map_nodes((node.args, node.kwargs), lambda n: tensor_of(module, n))
                 value: torch.Tensor = run_node(node, args, kwargs)
                 replace(node, emit.constant(f"{node.name}_folded", value.contiguous()))
@@ -58,6 +60,17 @@ class FoldConstants:
             for operand, tensor in zip(node.all_input_nodes, constants, strict=True)
             if tensor is not None
         )
+
+
+@contextmanager
+def _one_thread() -> Generator[None]:
+    """Sums in one order: equal models have equal constants, however many threads there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _readers(module: GraphModule) -> Counter[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch.fx import GraphModule
@@ -68,6 +69,9 @@ class Compiled(torch.nn.Module):
     def _by_name(self, arguments: Sequence[torch.Tensor], named: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         names = list(self.examples)
         given = dict(zip(names, arguments, strict=False))
+        if self.metadata.target.takes_class and self.metadata.target.classes in (None, 1):
+            only: Any = 0  # one number per sample has one target
+            named = {**({} if TARGET_INPUT in given else {TARGET_INPUT: only}), **named}
         fit = {*names} - self._masks <= {*given, *named} <= {*names}
         if len(arguments) > len(names) or given.keys() & named.keys() or not fit:
             found = ", ".join([*map(str, range(len(arguments))), *named]) or "none"
@@ -84,9 +88,11 @@ class Compiled(torch.nn.Module):
         return tuple(_of_batch(tensor, batch) for tensor in self.examples.values())
 
 
-def _classes(target: torch.Tensor | int, x: torch.Tensor, record: TargetRecord) -> torch.Tensor:
+def _classes(target: Any, x: torch.Tensor, record: TargetRecord) -> torch.Tensor:
     """The target as the graph takes it. Ranges are not checked while a graph is being traced: that would need data."""
     batch, ndim = x.shape[0], 1 if record.questions is None else 2
+    if not isinstance(target, int | torch.Tensor) or isinstance(target, bool):
+        raise TargetError(f"target is {target!r}, a {type(target).__name__}; want one integer, or int64 ({batch},)")
     if isinstance(target, int):
         target = torch.full((batch, 1)[:ndim], target, device=x.device)
     if target.dtype != torch.int64 or target.dim() != ndim or target.shape[0] != batch or 0 in target.shape:

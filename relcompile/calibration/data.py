@@ -15,8 +15,8 @@ import torch
 from relcompile.errors import CalibrationError
 from relcompile.files.arrays import map_array, native, read_arrays
 from relcompile.files.paths import open_input
-from relcompile.metadata import Preprocessing
-from relcompile.pictures.images import LARGEST_PHOTOGRAPH, image_suffixes, load_image, preprocess
+from relcompile.pictures.images import LARGEST_PHOTOGRAPH, load_image, photographs, preprocess
+from relcompile.preprocessing import Preprocessing
 
 Array: TypeAlias = np.ndarray[Any, Any]
 _ARRAYS = (".npy", ".npz")
@@ -35,6 +35,11 @@ class Data(Protocol):
     @property
     def fingerprint(self) -> str:
         """Equal for equal data in equal order."""
+        ...
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How photographs become samples, if they are photographs."""
         ...
 
     def batch(self, start: int, stop: int) -> dict[str, torch.Tensor]:
@@ -83,6 +88,10 @@ class Arrays:
 
     arrays: Mapping[str, Array]
     samples: range
+
+    @property
+    def preprocessing(self) -> None:
+        return None
 
     @property
     def count(self) -> int:
@@ -142,24 +151,12 @@ def open_folder(
             f"the model takes {shapes}, not one photograph with {len(preprocessing.mean)} channels (as in --mean); "
             "give its data as a .npz file"
         )
+    preprocessing.require_input({name: tuple(example.shape)})
     files = photographs(path)
     if not files:
         raise CalibrationError(f"{_WHAT}: there are no photographs in {path}")
     height, width = example.shape[2:]
     return ImageFolder(tuple(files[:: _stride(len(files), limit)]), path, preprocessing, name, (height, width))
-
-
-def photographs(path: Path) -> list[Path]:
-    """The files with a suffix of a photograph in a folder and in the folders in it, in the order of their paths.
-
-    Raises:
-        CalibrationError: the folders lie too deep in each other.
-    """
-    suffixes = image_suffixes()
-    try:
-        return sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
-    except RecursionError as error:
-        raise CalibrationError(f"{_WHAT}: the folders in {path} are too deep in each other") from error
 
 
 def files_read(path: Path) -> list[Path]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -14,8 +14,10 @@ import safetensors
 import safetensors.torch
 import torch
 
-from relcompile.errors import CalibrationError, ExportError
+from relcompile.errors import CalibrationError, ExplainerFileError, ExportError
 from relcompile.files.paths import atomic_path, open_input
+from relcompile.files.typed_json import decode_record
+from relcompile.preprocessing import Preprocessing
 
 ESTIMATORS: Final = ("relu", "linear")
 LARGEST_CALIBRATION: Final = 2**36  # bytes; sums in float64 take four times what the weights of a model take
@@ -38,12 +40,14 @@ class Calibration:
         weights_sha256: checksum of the model they were estimated for.
         estimator: "relu" or "linear".
         samples: how many samples they were estimated from.
+        preprocessing: how photographs became these samples; None for arrays.
     """
 
     patterns: Mapping[str, torch.Tensor] = field(repr=False)
     weights_sha256: str
     estimator: str
     samples: int
+    preprocessing: Preprocessing | None = None
 
     def save(self, path: Path | str) -> None:
         """Write it; the file appears whole or not at all.
@@ -51,7 +55,8 @@ class Calibration:
         Raises:
             ExportError: it cannot be written.
         """
-        facts = {"weights_sha256": self.weights_sha256, "estimator": self.estimator, "samples": self.samples}
+        facts = {name: getattr(self, name) for name in ("weights_sha256", "estimator", "samples")}
+        facts["preprocessing"] = None if self.preprocessing is None else asdict(self.preprocessing)
         write_tensors(Path(path), "calibration", self.patterns, facts)
 
     @classmethod
@@ -70,19 +75,32 @@ class Calibration:
         broken = [name for name, p in patterns.items() if p.dtype not in _DTYPES or not p.isfinite().all()]
         if broken:
             raise CalibrationError(f"{path}: the pattern of layer {broken[0]} is not finite, or not of real numbers")
-        return cls(patterns, digest, str(estimator), count_of(path, samples))
+        preprocessing = _preprocessing(path, facts.get("preprocessing"))
+        return cls(patterns, digest, str(estimator), count_of(path, samples), preprocessing)
 
-    def require(self, weights_sha256: str) -> None:
-        """Refuse a model with other weights.
+    def require(self, weights_sha256: str, preprocessing: Preprocessing | None = None) -> None:
+        """Refuse a model with other weights, and photographs that become other inputs.
 
         Raises:
-            CalibrationError: the checksums differ.
+            CalibrationError: the checksums differ, or the preprocessing does, where both are known.
         """
+        if preprocessing is not None and self.preprocessing not in (None, preprocessing):
+            raise CalibrationError(
+                f"the calibration was made with {self.preprocessing}, and not with {preprocessing}; leave the options "
+                "of preprocessing out, or calibrate with these"
+            )
         if weights_sha256 != self.weights_sha256:
             raise CalibrationError(
                 f"the calibration belongs to a model with other weights (sha256 {self.weights_sha256[:12]}..., the "
                 f"model has {weights_sha256[:12]}...); make one for this model: {HOW_TO}"
             )
+
+
+def _preprocessing(path: Path | str, stored: object) -> Preprocessing | None:
+    try:
+        return None if stored is None else decode_record(Preprocessing, stored, "preprocessing")
+    except ExplainerFileError as error:
+        raise CalibrationError(f"{path}: {error}") from error
 
 
 def count_of(path: Path | str, samples: object, limit: int = _MOST_SAMPLES) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from relcompile.calibration.observer import Observer
     from relcompile.calibration.state import StateFile
     from relcompile.calibration.store import Calibration
-    from relcompile.metadata import Preprocessing
+    from relcompile.preprocessing import Preprocessing
 
 _DEFAULT_OUTPUT: Final = Path("patterns.safetensors")
 _SAVE_EVERY: Final = 60.0  # seconds between two saved states
@@ -91,7 +92,7 @@ def calibrate_on(
         if resume:
             run.resume()
         run.finish()
-        calibration = observer.result()
+        calibration = replace(observer.result(), preprocessing=data.preprocessing)
         calibration.save(temporary)
         size = temporary.stat().st_size
     state.remove()
@@ -155,16 +156,18 @@ def _open(
 ) -> Data:
     """The data, in the shapes that `--input` says, or else the arrays have, or else the model suggests."""
     from relcompile.calibration.data import open_arrays, open_folder
-    from relcompile.cli.explain_command import ASSUMED
     from relcompile.cli.input_specs import default_spec, example_inputs
     from relcompile.frontend.capture import forward_parameters
+    from relcompile.preprocessing import assumed
 
+    if preprocessing is not None and not os.path.isdir(path):
+        raise CalibrationError(f"{path} holds inputs, not photographs: leave the options of preprocessing out")
     if not os.path.isdir(path):
         return open_arrays(path, forward_parameters(model), example_inputs(model, specs), samples)
-    if preprocessing is None:
-        views.note("no preprocessing given: assuming ImageNet's mean and standard deviation")
-        preprocessing = ASSUMED
     examples = example_inputs(model, specs or (default_spec(model),))
+    if preprocessing is None:
+        preprocessing, sentence = assumed(next(iter(examples.values())).shape[1])
+        views.note(sentence)
     return open_folder(path, examples, preprocessing, samples)
 
 

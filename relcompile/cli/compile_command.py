@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from relcompile.question.options import Options
 
 _TIMINGS = 5
+_USUAL_PHOTOGRAPH = "1x3x224x224"
 _LARGEST_CLASS_NAMES = 2**24  # bytes
 
 
@@ -39,6 +40,7 @@ def compile_(
     inputs: options.Inputs = None,
     target: options.Target = "index",
     reference: options.Reference = None,
+    reference_image: options.ReferenceImage = None,
     arch: options.Arch = None,
     allow: options.Allow = None,
     trust_model_file: options.Trust = False,
@@ -71,18 +73,23 @@ def compile_(
     from relcompile.cli import parsing
     from relcompile.frontend.model_file import read_model
     from relcompile.question.options import Options
-    from relcompile.question.references import parse_reference, reference_file
+    from relcompile.question.references import reference_file
 
     composite = Path(rule) if rule.endswith(".toml") else None
-    _check_output(output, (model, calibration, class_names, reference_file(reference), composite))
+    _check_output(
+        output, (model, calibration, class_names, reference_file(reference), _picture(reference_image), composite)
+    )
     refuse_links([output] if out is None else [])
+    preprocessing = parsing.preprocessing(resize, crop, mean, std, interpolation, channels, scale)
+    learned = None if calibration is None else Calibration.load(calibration)
+    known = preprocessing or (None if learned is None else learned.preprocessing)
     asked = Options(
         rule=rule,
         layers=tuple(layer or ()),
         bounds=parsing.bounds(bounds),
-        calibration=None if calibration is None else Calibration.load(calibration),
+        calibration=learned,
         target=target,
-        reference=None if reference is None else parse_reference(reference),
+        reference=parsing.reference(reference, reference_image, known, inputs or (_USUAL_PHOTOGRAPH,)),
         explain=explain or None,
         output=explained_output,
         at=at,
@@ -92,7 +99,8 @@ def compile_(
         absorbed=absorbed,
         roots=roots,
         class_names=_class_names(class_names),
-        preprocessing=parsing.preprocessing(resize, crop, mean, std, interpolation, channels, scale),
+        preprocessing=preprocessing,
+        name=model.stem,
     )
     read = partial(read_model, model, arch=arch, allow=tuple(allow or ()), trust=trust_model_file)
     return compile_file(read, tuple(inputs or ()), asked, output, place)
@@ -129,6 +137,10 @@ def compile_file(
         share = largest_share(explainer) if asked.composite.shares_the_score else None
         rows = {"file": str(output), "size": f"{temporary.stat().st_size / 1e6:.1f} MB"}
     _report(explainer, rows, parity, timing | _cancellation(share))
+
+
+def _picture(reference_image: str | None) -> Path | None:
+    return None if reference_image in (None, "mean", "black", "blur") else Path(reference_image)
 
 
 def default_output(model: Path, rule: str, *further: str | None) -> Path:
@@ -196,4 +208,6 @@ def _report(explainer: Explainer, rows: dict[str, str], parity: Parity | None, t
     if parity is not None:
         errors = ", ".join(f"{name} {error:.1e}" for name, error in parity.errors.items())
         rows["difference from PyTorch (of the maximum)"] = errors
+    if explainer.metadata.preprocessing is not None:
+        rows["photographs"] = views.photographs(explainer.metadata)
     views.facts("explainer", rows | timing)

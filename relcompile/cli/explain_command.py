@@ -3,158 +3,224 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import chdir
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
 import numpy as np
 import typer
 
-from relcompile.cli import views
-from relcompile.errors import ExportError, InputSpecError
-from relcompile.files.paths import keep_inputs, plain_name, refuse_links, save_arrays
-from relcompile.metadata import Metadata, Preprocessing
-from relcompile.runtime.production import Explanation, ProductionExplainer, load
+from relcompile.cli import options, views
+from relcompile.cli.photograph_files import Job, away, jobs_of, prepare
+from relcompile.errors import InputSpecError, RelcompileError
+from relcompile.files.paths import save_arrays
+from relcompile.runtime.explanation import Explanation
+from relcompile.runtime.production import ProductionExplainer, load
 from relcompile.runtime.session import Device
 
-Array: TypeAlias = np.ndarray[Any, Any]
+if TYPE_CHECKING:
+    from relcompile.pictures.heatmap import Style
+    from relcompile.pictures.photographs import Photographs, Seen
 
-# Where nobody says how a photograph becomes the input: ImageNet's statistics, and the size that the model takes.
-ASSUMED: Final = Preprocessing(
-    resize=None, interpolation="bilinear", crop=None, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
-)
-_ASSUMED_GREY: Final = Preprocessing(resize=None, interpolation="bilinear", crop=None, mean=(0.0,), std=(1.0,))
-_SUFFIXES: Final = (".png", ".npz")
+Array: TypeAlias = np.ndarray[Any, Any]
+_MOST_LAYERS = 5  # shown of what layers absorb
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted for every photograph.
+
+    Attributes:
+        targets: classes; none: the best one.
+        folder: where maps go.
+        top: how many classes are printed.
+        batch: photographs at a time.
+        arrays_only: no pictures.
+        style: how they are drawn.
+        full: the map lies over the photograph's own pixels.
+        reference: the picture that differences are taken from, if the explainer asks for one.
+    """
+
+    targets: tuple[int, ...]
+    folder: Path
+    top: int
+    batch: int
+    arrays_only: bool
+    style: Style
+    full: bool
+    reference: str | None
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Of what is written for a photograph."""
+        return (".npz",) if self.arrays_only else (".png", ".npz")
 
 
 def explain(
     explainer: Annotated[Path, typer.Argument(help="A compiled .onnx file.")],
-    images: Annotated[list[Path], typer.Argument(help="Photographs.")],
-    target: Annotated[int | None, typer.Option("--target", "-t", help="A class; default: the best one.")] = None,
+    images: Annotated[list[Path], typer.Argument(help="Photographs, folders of them, or globs.")],
+    target: Annotated[list[int] | None, typer.Option("--target", "-t", help="Classes; default: the best one.")] = None,
     out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the heatmaps.")] = Path(),
     top: Annotated[int, typer.Option(help="How many classes to print.", min=1)] = 5,
+    batch: Annotated[int, typer.Option(help="Photographs at a time.", min=1)] = 8,
+    reference_image: options.ReferenceImage = None,
+    no_png: Annotated[bool, typer.Option("--no-png", help="Write the arrays alone.")] = False,
+    overlay_only: Annotated[bool, typer.Option("--overlay-only", help="Draw the overlay alone, without text.")] = False,
+    full_resolution: Annotated[
+        bool, typer.Option("--full-resolution", help="Draw over the photograph's own pixels.")
+    ] = False,
+    colormap: Annotated[str, typer.Option(help="Of matplotlib; its middle is no relevance.")] = "RdBu_r",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Explain photographs: a heatmap (PHOTO.RULE.png) and the arrays (PHOTO.RULE.npz) of each."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputSpecError(f"device {device!r} must be auto, cpu or cuda")
-    explain_images(explainer, images, target=target, folder=out, top=top, device=device)
+    """Explain photographs: a heatmap (PHOTO.EXPLAINER.png) and the arrays (.npz) of each.
+
+    EXPLAINER is model, rule, rules of layers, target and layer. A photograph that cannot be read stops nothing: it is
+    listed at the end, and the exit code is 2.
+    """
+    with away():
+        from relcompile.pictures.heatmap import Style
+
+    if no_png and (overlay_only or full_resolution or colormap != "RdBu_r"):
+        raise InputSpecError("--no-png draws nothing: leave --overlay-only, --full-resolution and --colormap out")
+    request = Request(
+        tuple(target or ()), out, top, batch, no_png, Style(colormap, overlay_only), full_resolution, reference_image
+    )
+    production = load(explainer, device=cast("Device", device))
+    jobs = jobs_of(images, out)
+    names = [ending(production, target) for target in targets_of(request.targets)]
+    written = [job.written(name, suffix) for job in jobs for name in names for suffix in request.suffixes]
+    prepare((explainer, *(job.path for job in jobs)), written)
+    explain_all(production, jobs, request)
 
 
-def explain_images(
-    path: Path, images: Sequence[Path], *, target: int | None, folder: Path, top: int, device: Device
+def explain_all(explainer: ProductionExplainer, jobs: Sequence[Job], request: Request) -> None:
+    """Write what was asked for, batch by batch.
+
+    Raises:
+        InputSpecError: the explainer takes no photographs; or lists those that could not be explained, in the end.
+    """
+    photographs = photographs_of(explainer)
+    check_reference_image(explainer, request.reference)
+    failed = dict[Path, str]()
+    with views.progress_bar("explain", len(jobs)) as tell:
+        for start in range(0, len(jobs), request.batch):
+            chunk = jobs[start : start + request.batch]
+            _explain_batch(explainer, photographs, chunk, request, failed)
+            tell(start + len(chunk))
+    if failed:
+        listing = "\n".join(f"  {path}: {reason}" for path, reason in failed.items())
+        raise InputSpecError(f"{len(failed)} of {len(jobs)} photographs could not be explained:\n{listing}")
+
+
+def _explain_batch(
+    explainer: ProductionExplainer,
+    photographs: Photographs,
+    jobs: Sequence[Job],
+    request: Request,
+    failed: dict[Path, str],
 ) -> None:
-    """Write `IMAGE.RULE.png` (heatmap) and `IMAGE.RULE.npz` (arrays) into `folder` for every photograph.
-
-    The name ends in the class, if one is given. Photographs are never written over.
-
-    Raises:
-        RelcompileError: a file cannot be read or written, or the explainer does not take photographs.
-    """
-    from relcompile.pictures.images import load_image, preprocess
-
-    explainer = load(path, device=device)
-    size, preprocessing = photograph_input(explainer.metadata)
-    stems = _stems(path, images, folder, explainer.metadata.rule, target)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExportError(f"{folder}: {error.strerror}") from error
-    with views.progress("explain") as tell:
-        for image, stem in zip(images, stems, strict=True):
-            tell(image.name)
-            array, view = preprocess(load_image(image), preprocessing, size)
-            explanation = explain_best(explainer, array, target)
-            _write(stem, explanation, view, explainer.metadata, top, image.name)
+    """Explain those that can be read; a reason in `failed` for the others."""
+    read: list[tuple[Job, Seen]] = []
+    for job in jobs:
+        try:
+            read.append((job, photographs.read(job.path)))
+        except RelcompileError as error:
+            failed[job.path] = str(error)
+    if not read:
+        return
+    seen = [one for _, one in read]
+    for target in targets_of(request.targets):
+        explanation = explain_seen(explainer, photographs, seen, target, request.reference)
+        for row, (job, one) in enumerate(read):
+            try:
+                _write(job, one, explanation, row, request, ending(explainer, target))
+            except RelcompileError as error:
+                failed[job.path] = str(error)
 
 
-def _stems(explainer: Path, images: Sequence[Path], folder: Path, rule: str, target: int | None) -> list[str]:
-    """What is written for each photograph, without the suffix: every one its own, and none that is read.
+def photographs_of(explainer: ProductionExplainer) -> Photographs:
+    """How photographs become the input of the explainer; what happens to them is printed."""
+    from relcompile.pictures.photographs import Photographs
 
-    Raises:
-        ExportError: two photographs have one name, or a photograph or a link has the name of what is written.
-    """
-    ending = "".join(f".{plain_name(str(part))}" for part in (rule, target) if part is not None)
-    stems = [str(folder / (image.stem + ending)) for image in images]
-    twins = [str(image) for image, stem in zip(images, stems, strict=True) if stems.count(stem) > 1]
-    if twins:
-        raise ExportError(f"{' and '.join(twins)} would have one heatmap; explain them into different folders with -o")
-    written = [Path(stem + suffix) for stem in stems for suffix in _SUFFIXES]
-    keep_inputs((explainer, *images), written)
-    refuse_links(written)
-    return stems
-
-
-def photograph_input(metadata: Metadata) -> tuple[tuple[int, int], Preprocessing]:
-    """The size of the photographs that the explainer takes, and how they become its input.
-
-    Raises:
-        InputSpecError: it does not take photographs, or not with its preprocessing.
-    """
-    channels, *size = _image_shape(metadata)
-    preprocessing = metadata.preprocessing
-    if preprocessing is None and channels == 3:
-        preprocessing = ASSUMED
-        views.note("the explainer names no preprocessing: assuming ImageNet's mean and standard deviation")
-    if preprocessing is None:
-        preprocessing = _ASSUMED_GREY
-        views.note("the explainer names no preprocessing: assuming grey values from 0 to 1")
-    if len(preprocessing.mean) != channels:
-        raise InputSpecError(
-            f"the input has {channels} channels, the preprocessing of the file {len(preprocessing.mean)}: compile the "
-            "model again with as many numbers in --mean and --std"
-        )
-    return (size[0], size[1]), preprocessing
-
-
-def _image_shape(metadata: Metadata) -> tuple[int, ...]:
-    """Channels, height and width."""
-    shape = metadata.inputs[0].shape
-    sizes = [size for size in shape[1:] if isinstance(size, int)]
-    if len(metadata.inputs) != 1 or len(sizes) != 3 or len(shape) != 4 or shape[1] not in (1, 3):
-        inputs = ", ".join(f"{i.name} {list(i.shape)}" for i in metadata.inputs)
-        raise InputSpecError(f"this explainer takes {inputs}, not one photograph; use relcompile.load in Python")
-    return tuple(sizes)
-
-
-def explain_best(explainer: ProductionExplainer, array: Array, target: int | None) -> Explanation:
-    """Explain `target`, or the best class if none is given; the first run then only finds out which that is."""
-    record = explainer.metadata.target
-    if record.questions is not None:
+    found = Photographs.of(explainer.metadata)
+    if explainer.metadata.target.questions is not None:
         raise InputSpecError("this explainer has several targets for each photograph; use relcompile.load in Python")
-    if record.takes_seed:
+    if explainer.metadata.target.takes_seed:
         raise InputSpecError("this explainer takes a relevance seed; use relcompile.load in Python")
-    if not record.takes_class or target is not None:
-        return explainer.explain(array, target=target)
-    first = explainer.explain(array, target=0)
-    best = int(_scores(first.output).argmax())
-    return first if best == 0 else explainer.explain(array, target=best)
+    if found.assumption is not None:
+        views.note(found.assumption)
+    views.note(f"photographs: {found.steps}")
+    return found
 
 
-def _scores(output: Array) -> Array:
-    """The scores (classes,) of one sample, summed over positions; one score for an output (1,)."""
-    return output.reshape(output.shape[1] if output.ndim > 1 else 1, -1).sum(1)
+def check_reference_image(explainer: ProductionExplainer, reference: str | None) -> None:
+    """A reference goes where one is taken, and only there.
+
+    Raises:
+        InputSpecError: it does not.
+    """
+    taken = explainer.metadata.reference_input is not None
+    if taken != (reference is not None):
+        raise InputSpecError(
+            "this explainer takes a reference: give --reference-image mean, black, blur or a picture's file"
+            if taken
+            else "--reference-image: this explainer takes no reference at run time; compile it with --reference input"
+        )
 
 
-def _write(stem: str, explanation: Explanation, view: Any, metadata: Metadata, top: int, title: str) -> None:
-    with chdir(Path(__file__).parent):  # matplotlib reads settings of the working directory; before 3.11 it runs them
-        from relcompile.pictures.heatmap import heatmap_title, save_heatmap
-
-    scores, relevance = _scores(explanation.output), explanation.relevance[0]
-    order = np.argsort(-scores)[:top]
-    views.classes(title, [(_label(metadata, int(k)), float(scores[k])) for k in order])
-    if explanation.target is None:
-        chosen, label, score = -1, "the best class of every position", float(explanation.output.max(1).sum())
-    else:
-        chosen = int(explanation.target[0])
-        label, score = _label(metadata, chosen), float(scores[chosen])
-    picture, arrays = (Path(stem + suffix) for suffix in _SUFFIXES)
-    save_heatmap(picture, relevance, view, heatmap_title(f"{label}, rule {metadata.rule}", score, relevance))
-    save_arrays(arrays, relevance=relevance, output=explanation.output[0], target=np.array(chosen))
-    views.note(f"wrote {picture} and {arrays}")
+def targets_of(given: Sequence[int]) -> Sequence[int | None]:
+    """The classes to explain; None stands for the best, or for what the file always explains."""
+    return tuple(dict.fromkeys(given)) or (None,)
 
 
-def _label(metadata: Metadata, index: int) -> str:
-    if metadata.target.classes is None:
-        return metadata.explained
-    return f"{metadata.class_names[index]} ({index})" if metadata.class_names else f"class {index}"
+def ending(explainer: ProductionExplainer, target: int | None) -> tuple[str, ...]:
+    """What the name of a map ends in."""
+    return (*explainer.metadata.name, *(() if target is None else (str(target),)))
+
+
+def explain_seen(
+    explainer: ProductionExplainer,
+    photographs: Photographs,
+    seen: Sequence[Seen],
+    target: int | None,
+    reference: str | None,
+) -> Explanation:
+    """Explain `target`, or the best class of each if none is given; a first run then only finds out which that is."""
+    array = np.concatenate([one.array for one in seen])
+    pictures = None if reference is None else [photographs.reference(reference, one.view) for one in seen]
+    differs_from = None if pictures is None else np.concatenate(pictures)
+    if target is not None or not explainer.metadata.target.takes_class:
+        return explainer.explain(array, target=target, reference=differs_from)
+    first = explainer.explain(array, target=0, reference=differs_from)
+    best = np.array([first.scores(row).argmax() for row in range(len(seen))])
+    return first if not best.any() else explainer.explain(array, target=best, reference=differs_from)
+
+
+def _write(job: Job, seen: Seen, explanation: Explanation, row: int, request: Request, name: Sequence[str]) -> None:
+    """Print the classes of one photograph; write its picture and its arrays."""
+    from relcompile.pictures.heatmap import save_heatmap
+
+    if not explanation.finite[row]:
+        raise InputSpecError("NaN or infinity in the input, the prediction or the relevance: there is no map")
+    scores, relevance = explanation.scores(row), explanation.relevance[row]
+    order = np.argsort(-scores)[: request.top]
+    views.classes(job.path.name, [(explanation.label(int(k)), float(scores[k])) for k in order])
+    arrays = {"relevance": relevance, "output": explanation.output[row], "target": np.array(explanation.chosen(row)[0])}
+    if explanation.absorbed is not None:
+        arrays["absorbed"] = explanation.absorbed[row]
+        views.facts("absorbed by biases and stabilisers", _absorbed(explanation, row))
+    paths = [job.written(name, suffix) for suffix in request.suffixes]
+    if not request.arrays_only:
+        view = seen.whole if request.full else seen.view
+        save_heatmap(paths[0], relevance, view, explanation.title(row), request.style)
+    save_arrays(paths[-1], **arrays)
+    views.note(f"wrote {' and '.join(map(str, paths))}")
+
+
+def _absorbed(explanation: Explanation, row: int) -> dict[str, str]:
+    """All of it, and the layers that absorb most."""
+    values: Array = np.zeros(0) if explanation.absorbed is None else explanation.absorbed[row]
+    records = explanation.metadata.layers
+    most = np.argsort(-np.abs(values))[:_MOST_LAYERS]
+    layers = {f"{records[k].name} ({records[k].operator})": f"{values[k]:.4g}" for k in most if values[k]}
+    return {"in all": f"{values.sum():.4g} of {explanation.chosen(row)[2]:.4g}", **layers}

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from relcompile.cli import views
-from relcompile.cli.explain_command import explain_best, photograph_input
+from relcompile.cli.explain_command import explain_seen, photographs_of
 from relcompile.errors import InputSpecError
 from relcompile.files.arrays import native, read_arrays
 from relcompile.runtime.production import Explanation, ProductionExplainer, load
@@ -25,6 +25,8 @@ def inspect(
     target: Annotated[int | None, typer.Option("--target", "-t", help="A class; default: the best one.")] = None,
 ) -> None:
     """What an explainer file holds: inputs, outputs, target, and the rule of every layer."""
+    if target is not None and roots is None:
+        raise InputSpecError("--target is the class of the report on roots: give --roots too, or leave it out")
     production = load(explainer, device="cpu")
     if roots is not None:
         return report_roots(production, roots, target)
@@ -50,13 +52,10 @@ def report_roots(explainer: ProductionExplainer, path: Path, target: int | None)
 
 
 def _explanation(explainer: ProductionExplainer, path: Path, target: int | None) -> Explanation:
-    from relcompile.pictures.images import load_image, preprocess
-
     if path.suffix.lower() == ".npz":
         return explainer.explain(*_arrays(explainer, path), target=_class(explainer, target))
-    size, preprocessing = photograph_input(explainer.metadata)
-    array, _ = preprocess(load_image(path), preprocessing, size)
-    return explain_best(explainer, array, target)
+    photographs = photographs_of(explainer)
+    return explain_seen(explainer, photographs, [photographs.read(path)], target, None)
 
 
 def _arrays(explainer: ProductionExplainer, path: Path) -> list[Array]:

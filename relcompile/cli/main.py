@@ -1,4 +1,4 @@
-"""`relcompile MODEL [options]` compiles; `calibrate`, `explain`, `inspect` and `rules` are sub-commands.
+"""`relcompile MODEL [options]` compiles; `calibrate`, `compare`, `explain`, `inspect` and `rules` are sub-commands.
 
 Bad input ends in one message on stderr and exit code 2; an error of relcompile itself in one and exit code 1.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any
 
@@ -17,13 +17,14 @@ from typer.core import TyperGroup
 from passes.errors import InternalError, PassError
 from relcompile.cli import views
 from relcompile.cli.calibrate_command import calibrate
+from relcompile.cli.compare_command import compare
 from relcompile.cli.compile_command import compile_
 from relcompile.cli.confined import Console, Place, start
 from relcompile.cli.explain_command import explain
 from relcompile.cli.inspect_command import inspect
 from relcompile.cli.orderly import orderly
 from relcompile.cli.rules_command import rules
-from relcompile.errors import RelcompileError
+from relcompile.errors import InputSpecError, RelcompileError
 
 _COMPILE = "compile"
 _NEAR = 0.7  # of 1: letters in common of a mistyped command
@@ -35,11 +36,16 @@ class _CompileByDefault(TyperGroup):
     """A first argument that is not a sub-command is a model file."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _refuse_mistyped(args, self.commands)
         named = args and (args[0] in self.commands or args[0] in ("--help", "--version"))
-        near = [] if named or not args else get_close_matches(args[0], self.commands, 1, _NEAR)
-        if near and not os.path.exists(args[0]):
-            ctx.fail(f"there is no file and no command {args[0]!r}; the nearest command is {near[0]!r}")
         return super().parse_args(ctx, args if named or not args else [_COMPILE, *args])
+
+
+def _refuse_mistyped(args: Sequence[str], commands: Iterable[str]) -> None:
+    """A word that is no file, and nearly a sub-command, is one with a slip of the finger."""
+    near = get_close_matches(args[0], list(commands), n=1, cutoff=_NEAR) if args else []
+    if near and args[0] not in commands and not os.path.lexists(args[0]):
+        raise InputSpecError(f"{args[0]!r} is neither a sub-command nor a file; did you mean `relcompile {near[0]}`?")
 
 
 app = typer.Typer(
@@ -100,6 +106,7 @@ def _version(
 
 app.command(_COMPILE)(compile_)
 app.command()(calibrate)
+app.command()(compare)
 app.command()(explain)
 app.command()(inspect)
 app.command()(rules)

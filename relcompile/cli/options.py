@@ -35,7 +35,11 @@ Target: TypeAlias = Annotated[
     str, typer.Option("--target", "-t", help="index (a runtime input), argmax, seed, or a class number.")
 ]
 Reference: TypeAlias = Annotated[
-    str | None, typer.Option(help="For deeplift: a number, A,B,C, a .npy file, or input (a runtime input).")
+    str | None,
+    typer.Option(help="For deeplift, in units of the input: a number, A,B,C, a .npy file, or input (a runtime input)."),
+]
+ReferenceImage: TypeAlias = Annotated[
+    str | None, typer.Option(help="What differences are taken from: mean, black, blur, or the file of a picture.")
 ]
 Arch: TypeAlias = Annotated[str | None, typer.Option(help="module:callable that builds the model of a state dict.")]
 Allow: TypeAlias = Annotated[list[str] | None, typer.Option(help="Trust the module classes of this package.")]
@@ -59,9 +63,9 @@ ClassNames: TypeAlias = Annotated[Path | None, typer.Option(help="A text file, o
 Resize: TypeAlias = Annotated[int | None, typer.Option(help="Preprocessing: shorter side in pixels.")]
 Crop: TypeAlias = Annotated[int | None, typer.Option(help="Preprocessing: side of the centre crop.")]
 Mean: TypeAlias = Annotated[
-    str | None, typer.Option(help="Preprocessing: a number per channel, after division by --scale.")
+    str | None, typer.Option(help="Preprocessing: a number per channel, in the units of pixels / --scale.")
 ]
-Std: TypeAlias = Annotated[str | None, typer.Option(help="Preprocessing: a number per channel.")]
+Std: TypeAlias = Annotated[str | None, typer.Option(help="Preprocessing: a number per channel, in the same units.")]
 Interpolation: TypeAlias = Annotated[str | None, typer.Option(help="Preprocessing: bilinear (default) or bicubic.")]
 Channels: TypeAlias = Annotated[str | None, typer.Option(help="Preprocessing: RGB (default) or BGR.")]
 Scale: TypeAlias = Annotated[float | None, typer.Option(help="Preprocessing: divides pixel values; default 255.")]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
+from relcompile.cli.input_specs import parse_spec
 from relcompile.errors import InputSpecError
 from relcompile.frontend.capture import call_arguments
-from relcompile.metadata import Preprocessing
 from relcompile.methods.rules.parameters import Bounds
+from relcompile.pictures.photographs import Photographs
+from relcompile.preprocessing import Preprocessing
+from relcompile.question.references import Reference, parse_reference
 
 
 def bounds(text: str | None) -> Bounds | None:
@@ -45,18 +48,60 @@ def preprocessing(
     """
     if (resize, crop, mean, std, interpolation, channels, scale) == (None,) * 7:
         return None
-    interpolation, channels = interpolation or "bilinear", channels or "RGB"
-    if interpolation not in ("bilinear", "bicubic") or channels not in ("RGB", "BGR"):
+    interpolation, chosen = interpolation or "bilinear", channels or "RGB"
+    if interpolation not in ("bilinear", "bicubic") or chosen not in ("RGB", "BGR"):
         raise InputSpecError(
-            f"--interpolation {interpolation} --channels {channels}: want bilinear or bicubic, RGB or BGR"
+            f"--interpolation {interpolation} --channels {chosen}: want bilinear or bicubic, RGB or BGR"
+        )
+    if mean is None or std is None:
+        raise InputSpecError(
+            f"{'--std' if mean else '--mean'} is missing: say how pixels are normalised, with --mean and --std; "
+            "ImageNet's are --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225, and --mean 0,0,0 --std 1,1,1 leaves them "
+            "in 0..1"
         )
     try:
-        count = len(_numbers(mean or std or "0,0,0"))
-        shift = _numbers(mean) if mean else (0.0,) * count
-        spread = _numbers(std) if std else (1.0,) * count
-        return Preprocessing(resize, interpolation, crop, shift, spread, channels, 255.0 if scale is None else scale)
+        shift, spread = _numbers(mean), _numbers(std)
+        found = Preprocessing(resize, interpolation, crop, shift, spread, chosen, 255.0 if scale is None else scale)
     except ValueError as error:
         raise InputSpecError(f"preprocessing: {error}") from error
+    if channels is not None and len(found.mean) == 1:
+        raise InputSpecError(
+            f"--channels {channels}: a grey photograph, with one number in --mean, has no order of them"
+        )
+    return found
+
+
+def reference(
+    text: str | None, image: str | None, preprocessing: Preprocessing | None, specs: Sequence[str]
+) -> Reference | None:
+    """`--reference`, in units of the input, or `--reference-image`, in those of photographs.
+
+    Raises:
+        InputSpecError: both were given, the picture cannot be read, or nobody says how it becomes the input.
+    """
+    if text is not None and image is not None:
+        raise InputSpecError("--reference and --reference-image say the same thing in two units: give one of them")
+    if image == "blur":
+        return "input"
+    if image is None:
+        return None if text is None else parse_reference(text)
+    if preprocessing is None:
+        raise InputSpecError(
+            f"--reference-image {image}: say how a picture becomes the input, with --mean, --std, --resize and --crop"
+        )
+    if image == "mean":
+        return (0.0,) * len(preprocessing.mean)
+    if image == "black":
+        return preprocessing.bounds[0]
+    return torch.from_numpy(Photographs(*_size(specs), preprocessing).reference(image)[0])
+
+
+def _size(specs: Sequence[str]) -> tuple[int, int]:
+    """Height and width of the photographs that become the input."""
+    shapes = [shape for _, shape, _ in map(parse_spec, specs) if len(shape) == 4]
+    if len(shapes) != 1:
+        raise InputSpecError(f"a picture as reference needs the one input that is a photograph: {', '.join(specs)}")
+    return shapes[0][2], shapes[0][3]
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -53,7 +53,13 @@ def _lines(message: str) -> Text:
 
 @contextmanager
 def progress(what: str) -> Generator[Callable[[str], None]]:
-    """A spinner with the current step and the time; yields what is told the name of each step."""
+    """A spinner with the current step and the time; yields what is told the name of each step.
+
+    A line a step where nobody watches a terminal.
+    """
+    if not _err.is_terminal:
+        yield lambda step: note(f"{what}: {step}")
+        return
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=_err, transient=True) as bar:
         task = bar.add_task(what)
@@ -62,7 +68,13 @@ def progress(what: str) -> Generator[Callable[[str], None]]:
 
 @contextmanager
 def progress_bar(what: str, total: int, done: int = 0) -> Generator[Callable[[int], None]]:
-    """A bar with the time that is left; yields what is told how many of `total` are done."""
+    """A bar with the time that is left; yields what is told how many of `total` are done.
+
+    A line a time where nobody watches a terminal.
+    """
+    if not _err.is_terminal:
+        yield lambda count: note(f"{what}: {count} of {total}")
+        return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_err, transient=True) as bar:
         task = bar.add_task(what, total=total, completed=done)
@@ -119,6 +131,7 @@ def metadata(data: Metadata) -> None:
     target = data.target.mode if data.target.index is None else f"class {data.target.index}"
     shapes = [f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.inputs]
     rows = {
+        "model": data.model or "",
         "rule": data.rule,
         "inputs": ", ".join(shapes),
         "outputs": ", ".join(data.output_names),
@@ -142,9 +155,21 @@ def metadata(data: Metadata) -> None:
         rows["noise"] = ", ".join(f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.noise)
     if data.reference is not None:
         rows["reference"] = data.reference
+    if data.layer_rules:
+        rows["rules of layers"] = ", ".join(data.layer_rules)
     if data.preprocessing is not None:
         rows["preprocessing"] = ", ".join(f"{k}={v}" for k, v in vars(data.preprocessing).items() if v is not None)
+        rows["photographs"] = photographs(data)
     facts("explainer", rows)
+
+
+def photographs(data: Metadata) -> str:
+    """What happens to a photograph, for the first input that one becomes."""
+    image = next((i.shape for i in data.inputs if len(i.shape) == 4), None)
+    if data.preprocessing is None or image is None:
+        return ""
+    height, width = (size if isinstance(size, int) else 0 for size in image[2:])
+    return data.preprocessing.steps(height, width)
 
 
 def classes(title: str, rows: Sequence[tuple[str, float]]) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from relcompile.calibration.store import Calibration
-from relcompile.metadata import Preprocessing
 from relcompile.methods.rules.parameters import Bounds
+from relcompile.preprocessing import Preprocessing
 
 Made = TypeVar("Made", covariant=True)
 Need: TypeAlias = Literal["bounds", "calibration"]
@@ -56,8 +56,4 @@ class Preset(Generic[Made]):
 
 def bounds_of(preprocessing: Preprocessing | None) -> Bounds | None:
     """The values that black and white pixels become, per channel; None if the preprocessing is not known."""
-    if preprocessing is None:
-        return None
-    white = 255.0 / preprocessing.scale
-    pairs = list(zip(preprocessing.mean, preprocessing.std, strict=True))
-    return tuple(-mean / std for mean, std in pairs), tuple((white - mean) / std for mean, std in pairs)
+    return None if preprocessing is None else preprocessing.bounds

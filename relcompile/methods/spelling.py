@@ -147,7 +147,8 @@ def row(key: str, table: Mapping[str, Preset[T]], mixed: Callable[..., T]) -> Pr
     if match:
         return Preset(key, partial(mixed, float(match["alpha"]), float(match["beta"])))
     if key not in table:
-        near = get_close_matches(key, table, n=3, cutoff=0.3)
+        spelt = key.replace("plus", "+").replace("_", "-")
+        near = [spelt] if spelt in table else get_close_matches(key, table, n=3, cutoff=0.3)
         raise CompositeError(f"rule {key!r} is not known; nearest: {', '.join(near or table)}")
     return table[key]
 

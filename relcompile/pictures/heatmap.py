@@ -2,10 +2,12 @@
 
 import textwrap
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
@@ -67,41 +69,99 @@ def heatmap_title(label: str, score: float, relevance: NDArray[np.floating[Any]]
     return f"{label}  ·  score {score:.4g}  ·  sum of relevance {total:.4g}"
 
 
-def save_heatmap(path: Path, relevance: NDArray[np.floating[Any]], image: Image.Image | None, title: str) -> None:
-    """Write a PNG with the photograph, the heatmap, and the heatmap over the grey photograph.
+@dataclass(frozen=True)
+class Style:
+    """How a map is drawn.
 
-    The heatmap is the sum over the channels, with white at zero and equal colour limits on both sides: the
+    Args:
+        colormap: a name of matplotlib; its middle is no relevance.
+        overlay_only: only the map over the photograph, in exactly the photograph's pixels, without text.
+
+    Raises:
+        ExportError: matplotlib has no such colours.
+    """
+
+    colormap: str = _COLOURS
+    overlay_only: bool = False
+
+    def __post_init__(self) -> None:
+        if self.colormap not in colormaps:
+            near = get_close_matches(self.colormap, list(colormaps), n=3) or ["RdBu_r", "seismic", "PiYG"]
+            raise ExportError(f"matplotlib has no colormap {self.colormap!r}; nearest: {', '.join(near)}")
+
+
+def heatmap_figure(
+    relevance: NDArray[np.floating[Any]], image: Image.Image | None, title: str, style: Style = Style()
+) -> Figure:
+    """The photograph, the heatmap, and the heatmap over the grey photograph.
+
+    The heatmap is the sum over the channels, with the middle of the colours at zero and equal limits on both sides: the
     99.5th percentile of |R|, which the picture states. An outline encloses the tenth of the area with the
     largest smoothed |R| (or less, if less has any), so that colour is not the only cue. pyplot and its global
     figures are not touched.
 
     Args:
-        path: The PNG file to write, whatever its suffix.
         relevance: (C, H, W) or (H, W), finite.
         image: The part of the photograph that the model saw, at any size; None draws the heatmap alone.
-        title: Shown on top, in three lines at most, and stored in the file; see `heatmap_title`.
+        title: Shown on top, in three lines at most; see `heatmap_title`.
             Signs that matplotlib's font lacks (Chinese, say) are drawn as question marks.
+        style: Colours, and what is drawn.
 
     Raises:
-        ExportError: `path` cannot be written, or the relevance has another rank, no pixels, NaN or infinity.
+        ExportError: The relevance has another rank, no pixels, NaN or infinity.
     """
-    found = _summarise(path, relevance)
+    found = _summarise(title, relevance)
+    if style.overlay_only:
+        return _overlay_alone(found, image, style)
     panels = 1 if image is None else 3
-    note = _describe(found, outlined=image is not None)
-    figure, axes, bar = _lay_out(found, panels, title, note)
+    figure, axes, bar = _lay_out(found, panels, title, _describe(found, style, outlined=image is not None))
     heat = axes[min(1, panels - 1)]
-    colours = heat.imshow(found.values, cmap=_COLOURS, norm=found.norm)
+    colours = heat.imshow(found.values, cmap=style.colormap, norm=found.norm)
     heat.set_title("Relevance")
     if image is not None:
         axes[0].imshow(np.asarray(image.convert("RGB")), extent=found.extent)
         axes[0].set_title("Photograph")
-        _draw_overlay(axes[2], image, found)
+        _draw_overlay(axes[2], image, found, style)
+        axes[2].set_title("Overlay")
     figure.colorbar(colours, cax=bar, extend="both" if found.strongest > found.limit else "neither")
     ticks = [found.limit * part for part in (-1.0, -0.5, 0.0, 0.5, 1.0)]
     bar.set_yticks(ticks, labels=["0" if tick == 0 else f"{tick:+.2g}" for tick in ticks])
     bar.set_ylabel("relevance of a pixel")
+    return figure
+
+
+def save_heatmap(
+    path: Path,
+    relevance: NDArray[np.floating[Any]],
+    image: Image.Image | None,
+    title: str,
+    style: Style = Style(),
+) -> None:
+    """Write `heatmap_figure` as a PNG, whatever the suffix; title and what the colours mean are stored in it.
+
+    Raises:
+        ExportError: `path` cannot be written, or the relevance cannot be drawn.
+    """
+    try:
+        figure = heatmap_figure(relevance, image, title, style)
+    except ExportError as error:
+        raise ExportError(f"{path}: {error}") from error
+    note = _describe(_summarise(title, relevance), style, outlined=image is not None)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Title": title, "Description": note})
+
+
+def _overlay_alone(found: _Map, image: Image.Image | None, style: Style) -> Figure:
+    """One pixel of the figure for one pixel of the photograph."""
+    height, width = found.values.shape
+    across, up = (width, height) if image is None else image.size
+    figure = Figure(figsize=(across / _DPI, up / _DPI), dpi=_DPI)
+    FigureCanvasAgg(figure)
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set_axis_off()
+    _draw_overlay(axis, image or Image.new("L", (width, height), "white"), found, style)
+    axis.set_aspect("auto")
+    return figure
 
 
 def draw_heatmap(axes: Axes, relevance: NDArray[np.floating[Any]], title: str) -> None:
@@ -115,7 +175,7 @@ def draw_heatmap(axes: Axes, relevance: NDArray[np.floating[Any]], title: str) -
     Raises:
         ExportError: the relevance has another rank, no pixels, NaN or infinity.
     """
-    found = _summarise(Path(title), relevance)
+    found = _summarise(title, relevance)
     colours = axes.imshow(found.values, cmap=_COLOURS, norm=found.norm)
     axes.set_title(title, fontsize=8)
     axes.set_axis_off()
@@ -124,14 +184,14 @@ def draw_heatmap(axes: Axes, relevance: NDArray[np.floating[Any]], title: str) -
     bar.ax.tick_params(labelsize=6, length=2)
 
 
-def _summarise(path: Path, relevance: NDArray[np.floating[Any]]) -> _Map:
+def _summarise(what: str, relevance: NDArray[np.floating[Any]]) -> _Map:
     """The channel sum and its colour limit."""
     values = np.asarray(relevance, dtype=np.float64)
     if values.ndim not in (2, 3) or values.size == 0:
-        raise ExportError(f"cannot draw {path}: the relevance is {values.shape}, not (C, H, W) or (H, W)")
+        raise ExportError(f"cannot draw {what}: the relevance is {values.shape}, not (C, H, W) or (H, W)")
     broken = int(np.count_nonzero(~np.isfinite(values)))
     if broken:
-        raise ExportError(f"cannot draw {path}: {broken} of {values.size} relevance values are NaN or infinite")
+        raise ExportError(f"cannot draw {what}: {broken} of {values.size} relevance values are NaN or infinite")
     summed = values.sum(axis=0) if values.ndim == 3 else values
     strongest = float(np.abs(summed).max())
     # A map that is zero nearly everywhere has a percentile of zero, and an all-zero map has no scale at all.
@@ -139,15 +199,17 @@ def _summarise(path: Path, relevance: NDArray[np.floating[Any]]) -> _Map:
     return _Map(summed, limit, strongest)
 
 
-def _describe(found: _Map, *, outlined: bool) -> str:
+def _describe(found: _Map, style: Style, *, outlined: bool) -> str:
     """What the picture means, in numbers."""
     if found.strongest == 0:
         return "All relevance is zero."
     end = f"the {_PERCENTILE}th percentile of |relevance|; the largest is {found.strongest:.3g}"
     if found.limit == found.strongest:
         end = "the largest |relevance|"
+    usual = "Red speaks for the explained output, blue against it, white is zero."
+    other = f"The upper end of {style.colormap} speaks for the explained output, the lower against it."
     sentences = [
-        "Red speaks for the explained output, blue against it, white is zero.",
+        usual if style.colormap == _COLOURS else other,
         f"Colours end at ±{found.limit:.3g}, {end}.",
         f"The outline encloses at most {_AREA:.0%} of the area, with the most |relevance| (smoothed)." * outlined,
     ]
@@ -182,13 +244,12 @@ def _lay_out(found: _Map, panels: int, title: str, note: str) -> tuple[Figure, l
     return figure, axes, bar
 
 
-def _draw_overlay(axis: Axes, image: Image.Image, found: _Map) -> None:
+def _draw_overlay(axis: Axes, image: Image.Image, found: _Map, style: Style) -> None:
     """The grey photograph, over it the heatmap as opaque as |R| is large, over both the outline."""
     grey = np.asarray(image.convert("L"))
     axis.imshow(grey, cmap="gray", vmin=_DARKEST_GREY, vmax=255, extent=found.extent)
     alpha = _STRONGEST_ALPHA * np.clip(np.abs(found.values) / found.limit, 0.0, 1.0)
-    axis.imshow(found.values, cmap=_COLOURS, norm=found.norm, alpha=alpha)
-    axis.set_title("Overlay")
+    axis.imshow(found.values, cmap=style.colormap, norm=found.norm, alpha=alpha)
     smooth = _blur(np.abs(found.values), sigma=max(found.values.shape) / 60)
     # If less than that area has relevance at all, the outline is that of anything worth mentioning.
     level = float(np.quantile(smooth, 1 - _AREA)) or float(smooth.max()) / 100

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from relcompile.errors import InputSpecError
 from relcompile.files.paths import open_input
-from relcompile.metadata import Preprocessing
+from relcompile.preprocessing import Preprocessing
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -24,6 +24,19 @@ def image_suffixes() -> frozenset[str]:
     """Suffixes of the photographs that are read, ".jpg" and so on."""
     kinds = (*FORMATS, "MPO")  # several JPEGs in one file, as some cameras write them
     return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in kinds)
+
+
+def photographs(folder: Path) -> list[Path]:
+    """The files with a suffix of a photograph in a folder and in the folders in it, in the order of their paths.
+
+    Raises:
+        InputSpecError: the folders lie too deep in each other.
+    """
+    suffixes = image_suffixes()
+    try:
+        return sorted(file for file in folder.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+    except RecursionError as error:
+        raise InputSpecError(f"the folders in {folder} are too deep in each other") from error
 
 
 def load_image(path: Path | str) -> Image.Image:
@@ -65,19 +78,16 @@ def _decoded(file: BinaryIO) -> tuple[str, Image.Image]:
 def preprocess(
     image: Image.Image, preprocessing: Preprocessing, height_width: tuple[int, int]
 ) -> tuple[NDArray[np.float32], Image.Image]:
-    """The model's input, and the part of the photograph that the model sees.
+    """The model's input, and the part of the photograph that the model sees: `view_of`, and `normalise` of it."""
+    view = view_of(image.convert("RGB"), preprocessing, height_width)
+    return normalise(view, preprocessing), view
+
+
+def view_of(image: Image.Image, preprocessing: Preprocessing, height_width: tuple[int, int]) -> Image.Image:
+    """The part of an RGB photograph that the model sees, (H, W) in RGB.
 
     Sizes round as those of torchvision's `Resize` and `CenterCrop` do. If neither is asked for, the
     whole photograph is resized to `height_width`, whatever its aspect ratio.
-
-    Args:
-        image: An RGB photograph.
-        preprocessing: What the model expects.
-        height_width: Height and width of the model's input, in pixels.
-
-    Returns:
-        The array (1, 3, H, W) with its channels in the order of `preprocessing`, (1, 1, H, W) if that has one mean (for
-        a grey photograph), and the view (H, W) in RGB.
 
     Raises:
         InputSpecError: The photograph is smaller than the crop, the result is not `height_width`, or that is
@@ -86,8 +96,7 @@ def preprocess(
     height, width = height_width
     if height * width > _MOST_PIXELS:
         raise InputSpecError(f"the model takes {width}x{height} pixels, more than the {_MOST_PIXELS:,} that are made")
-    view = image.convert("RGB")
-    resampling = _RESAMPLING[preprocessing.interpolation]
+    view, resampling = image, _RESAMPLING[preprocessing.interpolation]
     if preprocessing.resize is None and preprocessing.crop is None:
         view = view.resize((width, height), resampling)
     if preprocessing.resize is not None:
@@ -100,12 +109,27 @@ def preprocess(
             f"{image.width}x{image.height} photograph {view.width}x{view.height} (width x height), but the "
             f"model takes {width}x{height}; correct the preprocessing, or crop the photograph"
         )
+    return view
+
+
+def normalise(view: Image.Image, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """An RGB picture (H, W) -> (1, 3, H, W), channels in the order of `preprocessing`; (1, 1, H, W) if that is grey."""
     grey = len(preprocessing.mean) == 1
     pixels = np.asarray(view.convert("L"), np.float32)[..., None] if grey else np.asarray(view, np.float32)
     pixels = pixels[..., ::-1] if preprocessing.channels == "BGR" else pixels
     normalised = pixels / np.float32(preprocessing.scale) - np.array(preprocessing.mean, np.float32)
     normalised /= np.array(preprocessing.std, np.float32)  # (H, W, channels)
-    return np.ascontiguousarray(normalised.transpose(2, 0, 1)[None]), view
+    return np.ascontiguousarray(normalised.transpose(2, 0, 1)[None])
+
+
+def region(image: Image.Image, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what the model sees, in the photograph's own pixels."""
+    if preprocessing.crop is None:
+        return (0, 0, *image.size)
+    shrunk = 1.0 if preprocessing.resize is None else preprocessing.resize / min(image.size)
+    side = min(round(preprocessing.crop / shrunk), *image.size)
+    left, top = ((length - side) // 2 for length in image.size)
+    return left, top, left + side, top + side
 
 
 def _resize_shorter_side(image: Image.Image, side: int, resampling: Image.Resampling) -> Image.Image:

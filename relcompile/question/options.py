@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypedDict
 
+import torch
+
 from relcompile.calibration.store import Calibration
-from relcompile.metadata import Preprocessing
+from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite
 from relcompile.methods.preset import Given, bounds_of
 from relcompile.methods.rules.parameters import Bounds
 from relcompile.methods.spelling import layer_entry, named
+from relcompile.preprocessing import Preprocessing
 from relcompile.question.references import Reference, chosen_reference
 from relcompile.question.targets import Target
 
@@ -37,6 +40,7 @@ class Keywords(TypedDict, total=False):
     forward_derivative: bool
     class_names: Sequence[str] | None
     preprocessing: Preprocessing | None
+    name: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +71,9 @@ class Options:
         forward_derivative: the model calls custom autograd functions or hooks, and yet the derivative of its forward is
             meant, for the rules that are gradients.
         class_names: stored with the explainer, one per class.
-        preprocessing: stored with the explainer: how a photograph becomes the input.
+        preprocessing: stored with the explainer: how a photograph becomes the input; that of the calibration, if it
+            was made from photographs.
+        name: of the model; stored with the explainer, and part of the names of the maps that it makes.
     """
 
     rule: str | Composite = "z+"
@@ -87,6 +93,7 @@ class Options:
     forward_derivative: bool = False
     class_names: Sequence[str] | None = None
     preprocessing: Preprocessing | None = None
+    name: str | None = None
 
     @cached_property
     def composite(self) -> Composite:
@@ -95,17 +102,38 @@ class Options:
         Raises:
             CompositeError: a rule does not exist, or lacks what it needs.
         """
-        given = Given(self.bounds or bounds_of(self.preprocessing), self.calibration)
+        return self._composed(Given(self.bounds or bounds_of(self.photographs), self.calibration))
+
+    @property
+    def photographs(self) -> Preprocessing | None:
+        """How a photograph becomes the input, if that is known."""
+        return self.preprocessing or (None if self.calibration is None else self.calibration.preprocessing)
+
+    def check(self, weights_sha256: str, inputs: Mapping[str, torch.Tensor]) -> None:
+        """Refuse, for a model with these weights and inputs, what is known to be wrong before the model is captured.
+
+        Raises:
+            CalibrationError: the calibration belongs to a model with other weights, or to other preprocessing.
+            CompositeError: as `composite`; or bounds, a calibration or a reference were given to a rule without.
+            InputSpecError: no photograph becomes such an input.
+        """
+        chosen_reference(self.composite, self.reference)
+        for need, given in (("bounds", self.bounds), ("calibration", self.calibration)):
+            if given is not None and not self._wins(need):
+                raise CompositeError(f"rule {self.composite.name} takes no {need}: leave --{need} ({need}=) out")
+        if self.calibration is not None:
+            self.calibration.require(weights_sha256, self.preprocessing)
+        if self.photographs is not None:
+            self.photographs.require_input({name: tuple(tensor.shape) for name, tensor in inputs.items()})
+
+    def _composed(self, given: Given) -> Composite:
         composite = named(self.rule, given) if isinstance(self.rule, str) else self.rule
         return composite.with_entries(*(layer_entry(text, given) for text in self.layers))
 
-    def check(self, weights_sha256: str) -> None:
-        """Refuse, for a model with these weights, what is known to be wrong before the model is captured.
-
-        Raises:
-            CalibrationError: the calibration belongs to a model with other weights.
-            CompositeError: as `composite`; or a reference was given to a rule that takes no differences.
-        """
-        if self.calibration is not None:
-            self.calibration.require(weights_sha256)
-        chosen_reference(self.composite, self.reference)
+    def _wins(self, need: str) -> bool:
+        """Whether the rules are others without what they were given."""
+        given = Given(self.bounds, self.calibration)
+        try:
+            return self._composed(replace(given, **{need: None})) != self._composed(given)
+        except CompositeError:
+            return True

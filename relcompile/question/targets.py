@@ -45,7 +45,7 @@ class Target(Protocol):
 @final
 @dataclass(frozen=True)
 class ClassInput:
-    """A runtime input `target` int64 (N,): the class of every sample."""
+    """A runtime input `target` int64 (N,): the class of every sample; NaN where there is no such class."""
 
     is_input: ClassVar[bool] = True
     is_seed: ClassVar[bool] = False
@@ -144,7 +144,9 @@ def _positions(y: Value) -> Value:
 
 def one_at(index: Value, y: Value) -> Value:
     """1 at the class of every sample, `index` (N,), and 0 elsewhere, in the shape of y."""
-    return _one_where(index.reshape([-1] + [1] * (y.ndim - 1)).equals(_positions(y)), y)
+    positions = _positions(y)
+    chosen = _one_where(index.reshape([-1] + [1] * (y.ndim - 1)).equals(positions), y)
+    return chosen / chosen.sum([1], keepdim=True)  # 1/1; a class that does not exist is 0/0 and ends in NaN
 
 
 def _one_where(chosen: Value, y: Value) -> Value:

@@ -42,7 +42,7 @@ def check_target(record: TargetRecord, entry: InputRecord | None, target: object
         raise TargetError(f"target={target!r} was given, but the file always explains {always}; leave it out")
     if entry is None:
         return None if record.takes_best or record.is_reported else np.full(batch, record.index, np.int64)
-    if target is None and (record.takes_seed or record.classes is not None):
+    if target is None and (record.takes_seed or record.classes not in (None, 1)):
         raise TargetError("this file needs target=..., or compile the model with --target argmax")
     if record.takes_seed:
         try:
@@ -97,8 +97,12 @@ def _require_known(what: str, names: Sequence[str], given: Mapping[str, Array]) 
         raise InputSpecError(f"{what} {', '.join(unknown)} was given, but the file takes {', '.join(names) or 'none'}")
 
 
-def check_noise(records: Sequence[InputRecord], given: Mapping[str, Array], seed: int, batch: int) -> dict[str, Array]:
+def check_noise(
+    records: Sequence[InputRecord], given: Mapping[str, Array], seed: object, batch: int
+) -> dict[str, Array]:
     """Noise as the graph takes it, drawn where it was not given."""
+    if type(seed) is not int or seed < 0:
+        raise InputSpecError(f"seed={seed!r}: want a whole number, 0 or more")
     _require_known("noise", [record.name for record in records], given)
     generator = np.random.default_rng(seed)
     noise = dict[str, Array]()

@@ -3,18 +3,21 @@
 Imports the standard library, numpy and, when a file is loaded, ONNX Runtime: neither torch nor onnx.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from relcompile.errors import ExplainerFileError, RuntimeUnavailableError
+from relcompile.errors import ExplainerFileError, InputSpecError, RuntimeUnavailableError
 from relcompile.files.onnx_bounds import check_bounds
 from relcompile.files.seal import check_seal
 from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY, ROOTS_OUTPUT, TARGET_OUTPUT, Metadata
 from relcompile.records import MANY, InputRecord
+from relcompile.runtime.explanation import Explanation, finite_rows
 from relcompile.runtime.feeds import (
     Array,
     check_inputs,
@@ -26,40 +29,14 @@ from relcompile.runtime.feeds import (
 )
 from relcompile.runtime.session import Device, import_onnxruntime, open_session, session_options
 
-
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """What one call of `ProductionExplainer.explain` found out.
-
-    Args:
-        output: The explained output, usually (batch, classes).
-        outputs: All outputs of the model, by name.
-        relevance: Relevance of the first explained input, in that input's shape; of a layer, in that of its output; of
-            Grad-CAM (batch, 1, height, width).
-        relevances: All relevance, by the name of its output ("relevance", or "relevance_<input>").
-        taps: Relevance of the layers in `metadata.taps`, by the layer's name.
-        absorbed: Relevance that each layer absorbed, (batch, layers), in the order of `metadata.layers`; None
-            if the file does not compute it.
-        roots: Report on the learned roots, (batch, layers, quantities), named in `metadata.roots`; None if the file
-            does not compute it.
-        target: The classes that were explained, int64 (batch,), or the seed; with several targets for each row
-            (batch, questions), and all relevance has the same axis behind the batch. None if the file explains the
-            best class and its output has further axes, (batch, classes, ...), each place with its own best.
-    """
-
-    output: Array
-    outputs: dict[str, Array]
-    relevance: Array
-    relevances: dict[str, Array]
-    taps: dict[str, Array]
-    absorbed: Array | None
-    roots: Array | None
-    target: Array | None
+_MOST_THREADS: Final = 1024
 
 
 @dataclass(frozen=True, eq=False)
 class ProductionExplainer:
     """A loaded explainer file; `load` makes it. Several threads may use one at the same time.
+
+    It is pickled and copied as the path and the settings that it was loaded with: whoever gets it loads the file again.
 
     Args:
         metadata: What the file says about itself.
@@ -68,6 +45,10 @@ class ProductionExplainer:
     metadata: Metadata
     _session: Any = field(repr=False)
     _target: InputRecord | None = field(repr=False)
+    _loaded_with: dict[str, Any] = field(repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(load, **self._loaded_with), ()
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -76,7 +57,7 @@ class ProductionExplainer:
 
     def explain(
         self,
-        *inputs: Array,
+        *inputs: Array | Any,
         target: int | Sequence[int] | Array | None = None,
         reference: Array | None = None,
         masks: Mapping[str, Array] | None = None,
@@ -89,7 +70,8 @@ class ProductionExplainer:
         anything else, float64 for float32 or bytes for floats, is refused rather than cast.
 
         Args:
-            inputs: The model's inputs in the order of `metadata.inputs`.
+            inputs: The model's inputs in the order of `metadata.inputs`; or one photograph, a picture (PIL) or the path
+                of a file, which becomes the input by the preprocessing that is stored in the file.
             target: Only for files compiled to take one. Mode "index": the class to explain, one for all or
                 one for each row, 0..classes-1; not needed where a row has one number. Mode "seed": relevance of
                 the output, in its shape; of the layer `metadata.start` in that of its output. With several targets
@@ -104,12 +86,13 @@ class ProductionExplainer:
 
         Raises:
             InputSpecError: The number, shape or dtype of the inputs or of the reference does not fit, or the batch
-                is empty.
+                is empty; or a photograph was given, and the file takes none or stores no preprocessing.
             TargetError: The target is missing, not wanted, out of range or of the wrong shape or dtype.
             RuntimeUnavailableError: ONNX Runtime failed while it ran, for want of memory for example.
         """
         metadata = self.metadata
-        feeds, batch = check_inputs(metadata.inputs, inputs)
+        arrays, views = _photographed(metadata, inputs)
+        feeds, batch = check_inputs(metadata.inputs, arrays)
         checked = check_target(metadata.target, self._target, target, batch)
         questions = checked.shape[1] if metadata.target.questions == MANY and checked is not None else 1
         feeds |= check_masks(metadata.masks, masks or {}, batch, questions)
@@ -132,6 +115,9 @@ class ProductionExplainer:
             absorbed=found.get(ABSORBED_OUTPUT) if metadata.absorbed else None,
             roots=found.get(ROOTS_OUTPUT) if metadata.roots is not None else None,
             target=checked,
+            finite=finite_rows(batch, feeds, found),
+            metadata=metadata,
+            views=views,
         )
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -165,12 +151,14 @@ def load(
         ExplainerFileError: The file is missing, no regular file, damaged (see `relcompile.files.seal`), no ONNX file,
             or not one that relcompile wrote (see `relcompile.files.onnx_bounds`).
         RuntimeUnavailableError: ONNX Runtime is not installed, or `device="cuda"` would end on the CPU.
-        ValueError: `device` or `threads` is none of the above.
+        InputSpecError: `path`, `device`, `threads` or `spinning` is none of the above.
     """
-    if device not in ("auto", "cpu", "cuda") or (threads is not None and threads < 1):
-        raise ValueError(f'device={device!r}, threads={threads}: want "auto", "cpu" or "cuda", and 1 thread or more')
+    _check_arguments(path, device, threads, spinning)
     if Path(path).suffix.lower() == ".pt2":
-        raise ExplainerFileError(f"{path} is not for ONNX Runtime: in Python, torch.export.load(path).module() runs it")
+        raise ExplainerFileError(
+            f"{path} is not for ONNX Runtime: in Python, torch.export.load(path).module() runs "
+            "it; its target is an int64 tensor (batch,)"
+        )
     runtime = import_onnxruntime()
     check_bounds(Path(path))
     check_seal(Path(path))
@@ -180,9 +168,39 @@ def load(
         if text is None:
             raise ExplainerFileError("it is an ONNX file, but not an explainer: relcompile did not write it")
         metadata = Metadata.from_json(text)
-        return ProductionExplainer(metadata, session, _match_session(metadata, session))
+        settings = {"path": Path(path).absolute(), "device": device, "threads": threads, "spinning": spinning}
+        return ProductionExplainer(metadata, session, _match_session(metadata, session), settings)
     except (ExplainerFileError, UnicodeDecodeError) as error:  # ONNX Runtime hands on what is not UTF-8
         raise ExplainerFileError(f"{path}: {error}") from error
+
+
+def _check_arguments(path: object, device: object, threads: object, spinning: object) -> None:
+    if not isinstance(path, str | os.PathLike):
+        raise InputSpecError(f"path={path!r}: want the path of an explainer file")
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputSpecError(f'device={device!r}: want "auto", "cpu" or "cuda"')
+    if threads is not None and (type(threads) is not int or not 0 < threads <= _MOST_THREADS):
+        raise InputSpecError(f"threads={threads!r}: want a whole number from 1 to {_MOST_THREADS}, or None")
+    if type(spinning) is not bool:
+        raise InputSpecError(f"spinning={spinning!r}: want True or False")
+
+
+def _photographed(metadata: Metadata, inputs: Sequence[Any]) -> tuple[Sequence[Any], tuple[Any, ...]]:
+    """The inputs as arrays, and what the model sees of a photograph among them."""
+    if len(inputs) != 1 or isinstance(inputs[0], np.ndarray | list | tuple):
+        return inputs, ()
+    from relcompile.pictures.photographs import Photographs, is_photograph
+
+    if not is_photograph(inputs[0]):
+        return inputs, ()
+    photographs = Photographs.of(metadata)
+    if photographs.assumption is not None:
+        raise InputSpecError(
+            "the file does not say how a photograph becomes its input: compile it with preprocessing=... (--mean, "
+            "--std and so on), or give an array"
+        )
+    seen = photographs.read(inputs[0])
+    return (seen.array,), (seen.view,)
 
 
 def _match_session(metadata: Metadata, session: Any) -> InputRecord | None:

@@ -18,7 +18,7 @@ from relcompile.calibration.observer import Observer
 from relcompile.calibration.state import StateFile
 from relcompile.calibration.store import Calibration
 from relcompile.errors import CalibrationError
-from relcompile.metadata import Preprocessing
+from relcompile.preprocessing import Preprocessing
 from tests.cli.test_cli import small_network
 
 GOOD: dict[str, Any] = {"weights_sha256": "ab" * 32, "estimator": "relu", "samples": 4}

@@ -14,8 +14,8 @@ import relcompile
 from relcompile.calibration.observer import Observer
 from relcompile.cli import calibrate_command as command
 from relcompile.errors import CalibrationError
-from relcompile.metadata import Preprocessing
 from relcompile.pictures.images import load_image, preprocess
+from relcompile.preprocessing import Preprocessing
 from tests.cli.test_cli import files, run, small_network
 from tests.compare import FLOAT64, assert_close
 

@@ -141,6 +141,7 @@ def test_reference(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 SMALL = ["{model}", "--input", "1x3x16x16"]
+UNIT = ["--mean", "0,0,0", "--std", "1,1,1"]
 BAD: dict[str, tuple[list[str], str]] = {
     "missing file": (["{missing}"], "cannot be read"),
     "text file": (["{text}"], "text.pt"),
@@ -163,9 +164,9 @@ BAD: dict[str, tuple[list[str], str]] = {
     "class names of another model": ([*SMALL, "--class-names", "{text}"], "1 class names for 5 classes"),
     "no such output": ([*SMALL, "--explained-output", "3"], "no floating point output 3"),
     "negative output": ([*SMALL, "--explained-output", "-1"], "no floating point output -1"),
-    "no finite mean": (["{model}", "--mean", "nan,0,0"], "not finite"),
-    "no finite scale": (["{model}", "--scale", "inf"], "must be finite"),
-    "two means": (["{model}", "--mean", "0.5,0.5"], "one each for a grey photograph"),
+    "no finite mean": (["{model}", "--mean", "nan,0,0", "--std", "1,1,1"], "not finite"),
+    "no finite scale": (["{model}", *UNIT, "--scale", "inf"], "must be finite"),
+    "two means": (["{model}", "--mean", "0.5,0.5", "--std", "1,1"], "one each for a grey photograph"),
     "no such order of channels": (["{model}", "--channels", "RGBA"], "RGB or BGR"),
     "no finite parameter": (["{model}", "--rule", "smoothgrad=inf"], "count=inf should be a finite number"),
     "no number": (["{model}", "--rule", "gamma=much"], "gamma=much should be a finite number"),
@@ -181,7 +182,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     ),
     "no explainer": (["inspect", "{text}"], "text.pt"),
     "a model in place of an explainer": (["inspect", "{model}"], "should be what `relcompile MODEL` wrote"),
-    "a mistyped command": (["explian", "{model}"], "the nearest command is 'explain'"),
+    "a mistyped command": (["explian", "{model}"], "did you mean `relcompile explain`"),
     "a mean of another number of channels": ([*SMALL, "--mean", "0.5"], "3 channels, but --mean and --std have 1"),
     "wrong dtype": (["{model}", "--input", "1x3x16x16:float16"], "its dtype if it is not float32"),
 }
@@ -319,7 +320,7 @@ def test_every_preprocessing_option_counts(model: Path, tmp_path: Path, capsys: 
         ("--interpolation", "bicubic", "interpolation=bicubic"),
         ("--std", "0.5,0.5,0.25", "std=(0.5, 0.5, 0.25)"),
     ):
-        arguments = (option, value, "--input", "1x3x16x16", "-o", tmp_path / "x.onnx")
+        arguments = (*UNIT, option, value, "--input", "1x3x16x16", "-o", tmp_path / "x.onnx")
         assert run(model, *arguments, capsys=capsys)[0] == 0
         assert kept in " ".join(run("inspect", tmp_path / "x.onnx", capsys=capsys)[1].replace("│", "").split())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from PIL import Image
 from torch import nn
 
 import relcompile
-from relcompile.cli.explain_command import photograph_input
 from relcompile.errors import InputSpecError
-from relcompile.metadata import Preprocessing
+from relcompile.pictures.images import load_image, preprocess
+from relcompile.preprocessing import Preprocessing
 from tests.cli.test_cli import files, run, small_network
 
 
@@ -127,7 +126,8 @@ def test_all_kinds_of_output(name: str, folder: Path, capsys: pytest.CaptureFixt
     code, out, err = run("explain", "x.onnx", "dot.png", "-o", "maps", capsys=capsys)
     assert code == 0, err
     assert ("class 2" in out) == ("segmentation" in name)
-    arrays = np.load(folder / "maps" / "dot.epsilon.npz")
+    (written,) = (folder / "maps").glob("dot.epsilon*.npz")
+    arrays = np.load(written)
     assert arrays["relevance"].shape == shape
     assert arrays["target"] == chosen
     code, _, err = run("explain", "x.onnx", "dot.png", "--target", "12345", capsys=capsys)
@@ -135,15 +135,143 @@ def test_all_kinds_of_output(name: str, folder: Path, capsys: pytest.CaptureFixt
     assert "Traceback" not in err
 
 
-def test_preprocessing_of_other_channels_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), preprocessing=GREY).save(folder / "x.onnx")
-    code, _, err = run("explain", "x.onnx", "cat.png", capsys=capsys)
+def test_preprocessing_of_other_channels_is_refused() -> None:
+    with pytest.raises(InputSpecError, match="no photograph with 1 channels"):
+        relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), preprocessing=GREY)
+
+
+# What is told from what: the name of each map, and what its title says.
+EXPLAINERS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "a rule": ({"rule": "gamma=0.5"}, "cat.net.gamma0.5.png", "net · gamma=0.5"),
+    "a layer": ({"layers": ("0=flat",)}, "cat.net.z+.0flat.png", "net · z+ · 0=flat"),
+    "a target": ({"target": "3"}, "cat.net.z+.class3.png", "net · z+ · class 3"),
+    "the best": ({"target": "argmax"}, "cat.net.z+.argmax.png", "net · z+ · argmax"),
+    "a place": ({"at": "2"}, "cat.net.z+.at2.png", "net · z+ · at 2"),
+    "a model": ({"name": "other"}, "cat.other.z+.png", "other · z+"),
+    "a reference": (
+        {"rule": "deeplift-rescale", "reference": 0.5},
+        "cat.net.deeplift-rescale.reference0.5.png",
+        "net · deeplift-rescale · reference 0.5",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPLAINERS)
+def test_maps_are_called_as_the_explainer_is(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keywords, file, title = EXPLAINERS[name]
+    asked: dict[str, Any] = {"name": "net", **keywords}
+    relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), **asked).save("x.onnx")
+    code, _, err = run("explain", "x.onnx", "a/cat.jpg", "-o", "maps", capsys=capsys)
+    assert code == 0, err
+    assert "replaced" not in err
+    assert file in files(folder / "maps")
+    with Image.open(folder / "maps" / file) as picture:
+        assert f"{title}  ·  score" in picture.info["Title"]
+    assert "what is there is replaced" in run("explain", "x.onnx", "a/cat.jpg", "-o", "maps", capsys=capsys)[2]
+
+
+def test_folders_globs_and_bad_files(explainer: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "a" / "bad.jpg").write_text("no photograph")
+    code, _, err = run("explain", explainer, ".", "-o", "maps", "--no-png", "--batch", 2, capsys=capsys)
     assert code == 2
-    assert "3 channels, the preprocessing of the file 1" in err
+    assert "1 of 5 photographs could not be explained:\n  a/bad.jpg: " in err
+    assert "explain: 4 of 5" in err
+    found = {str(path.relative_to("maps")) for path in Path("maps").rglob("*.npz")}
+    assert found == {"cat.z+.npz", "cat.z+.z+.npz", "a/cat.z+.npz", "b/cat.z+.npz"}
+    code, _, err = run("explain", explainer, "?/cat.*", "-o", "maps", capsys=capsys)
+    assert code == 2
+    assert "would have one heatmap" in err
+    code, _, err = run("explain", explainer, "c/*.jpg", "-o", "maps", capsys=capsys)
+    assert (code, "no photographs in c/*.jpg" in err) == (2, True)
 
 
-def test_an_input_of_no_fixed_size_takes_no_photograph(explainer: Path) -> None:
-    metadata = relcompile.load(explainer, device="cpu").metadata
-    free = replace(metadata.inputs[0], shape=("batch", 3, "height", "width"))
-    with pytest.raises(InputSpecError, match="not one photograph"):
-        photograph_input(replace(metadata, inputs=(free,)))
+def test_a_batch_explains_as_one_by_one(explainer: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 255, (20, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    for batch in (1, 3):
+        out = f"batch{batch}"
+        assert run("explain", explainer, "[0-2].png", "--batch", batch, "--no-png", "-o", out, capsys=capsys)[0] == 0
+    for number in range(3):
+        one, three = (np.load(folder / f"batch{batch}" / f"{number}.z+.npz") for batch in (1, 3))
+        assert one["target"] == three["target"] == one["output"].argmax()
+        np.testing.assert_allclose(one["relevance"], three["relevance"], rtol=1e-5, atol=1e-7)
+
+
+def test_several_classes(explainer: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("explain", explainer, "a/cat.jpg", "-t", 1, "-t", 3, "-o", "maps", "--no-png", capsys=capsys)[0] == 0
+    assert files(folder / "maps") == {"cat.z+.1.npz", "cat.z+.3.npz"}
+    assert [int(np.load(f"maps/cat.z+.{k}.npz")["target"]) for k in (1, 3)] == [1, 3]
+
+
+@pytest.mark.parametrize(("options", "size"), [([], (16, 16)), (["--full-resolution"], (20, 20))])
+def test_the_overlay_alone_has_the_pixels_of_the_photograph(
+    options: list[str], size: tuple[int, int], explainer: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["a/cat.jpg", "--overlay-only", "--colormap", "PiYG", "-o", "maps", *options]
+    assert run("explain", explainer, *arguments, capsys=capsys)[0] == 0
+    with Image.open(folder / "maps" / "cat.z+.png") as picture:
+        assert picture.size == size
+        assert "PiYG" in picture.info["Description"]
+
+
+def test_an_explainer_with_a_reference(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net, x = small_network(), torch.randn(1, 3, 16, 16)
+    kind = Preprocessing(None, "bilinear", None, (0.5, 0.4, 0.3), (0.5, 0.5, 0.25))
+    relcompile.compile(net, x, rule="deeplift-rescale", reference="input", preprocessing=kind).save("x.onnx")
+    code, _, err = run("explain", "x.onnx", "cat.png", capsys=capsys)
+    assert (code, "give --reference-image mean, black, blur or a picture's file" in err) == (2, True)
+    # The relevance of each is f(x) - f(reference); the mean picture is 0 in units of the input, black is -mean / std.
+    black = (-torch.tensor([1.0, 0.8, 1.2])).reshape(1, 3, 1, 1).expand(1, 3, 16, 16)
+    for what, reference in {"mean": torch.zeros(1, 3, 16, 16), "black": black, "blur": None, "cat.png": None}.items():
+        arguments = ("cat.png", "--reference-image", what, "-o", "maps", "--no-png", "-t", 2)
+        assert run("explain", "x.onnx", *arguments, capsys=capsys)[0] == 0
+        found = np.load("maps/cat.deeplift-rescale.referenceinput.2.npz")
+        expected = 0.0 if what == "cat.png" else float(found["relevance"].sum())
+        if reference is not None:
+            expected = float(found["output"][2] - net(reference)[0, 2].detach())
+        assert found["relevance"].sum() == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_is_absorbed_is_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), rule="epsilon", absorbed=True).save("x.onnx")
+    code, out, err = run("explain", "x.onnx", "cat.png", "--no-png", "-o", "maps", capsys=capsys)
+    assert code == 0, err
+    found = np.load("maps/cat.epsilon.npz")
+    assert found["absorbed"].sum() + found["relevance"].sum() == pytest.approx(found["output"].max(), abs=1e-3)
+    assert f"{found['absorbed'].sum():.4g} of {found['output'].max():.4g}" in out
+
+
+def test_compare(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for rule in ("z+", "gamma"):
+        relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), rule=rule).save(f"{rule}.onnx")
+    code, _, err = run("compare", "z+.onnx", "gamma.onnx", "a/cat.jpg", "-o", "figure.png", capsys=capsys)
+    assert code == 0, err
+    with Image.open("figure.png") as figure:
+        assert figure.size[0] > 2 * figure.size[1]
+    code, _, err = run("compare", "z+.onnx", "a/cat.jpg", capsys=capsys)
+    assert (code, "one map only" in err) == (2, True)
+    assert run("compare", "z+.onnx", "a/cat.jpg", "-t", 1, "-t", 2, capsys=capsys)[0] == 0
+    assert "cat.compared.png" in files(folder)
+
+
+def test_a_photograph_in_python(folder: Path) -> None:
+    kind = Preprocessing(18, "bicubic", 16, (0.5, 0.4, 0.3), (0.5, 0.5, 0.25))
+    relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), preprocessing=kind).save("x.onnx")
+    explainer = relcompile.load("x.onnx", device="cpu")
+    array, view = preprocess(load_image("cat.png"), kind, (16, 16))
+    expected = explainer.explain(array, target=1)
+    for photograph in (Path("cat.png"), "cat.png", Image.open("cat.png")):
+        found = explainer.explain(photograph, target=1)
+        np.testing.assert_array_equal(found.relevance, expected.relevance)
+    assert np.array_equal(np.asarray(found.views[0]), np.asarray(view))
+    figure = found.plot()
+    assert [axis.get_title() for axis in figure.axes[:3]] == ["Photograph", "Relevance", "Overlay"]
+    drawn: Any = figure.axes[1].images[0].get_array()
+    np.testing.assert_allclose(drawn, expected.relevance[0].sum(0), rtol=1e-4, atol=1e-6)
+    assert len(expected.plot().axes) == 2
+
+
+def test_nothing_is_assumed_in_python(explainer: Path, folder: Path) -> None:
+    with pytest.raises(InputSpecError, match="does not say how a photograph becomes its input"):
+        relcompile.load(explainer, device="cpu").explain("cat.png", target=1)

@@ -77,7 +77,7 @@ def test_an_unknown_rule_has_neighbours(capsys: pytest.CaptureFixture[str]) -> N
 def test_every_command_is_a_file() -> None:
     modules = {command.callback.__module__ for command in app.registered_commands if command.callback}
     assert modules == {
-        f"relcompile.cli.{name}_command" for name in ("compile", "calibrate", "explain", "inspect", "rules")
+        f"relcompile.cli.{name}_command" for name in ("compile", "calibrate", "compare", "explain", "inspect", "rules")
     }
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from relcompile.calibration.data import open_folder
 from relcompile.errors import CalibrationError, InputSpecError
-from relcompile.metadata import Preprocessing
 from relcompile.pictures.images import FORMATS, load_image, preprocess
+from relcompile.preprocessing import Preprocessing
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n"
 OTHERS = ("EPS", "ICO", "PCX", "PDF", "SGI", "TGA", "DDS", "ICNS", "JPEG2000", "XBM", "MSP")

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from relcompile.errors import ExportError, InputSpecError
-from relcompile.metadata import Preprocessing
 from relcompile.pictures.heatmap import draw_heatmap, heatmap_title, save_heatmap
 from relcompile.pictures.images import load_image, preprocess
+from relcompile.preprocessing import Preprocessing
 
 PLAIN = Preprocessing(None, "bilinear", None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 RED = (200, 100, 50)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -29,3 +31,8 @@ def residual() -> nn.Module:
 
 X = torch.randn(3, 2, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 TARGET = torch.tensor([1, 4, 0])
+
+
+def needs(rule: str) -> dict[str, Any]:
+    """What else the rule has to be given."""
+    return {"bounds": (-5.0, 4.0)} if rule == "epsilon-gamma-box" else {}

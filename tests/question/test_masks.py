@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import relcompile
 from relcompile.errors import InputSpecError
 from tests.compare import FLOAT64, ONNX, assert_close
-from tests.question.networks import TARGET, X, residual
+from tests.question.networks import TARGET, X, needs, residual
 
 CHANNELS = torch.eye(4, dtype=torch.float64)
 
@@ -56,8 +56,8 @@ def test_the_example_by_hand(rule: str, masks: dict[str, list[float]], expected:
     "rule", ["epsilon", "gamma", "z+", "epsilon-gamma-box", "deeplift-rescale", "gradient", "root-v1"]
 )
 def test_masks_that_add_up_to_all_give_maps_that_add_up_to_the_whole(rule: str) -> None:
-    explainer = relcompile.compile(residual(), X, rule=rule, masks=["joined"], taps=["joined"], bounds=(-5.0, 4.0))
-    whole = relcompile.compile(residual(), X, rule=rule, bounds=(-5.0, 4.0))(X, TARGET)[1]
+    explainer = relcompile.compile(residual(), X, rule=rule, masks=["joined"], taps=["joined"], **needs(rule))
+    whole = relcompile.compile(residual(), X, rule=rule, **needs(rule))(X, TARGET)[1]
     maps = [explainer(X, TARGET, channel.expand(3, 4)) for channel in CHANNELS]
     assert_close(sum(found[1] for found in maps), whole, FLOAT64)
     assert_close(explainer(X, TARGET)[1], whole, FLOAT64)

@@ -33,7 +33,9 @@ def test_the_keywords_are_the_fields() -> None:
     assert get_type_hints(Keywords) == {f.name: get_type_hints(Options)[f.name] for f in dataclasses.fields(Options)}
 
 
-@pytest.mark.parametrize("option", [f.name for f in dataclasses.fields(Options) if f.name != "preprocessing"])
+@pytest.mark.parametrize(
+    "option", [f.name for f in dataclasses.fields(Options) if f.name not in ("preprocessing", "name")]
+)
 def test_the_command_line_has_every_option(option: str) -> None:
     assert ELSEWHERE.get(option, option) in inspect.signature(compile_).parameters
 
@@ -59,7 +61,7 @@ def never(*_: object) -> Any:
     ("options", "error", "message"),
     [
         ({"rule": "z++"}, relcompile.RelcompileError, "nearest: z"),
-        ({"layers": ["0"]}, relcompile.RelcompileError, "does not read NAME=RULE"),
+        ({"name": "model", "layers": ["0"]}, relcompile.RelcompileError, "does not read NAME=RULE"),
         ({"reference": 0.5}, relcompile.RelcompileError, "takes no differences"),
         ({"targets": 1}, TypeError, "unexpected keyword argument 'targets'"),
     ],

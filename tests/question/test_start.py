@@ -12,7 +12,7 @@ from torch import Tensor
 import relcompile
 from relcompile.errors import TargetError
 from tests.compare import ONNX, assert_close
-from tests.question.networks import TARGET, X, residual
+from tests.question.networks import TARGET, X, needs, residual
 
 EXACT = 1e-12  # float64, the same nodes but for R = x m and m = R / x at the cut
 RULES = (
@@ -41,11 +41,11 @@ RULES = (
 @pytest.mark.parametrize("rule", RULES)
 def test_two_halves_are_the_whole(rule: str, layer: str) -> None:
     model = residual()
-    _, whole, cut = relcompile.compile(model, X, rule=rule, taps=[layer], bounds=(-5.0, 4.0))(X, TARGET)
-    lower = relcompile.compile(model, X, rule=rule, start=layer, bounds=(-5.0, 4.0))
+    _, whole, cut = relcompile.compile(model, X, rule=rule, taps=[layer], **needs(rule))(X, TARGET)
+    lower = relcompile.compile(model, X, rule=rule, start=layer, **needs(rule))
     output, below = lower(X, cut)
     if layer == "branch":  # the way around it
-        rest = relcompile.compile(model, X, rule=rule, masks=[layer], bounds=(-5.0, 4.0))
+        rest = relcompile.compile(model, X, rule=rule, masks=[layer], **needs(rule))
         below = below + rest(X, TARGET, torch.zeros(3, 4, dtype=torch.float64))[1]
     if not (rule == "guided-backprop" and layer == "branch"):  # max(a, 0) + max(b, 0) is not max(a + b, 0)
         assert_close(below, whole, EXACT)

@@ -373,9 +373,11 @@ def test_a_missing_or_broken_onnxruntime_names_both_extras(
     assert "pip install 'relcompile[gpu]'" in str(caught.value)
 
 
-@pytest.mark.parametrize("wrong", [{"device": "tpu"}, {"threads": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"device": "tpu"}, {"threads": 0}, {"threads": 1.5}, {"threads": True}, {"spinning": "no"}]
+)
 def test_options_that_make_no_sense_are_refused(linear: Path, wrong: dict) -> None:
-    with pytest.raises(ValueError, match="want"):
+    with pytest.raises(InputSpecError, match="want"):
         load(linear, **wrong)
 
 

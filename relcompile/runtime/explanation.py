@@ -1,0 +1,109 @@
+"""What a run of an explainer found out, and how it looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from relcompile.errors import InputSpecError
+from relcompile.metadata import Metadata
+from relcompile.runtime.feeds import Array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What one call of `ProductionExplainer.explain` found out.
+
+    Args:
+        output: The explained output, usually (batch, classes).
+        outputs: All outputs of the model, by name.
+        relevance: Relevance of the first explained input, in that input's shape; of a layer, in that of its output; of
+            Grad-CAM (batch, 1, height, width).
+        relevances: All relevance, by the name of its output ("relevance", or "relevance_<input>").
+        taps: Relevance of the layers in `metadata.taps`, by the layer's name.
+        absorbed: Relevance that each layer absorbed, (batch, layers), in the order of `metadata.layers`; None
+            if the file does not compute it.
+        roots: Report on the learned roots, (batch, layers, quantities), named in `metadata.roots`; None if the file
+            does not compute it.
+        target: The classes that were explained, int64 (batch,), or the seed; with several targets for each row
+            (batch, questions), and all relevance has the same axis behind the batch. None if the file explains the
+            best class and its output has further axes, (batch, classes, ...), each place with its own best.
+        finite: bool (batch,): no input, output or relevance of the sample is NaN or infinite. Where it is False, the
+            relevance means nothing.
+        metadata: What the explainer says about itself.
+        views: What the model saw of each photograph; empty if arrays were given.
+    """
+
+    output: Array
+    outputs: dict[str, Array]
+    relevance: Array
+    relevances: dict[str, Array]
+    taps: dict[str, Array]
+    absorbed: Array | None
+    roots: Array | None
+    target: Array | None
+    finite: Array
+    metadata: Metadata = field(repr=False)
+    views: tuple[Any, ...] = ()
+
+    def scores(self, sample: int = 0) -> Array:
+        """The scores (classes,) of one sample, summed over positions; one score for an output (1,)."""
+        output = self.output[sample : sample + 1]
+        return output.reshape(output.shape[1] if output.ndim > 1 else 1, -1).sum(1)
+
+    def label(self, index: int) -> str:
+        """What the class is called."""
+        if self.metadata.target.classes is None:
+            return self.metadata.explained
+        return f"{self.metadata.class_names[index]} ({index})" if self.metadata.class_names else f"class {index}"
+
+    def chosen(self, sample: int = 0) -> tuple[int, str, float]:
+        """The explained class, what it is called, and its score; -1 if every place has its own, or for a seed."""
+        if self.metadata.target.questions is not None:
+            raise InputSpecError("each sample has several targets: draw one of relevance (batch, questions, ...)")
+        if self.target is None:
+            return -1, "the best class of every position", float(self.output[sample].max(0).sum())
+        if self.metadata.target.takes_seed:
+            return -1, "the seed", float((self.target[sample] * self.output[sample]).sum())
+        index = int(self.target[sample])
+        return index, self.label(index), float(self.scores(sample)[index])
+
+    def title(self, sample: int = 0) -> str:
+        """What was explained, by which explainer, its score, and how much relevance was found."""
+        from relcompile.pictures.heatmap import heatmap_title
+
+        _, label, score = self.chosen(sample)
+        return heatmap_title(" · ".join((label, *self.metadata.name)), score, self.relevance[sample])
+
+    def plot(self, sample: int = 0, image: Any = None, style: Any = None) -> Figure:
+        """The photograph, the heatmap, and both on top of each other.
+
+        Args:
+            sample: Which of the batch.
+            image: What the model saw, as a picture (PIL); by default the photograph that was explained, if it was one.
+            style: A `relcompile.pictures.heatmap.Style`.
+
+        Returns:
+            A matplotlib figure; `figure.savefig("map.png")` writes it, a notebook shows it.
+
+        Raises:
+            ExportError: The relevance is no map, or not finite.
+        """
+        from relcompile.pictures.heatmap import Style, heatmap_figure
+
+        view = image if image is not None else next(iter(self.views[sample : sample + 1]), None)
+        return heatmap_figure(self.relevance[sample], view, self.title(sample), style or Style())
+
+
+def finite_rows(batch: int, *groups: dict[str, Array]) -> Array:
+    """Bool (batch,): every floating point value of the row is finite."""
+    rows = np.ones(batch, bool)
+    for array in (array for group in groups for array in group.values() if array.dtype.kind == "f"):
+        if array.shape[0] == batch:
+            rows &= np.isfinite(array).reshape(batch, -1).all(1)
+    return rows
