@@ -115,7 +115,8 @@ def test_what_has_no_channels() -> None:
 
 
 def test_names_with_dots() -> None:
-    model, x = nn.Sequential(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), nn.Linear(3, 2)), torch.randn(2, 2)
+    ones = linear([1.0, 1.0], [1.0, 1.0], [1.0, 1.0]), linear([1.0, 1.0, 1.0], [1.0, 1.0, 1.0])
+    model, x = nn.Sequential(nn.Sequential(ones[0], nn.ReLU()), ones[1]), torch.ones(2, 2)
     explainer = relcompile.compile(model, x, rule="z+", masks=["0.1"], taps=["0.0"], target=1)
     assert explainer.metadata.masks[0].layer == "0.1"
     assert not explainer(x, mask_0_1=torch.zeros(2, 3))[1].any()
