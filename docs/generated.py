@@ -18,6 +18,7 @@ from mkdocs.structure.files import File
 from relcompile.cli.main import app
 from relcompile.methods import catalogue
 from relcompile.methods.catalogue import Description
+from relcompile.methods.coverage import FATES, coverage
 from relcompile.methods.preset import Preset
 from relcompile.methods.presets import PRESETS, RULES
 
@@ -66,6 +67,12 @@ def operators() -> str:
     """One row a kind of operator."""
     rows = [f"| {kind} | {', '.join(f'`{name}`' for name in names)} |" for kind, names in catalogue.operators().items()]
     return "\n".join(["| kind | operators |", "|---|---|", *rows])
+
+
+def spellings() -> str:
+    """What becomes of torch's own pointwise, reduction and view operators."""
+    rows = [f"| {FATES[fate]} | {', '.join(f'`{name}`' for name in names)} |" for fate, names in coverage().items()]
+    return "\n".join(["| | operators |", "|---|---|", *rows])
 
 
 def options(command: str) -> str:
@@ -132,8 +139,10 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "rules": rules,
     "layer rules": layer_rules,
     "operators": operators,
+    "spellings": spellings,
     "options of compile": lambda: options("compile"),
     "options of explain": lambda: options("explain"),
+    "options of compare": lambda: options("compare"),
     "options of calibrate": lambda: options("calibrate"),
     "options of inspect": lambda: options("inspect"),
 }

@@ -21,6 +21,7 @@ from relcompile.frontend.canonical import (
     weights_digest,
 )
 from relcompile.frontend.constants import refuse_lost_backwards
+from relcompile.frontend.first_run import check_runs
 from relcompile.frontend.numbers import check_numbers
 from relcompile.question.io_names import check_names
 from relcompile.question.options import Keywords, Options
@@ -66,6 +67,7 @@ def compile_as_asked(
     inputs = named_inputs(model, example_inputs)
     options.check(digest, inputs)
     check_numbers(model, inputs)
+    check_runs(model, inputs)
     captured = captured_graph(model, inputs, progress)
     if options.composite.is_gradient and not options.forward_derivative:
         refuse_lost_backwards(captured.lost_backwards)

@@ -36,6 +36,8 @@ _CONSTANT_FOR_AUTOGRAD: tuple[Any, ...] = (  # detached, or piecewise constant: 
     aten.new_zeros.default,
     aten.new_ones.default,
     aten.new_full.default,
+    aten.new_empty.default,
+    aten.new_empty_strided.default,
 )
 
 
@@ -125,6 +127,11 @@ def needed_by(node: Node) -> set[Node]:
                 needed.add(operand)
                 queue.append(operand)
     return needed
+
+
+def is_constant_for_autograd(target: Any) -> bool:
+    """The operator ends every way of relevance."""
+    return target in _CONSTANT_FOR_AUTOGRAD
 
 
 def active_nodes(module: GraphModule, sources: Iterable[Node], sink: Node) -> set[Node]:

@@ -102,3 +102,9 @@ class UnaryCall(Call):
         """The same operator on another operand: writes its node."""
         moved = self.emit.call(self.node.target, x, *arguments(self.node)[1:], **self.node.kwargs)
         return replace(self, node=moved.node, operands=(x.node,))
+
+
+class OpaqueCall(Call):
+    """An operator that relevance has no way through, seen from above: it stands between what it reads and its value."""
+
+    kind = "structure"

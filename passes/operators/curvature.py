@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from passes.graphs.emitter import Value, aten
 from passes.operators.activation import ActivationCall
@@ -132,3 +133,14 @@ def sqrt(call: ActivationCall) -> Value:
 def rsqrt(call: ActivationCall) -> Value:
     """It is 3/4 y⁵."""
     return cubed(call.output) * call.output * call.output * 0.75
+
+
+def inverse_of(square: Callable[[Value], Value], sign: float = 1.0) -> Callable[[ActivationCall], Value]:
+    """± z / sqrt(square(z))³: of the inverses of sines and cosines."""
+    return lambda call: call.x * cubed(call.emit.call(aten.rsqrt.default, square(call.x))) * sign
+
+
+def atanh(call: ActivationCall) -> Value:
+    """2 z / (1 - z²)²."""
+    root = -(call.x * call.x) + 1.0
+    return call.x * 2.0 / (root * root)

@@ -117,3 +117,17 @@ def erf(call: ActivationCall, m: Value) -> Value:
 def gelu(call: ActivationCall, m: Value) -> Value:
     """That of the error function, or of its tanh approximation."""
     return call.emit.call(aten.gelu_backward.default, m, call.x, approximate=call.argument("approximate"))
+
+
+def inverse_of(square: Callable[[Value], Value], sign: float = 1.0) -> Derivative:
+    """± 1 / sqrt(square(z)): the slope of the inverses of sines and cosines."""
+
+    def derivative(call: ActivationCall, m: Value) -> Value:
+        return m * call.emit.call(aten.rsqrt.default, square(call.x)) * sign
+
+    return derivative
+
+
+def erfc(call: ActivationCall, m: Value) -> Value:
+    """That of erf, with the other sign."""
+    return -erf(call, m)

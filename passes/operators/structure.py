@@ -76,7 +76,16 @@ class TransposeCall(PermuteCall):
         return order
 
 
-class SliceCall(StructureCall):
+class TakingCall(StructureCall):
+    """An operator that takes elements along one axis, which is not the batch."""
+
+    @classmethod
+    def view(cls, node: Node, emit: Emitter, _active: Active, /) -> Self | None:
+        call = cls(node, emit, (argument(node, 0),))
+        return call if isinstance(call.x.shape[call.argument("dim") % call.x.ndim], int) else None
+
+
+class SliceCall(TakingCall):
     """A slice with a step: x[..., start:end:step, ...]."""
 
     def adjoint(self, multiplier: Value) -> Adjoints:
@@ -89,7 +98,7 @@ class SliceCall(StructureCall):
         return (self.emit.call(aten.index_add.default, self.x.zeros(), dim, index, multiplier),)
 
 
-class SelectCall(StructureCall):
+class SelectCall(TakingCall):
     """One element of an axis: x[..., index, ...]."""
 
     def adjoint(self, multiplier: Value) -> Adjoints:

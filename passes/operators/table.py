@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from torch.fx import GraphModule, Node
 
-from passes.graphs.emitter import Emitter, aten
+from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.graph import tensor_of
 from passes.operators import affine, arithmetic, embedding, pooling, signs, softmax, structure
 from passes.operators import curvature as c
@@ -69,6 +69,18 @@ def _clamp(derivative: Derivative, target: Any, low: str | None, high: str | Non
     return Operator(
         (target,), (Pointwise(derivative, c.flat, s.smooth, bounds),), partial(signs.clamp, bounds), refusal=_TENSORS
     )
+
+
+def _below_one(z: Value) -> Value:
+    return -(z * z) + 1.0
+
+
+def _above_one(z: Value) -> Value:
+    return z * z + 1.0
+
+
+def _from_one(z: Value) -> Value:
+    return z * z - 1.0
 
 
 ROWS: Final[tuple[Operator, ...]] = (
@@ -149,8 +161,8 @@ ROWS: Final[tuple[Operator, ...]] = (
     ),
     Operator((aten.permute.default,), (structure.PermuteCall,), signs.same),
     Operator((aten.transpose.int,), (structure.TransposeCall,), signs.same),
-    Operator((aten.slice.Tensor,), (structure.SliceCall,), signs.same),
-    Operator((aten.select.int,), (structure.SelectCall,), signs.same),
+    Operator((aten.slice.Tensor,), (structure.SliceCall,), signs.same, refusal=_WHOLE_BATCH),
+    Operator((aten.select.int,), (structure.SelectCall,), signs.same, refusal=_WHOLE_BATCH),
     Operator((aten.constant_pad_nd.default,), (structure.PadCall,), signs.pad),
     Operator((aten.expand.default,), (structure.ExpandCall,), signs.same),
     Operator((aten.repeat.default,), (structure.RepeatCall,), signs.same),
@@ -225,6 +237,19 @@ ROWS: Final[tuple[Operator, ...]] = (
     _pointwise(aten.cos.default, d.cos, lambda call: -call.output),
     _pointwise(aten.atan.default, d.atan, c.atan),
     _pointwise(aten.erf.default, d.erf, c.erf),
+    _pointwise(aten.erfc.default, d.erfc, c.erf, signs.positive),
+    _pointwise(
+        aten.tan.default,
+        d.times(lambda call: call.output * call.output + 1.0),
+        lambda call: call.output * (call.output * call.output + 1.0) * 2.0,
+    ),
+    _pointwise(aten.asin.default, d.inverse_of(_below_one), c.inverse_of(_below_one)),
+    _pointwise(aten.acos.default, d.inverse_of(_below_one, -1.0), c.inverse_of(_below_one, -1.0), signs.positive),
+    _pointwise(aten.sinh.default, d.times(d.unary(aten.cosh.default)), lambda call: call.output),
+    _pointwise(aten.cosh.default, d.times(d.unary(aten.sinh.default)), lambda call: call.output, signs.positive),
+    _pointwise(aten.asinh.default, d.inverse_of(_above_one), c.inverse_of(_above_one, -1.0)),
+    _pointwise(aten.acosh.default, d.inverse_of(_from_one), c.inverse_of(_from_one, -1.0), signs.positive),
+    _pointwise(aten.atanh.default, lambda call, m: m / _below_one(call.x), c.atanh),
     _pointwise(aten.logit.default, d.logit, c.logit),
     _pointwise(aten.pow.Tensor_Scalar, d.power, c.power, secant=s.quotient),
     # what relevance does not pass: written by rules

@@ -14,7 +14,7 @@ from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.graph import needed_by
 from passes.graphs.nodes import map_nodes, run_node
 from passes.relevance.reference import REFERENCE, Zero
-from passes.views.active import describe_active, explained_output, nodes_named
+from passes.views.active import active_operators, explained_output, nodes_named
 
 REFERENCE_INPUT = "reference"
 
@@ -28,8 +28,9 @@ class AddReference:
     nothing where a runtime folds expressions of constants, and the time of one sample elsewhere.
 
     Attributes:
-        references: by name of an explained input, a tensor that broadcasts to one sample of it (batch axis 1);
-            None for a runtime input called `reference`, shaped like the input.
+        references: by name of the node that holds an explained input, a tensor that broadcasts to one sample of it
+            (batch axis 1), or k samples, of which every k rows of the batch take one each; None for a runtime input
+            called `reference`, shaped like the input.
         output: position of the explained output.
 
     Guarantees: the forward half is untouched; `REFERENCE` of every tensor that depends on the values of the explained
@@ -45,8 +46,10 @@ class AddReference:
         emit, forward = Emitter(module), [node for node in module.graph.nodes if node.op != "output"]
         sources = nodes_named(module, tuple(self.references))
         dependent = _dependent(module, sources, explained_output(module, self.output))
-        whole_batch = _needs_whole_batch(dependent, sources)
-        copies: dict[Node, Any] = {source: self._start(source, emit, whole_batch=whole_batch) for source in sources}
+        several = any(tensor is not None and len(tensor) > 1 for tensor in self.references.values())
+        whole = several or _needs_whole_batch(dependent, sources)
+        starts = zip(sources, self.references.values(), strict=True)
+        copies: dict[Node, Any] = {x: _start(x, tensor, emit, whole_batch=whole) for x, tensor in starts}
         for node in dependent:
             with emit.on_behalf_of(node):
                 copies[node] = _copy(node, copies, emit)
@@ -58,28 +61,18 @@ class AddReference:
                 REFERENCE.note(node, copies[node])
         return len(copies)
 
-    def _start(self, source: Node, emit: Emitter, *, whole_batch: bool) -> Node:
-        tensor = self.references[str(source.target)]
-        if tensor is None:
-            return emit.placeholder(REFERENCE_INPUT, source.meta["val"]).node
-        x = emit.value(source)
-        with emit.on_behalf_of(source):
-            constant = emit.constant(REFERENCE_INPUT, tensor.to(x.fake.dtype))
-            if whole_batch:
-                return constant.expand_like(x).node
-            return _expanded(constant, [1, *x.shape[1:]]).node
-
 
 @final
 @dataclass(frozen=True)
 class TakeFromZero:
-    """A method without a reference: the difference of every active value is the value itself.
+    """A method without a reference: the difference of every value is the value itself.
 
     Attributes:
         sources: names of the explained inputs.
         output: position of the explained output.
 
-    Guarantees: `REFERENCE` of every active value is `Zero()`; the graph is untouched.
+    Guarantees: `REFERENCE` of every active value, and of what active operators read beside it, is `Zero()`; the graph
+    is untouched.
     """
 
     sources: tuple[str, ...]
@@ -87,11 +80,25 @@ class TakeFromZero:
     name: ClassVar[str] = "take-from-zero"
 
     def apply(self, module: GraphModule, /) -> int:
-        described = describe_active(Emitter(module), self.sources, self.output)
-        active = (*nodes_named(module, self.sources), *described)
-        for node in active:
+        operators = active_operators(module, self.sources, self.output)
+        values = {operand for node in operators for operand in (node, *node.all_input_nodes)}
+        for node in values.union(nodes_named(module, self.sources)):
             REFERENCE.note(node, Zero())
-        return len(active)
+        return len(values)
+
+
+def _start(source: Node, tensor: torch.Tensor | None, emit: Emitter, *, whole_batch: bool) -> Node:
+    """The reference of one explained input."""
+    if tensor is None:
+        return emit.placeholder(REFERENCE_INPUT, source.meta["val"]).node
+    x = emit.value(source)
+    with emit.on_behalf_of(source):
+        constant = emit.constant(REFERENCE_INPUT, tensor.to(x.fake.dtype))
+        if len(tensor) > 1:
+            rows = x.reshape([-1, len(tensor), *x.shape[1:]])
+            every = emit.call(aten.unsqueeze.default, constant, 0).expand_like(rows)
+            return every.reshape([-1, *x.shape[1:]]).node
+        return (constant.expand_like(x) if whole_batch else _expanded(constant, [1, *x.shape[1:]])).node
 
 
 def _expanded(value: Value, shape: list[Any]) -> Value:
@@ -104,6 +111,7 @@ def _dependent(module: GraphModule, sources: list[Node], sink: Node) -> list[Nod
     for node in module.graph.nodes:
         if node in needed and any(operand in reached for operand in node.all_input_nodes):
             reached.add(node)
+    reached.difference_update(sources)
     return [node for node in module.graph.nodes if node in reached and node.op == "call_function"]
 
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from passes.graphs.emitter import Emitter
-from passes.operators.call import Call
+from passes.operators.call import Call, OpaqueCall
 from passes.relevance.refuse import Refuse, refused
 from passes.relevance.rule import RULE, AnyRule
-from passes.views.active import describe_known, nodes_named
+from passes.views.active import active_operators, describe_known, nodes_named
 from passes.views.layer import LAYER, Layer, layers_of
 
 
@@ -24,6 +24,8 @@ class AssignRules:
     Attributes:
         choose: the composite.
         sources: names of the nodes that hold the explained inputs.
+        read: names of the nodes whose relevance is wanted: what no way leads to from them may be without a rule; None
+            where rules ask for facts of everything.
         output: position of the explained output.
 
     Raises (from `apply`):
@@ -34,20 +36,31 @@ class AssignRules:
     choose: Callable[[Layer], AnyRule]
     sources: tuple[str, ...]
     output: int = 0
+    read: tuple[str, ...] | None = None
     name: ClassVar[str] = "assign-rules"
 
     def apply(self, module: GraphModule, /) -> int:
-        described, unknown = describe_known(Emitter(module), self.sources, self.output)
-        layers = layers_of(module, described, nodes_named(module, self.sources))
-        rules = {node: self.choose(layer) for node, layer in layers.items()}
+        emit = Emitter(module)
+        described, unknown = describe_known(emit, self.sources, self.output)
+        operators = active_operators(module, self.sources, self.output)
+        seen = {node: described.get(node, _opaque(node, emit)) for node in operators}
+        layers = layers_of(module, seen, nodes_named(module, self.sources))
+        rules = {node: self.choose(layers[node]) for node in described}
         reasons = {node: _refusal(rule, described[node]) for node, rule in rules.items()}
         refusals = {**unknown, **{node: reason for node, reason in reasons.items() if reason is not None}}
-        if refusals:
-            raise refused({node: refusals[node] for node in module.graph.nodes if node in refusals})
+        passed = active_operators(module, self.read or self.sources, self.output)
+        if any(node in refusals for node in passed):
+            raise refused({node: refusals[node] for node in passed if node in refusals})
         for node, rule in rules.items():
-            RULE.note(node, rule)
-            LAYER.note(node, layers[node])
+            if node not in refusals:
+                RULE.note(node, rule)
+                LAYER.note(node, layers[node])
         return len(rules)
+
+
+def _opaque(node: Node, emit: Emitter) -> Call:
+    """What is above an operator that relevance cannot pass keeps its place in the network."""
+    return OpaqueCall(node, emit, tuple(node.all_input_nodes))
 
 
 def _refusal(rule: AnyRule, call: Call) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, final
 
@@ -31,25 +31,38 @@ class Ledger(Protocol):
         """What is noted about one operator, (N, k); None if there is nothing to say."""
         ...
 
-    def output(self, nodes: Collection[Node], entries: Mapping[Node, Value], explained: Value, /) -> Value | None:
-        """All entries, in the order of the graph; None if the explainer gets no further output."""
+    def output(
+        self, nodes: Collection[Node], entries: Mapping[Node, Value], explained: Value, strays: Sequence[Message], /
+    ) -> Value | None:
+        """All entries, in the order of the graph; None if the explainer gets no further output.
+
+        `strays` are the messages that end at values which nobody reads: inputs that are not explained, constants of a
+        batch, what lies beside the layer whose relevance is read.
+        """
         ...
 
 
 @final
 @dataclass(frozen=True)
 class AbsorbedRelevance:
-    """Relevance that arrives at an operator and does not leave it: (N, operators), 0 where no relevance comes."""
+    """Relevance that arrives at an operator and does not leave it: (N, operators + 1), 0 where no relevance comes.
+
+    The last column is what strays. With what is read it adds up to what is explained. A constant without a batch has no
+    share of its own: what it gets stays at its operator.
+    """
 
     def entry(self, _call: Call, arriving: Message, leaving: Messages, /) -> Value:
         total = arriving.relevance.sum_per_sample()
         for message in leaving:
-            total = total if message is None else total - message.relevance.sum_per_sample()
+            total = total - message.relevance.sum_per_sample() if message is not None and has_batch(message) else total
         return total
 
-    def output(self, nodes: Collection[Node], entries: Mapping[Node, Value], explained: Value, /) -> Value:
+    def output(
+        self, nodes: Collection[Node], entries: Mapping[Node, Value], explained: Value, strays: Sequence[Message], /
+    ) -> Value:
         zero = explained.sum_per_sample().zeros()
-        return zero.emit.call(aten.cat.default, [entries.get(node, zero) for node in nodes], 1)
+        stray = sum((message.relevance.sum_per_sample() for message in strays if has_batch(message)), zero)
+        return zero.emit.call(aten.cat.default, [*(entries.get(node, zero) for node in nodes), stray], 1)
 
 
 @final
@@ -73,9 +86,16 @@ class RootReport:
         )
         return call.emit.call(aten.cat.default, columns, 1)
 
-    def output(self, nodes: Collection[Node], entries: Mapping[Node, Value], explained: Value, /) -> Value | None:
+    def output(
+        self, nodes: Collection[Node], entries: Mapping[Node, Value], explained: Value, _strays: Sequence[Message], /
+    ) -> Value | None:
         rows = [entries[node] for node in nodes if node in entries]
         return explained.emit.call(aten.stack.default, rows, 1) if rows else None
+
+
+def has_batch(message: Message) -> bool:
+    """The value that the message belongs to differs from sample to sample."""
+    return any(not isinstance(size, int) for size in message.at.shape)
 
 
 def _norm(value: Value) -> Value:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias, final
 
@@ -15,7 +15,7 @@ from passes.operators.call import Call
 from passes.relevance.ledgers import Ledger
 from passes.relevance.messages import Message, Multiplier, accumulate
 from passes.relevance.rule import RULE, Messages, passed_by
-from passes.views.active import describe_active, nodes_named, walk_start
+from passes.views.active import active_operators, describe_active, nodes_named, walk_start
 
 Inbox = dict[Node, list[Message]]
 Passages: TypeAlias = dict[Node, tuple[Message, Messages]]
@@ -58,7 +58,8 @@ class PropagateRelevance:
         described = describe_active(emit, self.sources, self.output)
         start, places = walk_start(module, self.output, self.start), nodes_named(module, self.read)
         carriers = frozenset((*described, *nodes_named(module, self.sources)))
-        above = {node: call for node, call in described.items() if node > min(places)}
+        way = {node for place in self.read for node in active_operators(module, (place,), self.output)}
+        above = {node: call for node, call in described.items() if node in way}
         masks = dict(zip(nodes_named(module, tuple(self.masks)), self.masks.values(), strict=True))
         with emit.on_behalf_of(start):
             seeds = self.seed(emit.value(start))
@@ -66,11 +67,11 @@ class PropagateRelevance:
         results = [self._read(place, walks, emit) for place in places]
         for ledger in self.ledgers:
             entries = _entries(ledger, described, walks[0].passed, emit)
-            report = ledger.output(described, entries, emit.value(start))
+            report = ledger.output(described, entries, emit.value(start), _strays(above, walks[0].passed, places))
             results += [] if report is None else [report]
         output = module.graph.output_node()
         output.args = ((*arguments(output)[0], *(value.node for value in results)),)
-        return len(described)
+        return len(described) or len(results)  # an output that is an input has no operator in between
 
     def _read(self, place: Node, walks: Sequence[_Walk], emit: Emitter) -> Value:
         with emit.on_behalf_of(place):
@@ -119,6 +120,13 @@ class _Walk:
             return Multiplier(value, value.zeros, value.zeros)
         total = accumulate(self.inbox[value.node])
         return total.times(self.masks[value.node](value)) if value.node in self.masks else total
+
+
+def _strays(above: Mapping[Node, Call], passed: Passages, places: Collection[Node]) -> list[Message]:
+    """The messages to values that no rule passes on and nobody reads."""
+    ended = {*passed, *places}
+    sent = [pair for node in passed for pair in zip(above[node].operands, passed[node][1], strict=True)]
+    return [message for operand, message in sent if message is not None and operand not in ended]
 
 
 def _entries(ledger: Ledger, described: Mapping[Node, Call], passed: Passages, emit: Emitter) -> dict[Node, Value]:

@@ -14,8 +14,11 @@ from passes.graphs.graph import Rewrite, erase_unused, is_constant, rewrite_call
 from passes.graphs.nodes import argument, arguments
 from passes.operators.affine import Geometry
 from passes.operators.pooling import MaxWindow
+from passes.operators.table import OPERATORS
 from passes.rewrites.attention import ATTENTION
+from passes.rewrites.composites import SPLIT, WHOLE
 from passes.rewrites.normalisation import NORMALISATIONS, variance_and_mean
+from passes.rewrites.spellings import SPELLINGS
 
 
 @final
@@ -87,6 +90,8 @@ def _getitem(node: Node, emit: Emitter) -> Value | None:
         return emit.value(arguments(source)[0]).slice(dim, start, start + sizes[index])
     if index == 0 and source.target in (aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default):
         return _adaptive_max_pool(node, emit)
+    if index == 0 and source.target in _WITHOUT_INDICES:
+        return emit.call(_WITHOUT_INDICES[source.target], *source.args, **source.kwargs)
     if source.target is aten.var_mean.correction:
         return variance_and_mean(source, index, emit)
     if index == 0 and source.target in _EXTREMES:
@@ -99,6 +104,10 @@ def _getitem(node: Node, emit: Emitter) -> Value | None:
 
 # The gradient of max and min along an axis goes to one winner, that of amax and amin to all that are equal.
 _EXTREMES: dict[Any, Any] = {aten.max.dim: aten.argmax.default, aten.min.dim: aten.argmin.default}
+_WITHOUT_INDICES: dict[Any, Any] = {
+    aten.max_pool2d_with_indices.default: aten.max_pool2d.default,
+    aten.max_pool3d_with_indices.default: aten.max_pool3d.default,
+}
 
 
 def _adaptive_average(node: Node, emit: Emitter) -> Value | None:
@@ -200,61 +209,34 @@ _REWRITES: dict[Any, Rewrite] = {
     getitem: _getitem,
     **ATTENTION,
     **NORMALISATIONS,
+    **SPELLINGS,
 }
 
 
+def is_rewritten(target: Any) -> bool:
+    """The operator is taken apart after capture, if it is used as it usually is."""
+    return target in (*_REWRITES, *_EXTREMES, *_WITHOUT_INDICES, aten.split_with_sizes.default)
+
+
 def composite_decompositions() -> dict[Any, Any]:
-    """Torch's own decompositions of the operators that are split at capture, for `run_decompositions`."""
-    table = torch.export.default_decompositions()
-    return {operator: table[operator] for operator in COMPOSITES}
+    """Torch's own decompositions of the operators that are split at capture, for `run_decompositions`.
+
+    These are all that torch itself defines by others, whatever they are called, but for those that are known here.
+    """
+    table, known = torch.export.default_decompositions(), {*OPERATORS, *_REWRITES, *WHOLE}
+    return {
+        operator: split
+        for operator, split in table.items()
+        if operator in SPLIT or (is_composite(operator) and _makes_tensors(operator) and operator not in known)
+    }
 
 
-COMPOSITES: tuple[Any, ...] = (
-    aten.addcmul.default,
-    aten.adaptive_avg_pool1d.default,
-    aten.adaptive_max_pool1d.default,
-    aten.avg_pool1d.default,
-    aten.baddbmm.default,
-    aten.channel_shuffle.default,
-    aten.conv1d.default,
-    aten.conv1d.padding,
-    aten.conv2d.default,
-    aten.conv2d.padding,
-    aten.conv3d.default,
-    aten.conv3d.padding,
-    aten.conv_transpose1d.default,
-    aten.conv_transpose2d.input,
-    aten.conv_transpose3d.input,
-    aten.einsum.default,
-    aten.glu.default,
-    aten.gru.input,
-    aten.lerp.Scalar,
-    aten.lerp.Tensor,
-    aten.linalg_norm.default,
-    aten.linalg_vector_norm.default,
-    aten.logsumexp.default,
-    aten.lstm.input,
-    aten.norm.ScalarOpt_dim,
-    aten.pad.default,
-    aten.pixel_shuffle.default,
-    aten.pixel_unshuffle.default,
-    aten.prelu.default,
-    aten.relu6.default,
-    aten.repeat_interleave.self_int,
-    aten.rnn_relu.input,
-    aten.rnn_tanh.input,
-    aten.rsub.Scalar,
-    aten.rsub.Tensor,
-    aten.selu.default,
-    aten.split.Tensor,
-    aten.square.default,
-    aten.squeeze.dim,
-    aten.stack.default,
-    aten.std.dim,
-    aten.t.default,
-    aten.tile.default,
-    aten.transpose.int,
-    aten.type_as.default,
-    aten.unbind.int,
-    aten.var.dim,
-)
+def is_composite(operator: Any) -> bool:
+    """Torch defines it by other operators."""
+    registry: Any = torch
+    return registry._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd")
+
+
+def _makes_tensors(operator: Any) -> bool:
+    """And no sizes."""
+    return all("Tensor" in str(result.type) for result in operator._schema.returns)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from passes.graphs.anchors import is_read_once
 from passes.graphs.emitter import aten
 from passes.graphs.graph import tensor_of
 from passes.graphs.nodes import argument
@@ -45,7 +46,7 @@ _ONE = torch.ones((), dtype=torch.float64)
 
 
 def _is_inside(module: GraphModule, node: Node) -> bool:
-    return len(node.users) == 1 and bool(_operands(module, node))
+    return is_read_once(node) and bool(_operands(module, node))
 
 
 def _is_taken_up(module: GraphModule, node: Node) -> bool:

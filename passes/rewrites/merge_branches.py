@@ -21,6 +21,7 @@ from typing import Any, ClassVar, TypeAlias, final
 import torch
 from torch.fx import GraphModule, Node
 
+from passes.graphs.anchors import is_read_once
 from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.graph import erase_unused, replace, tensor_of
 from passes.graphs.nodes import argument
@@ -79,7 +80,7 @@ def _groups(node: Node, terms: Sequence[Term], module: GraphModule) -> dict[_Kin
 
 def _kind(node: Node | None, module: GraphModule) -> _Kind | None:
     """(x, operator, stride) of a convolution or linear layer with stored parameters that is read once."""
-    if node is None or len(node.users) != 1 or node.target not in (aten.convolution.default, aten.linear.default):
+    if node is None or not is_read_once(node) or node.target not in (aten.convolution.default, aten.linear.default):
         return None
     weight, bias = argument(node, 1), argument(node, 2)
     if tensor_of(module, weight) is None or (bias is not None and tensor_of(module, bias) is None):

@@ -87,3 +87,8 @@ _REWRITES: dict[Any, Rewrite] = {
     aten.slice.Tensor: _if_whole_axis,
     aten.clamp.default: _if_unbounded,
 }
+
+
+def is_removed(target: Any) -> bool:
+    """The operator is left out where it changes nothing."""
+    return target in _REWRITES

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch.fx import GraphModule, Node
 
-from passes.errors import InvariantError, PassError
+from passes.errors import PassError
 from passes.graphs.anchors import anchored
 from passes.graphs.emitter import Emitter
-from passes.graphs.graph import active_nodes, describe_node
+from passes.graphs.graph import active_nodes
 from passes.graphs.nodes import arguments, getitem
 from passes.operators.call import Call
 from passes.operators.table import describe, refusal
@@ -58,14 +58,8 @@ def describe_known(emit: Emitter, names: tuple[str, ...], position: int) -> tupl
 
 
 def describe_active(emit: Emitter, names: tuple[str, ...], position: int) -> dict[Node, Call]:
-    """Every operator that relevance passes through, in graph order; their calls write through `emit`.
+    """Every operator that relevance can pass through, in graph order; their calls write through `emit`.
 
-    Raises:
-        InvariantError: it cannot pass one, so no rules can have been assigned.
+    The others lie below the layer that is read, or `AssignRules` has refused them.
     """
-    described, unknown = describe_known(emit, names, position)
-    if unknown:
-        raise InvariantError(
-            f"rules were assigned past operators without any: {', '.join(map(describe_node, unknown))}"
-        )
-    return described
+    return describe_known(emit, names, position)[0]

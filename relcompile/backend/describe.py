@@ -27,6 +27,9 @@ from relcompile.records import MANY, InputRecord, LayerRecord, MaskRecord, Roots
 
 _EXAMPLES: Final = 3  # questions; different from the number of samples that a graph is exported with
 
+# The last column of what is absorbed belongs to no layer.
+_STRAYS: Final = LayerRecord("(not explained)", "inputs and constants", "structure", "nobody reads their relevance", 0)
+
 
 def described(module: GraphModule, question: Question, options: Options, digest: str) -> Metadata:
     """The metadata of an explainer graph, before passes that drop the annotations of its nodes.
@@ -36,19 +39,20 @@ def described(module: GraphModule, question: Question, options: Options, digest:
     """
     annotated = LAYER.known_in(module.graph.nodes)
     question.composite.check([LAYER.of(node) for node in annotated])
+    absorbed = any(isinstance(ledger, AbsorbedRelevance) for ledger in question.ledgers)
     at_runtime = question.references is not None and None in question.references.values()
     return Metadata(
         relcompile=version("relcompile"),
         torch=torch.__version__,
         rule=question.composite.name,
-        layers=tuple(map(_layer_record, annotated)),
+        layers=(*map(_layer_record, annotated), *([_STRAYS] if absorbed else [])),
         target=question.target.record(number_of_classes(explained_output(module, question.output).meta["val"])),
         start=question.places.start,
         inputs=tuple(_input_record(module, name) for name in question.inputs),
         outputs=question.outputs,
         explained=question.outputs[question.output],
         relevance=relevance_names(question),
-        absorbed=any(isinstance(ledger, AbsorbedRelevance) for ledger in question.ledgers),
+        absorbed=absorbed,
         roots=_roots_record(annotated, question),
         weights_sha256=digest,
         class_names=None if options.class_names is None else tuple(options.class_names),

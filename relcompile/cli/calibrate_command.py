@@ -82,11 +82,11 @@ def calibrate_on(
         RelcompileError: with a message for the user; no half file is left behind.
     """
     from relcompile.calibration.observer import Observer
-    from relcompile.cli.parsing import try_forward
+    from relcompile.frontend.first_run import check_runs
 
     example = data.batch(0, 1)
     with place.result(state.target) as temporary:
-        try_forward(model, example, tuple(f"{name} {list(tensor.shape)}" for name, tensor in example.items()))
+        check_runs(model, example)
         observer = Observer(model, example, estimator)
         run = _Run(observer, data, batch, state)
         if resume:

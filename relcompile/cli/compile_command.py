@@ -52,6 +52,7 @@ def compile_(
     mask: options.Masks = None,
     absorbed: options.Absorbed = False,
     roots: options.Roots = False,
+    forward_derivative: options.ForwardDerivative = False,
     class_names: options.ClassNames = None,
     resize: options.Resize = None,
     crop: options.Crop = None,
@@ -98,6 +99,7 @@ def compile_(
         masks=tuple(mask or ()),
         absorbed=absorbed,
         roots=roots,
+        forward_derivative=forward_derivative,
         class_names=_class_names(class_names),
         preprocessing=preprocessing,
         name=model.stem,
@@ -117,7 +119,6 @@ def compile_file(
     from relcompile.backend.cancellation import largest_share
     from relcompile.backend.onnx_file import save
     from relcompile.cli.input_specs import default_spec, example_inputs
-    from relcompile.cli.parsing import check_channels, try_forward
     from relcompile.compiler import compile_as_asked
 
     _ = asked.composite  # a mistyped rule is known before minutes of work, and so is an unwritable output
@@ -128,8 +129,6 @@ def compile_file(
             specs = (default_spec(model),)
             views.note(f"input: {specs[0]} (assumed; --input changes it)")
         inputs = example_inputs(model, specs)
-        check_channels(asked.preprocessing, inputs)
-        try_forward(model, inputs, specs)
         explainer = compile_as_asked(model, inputs, asked, tell)
         parity = save(explainer, temporary, tell)
         tell("measure")
@@ -165,7 +164,7 @@ def _timing(model: torch.nn.Module, explainer: Explainer, path: Path) -> dict[st
     """Medians of interleaved runs at batch 1, in ONNX Runtime if the file is for it."""
     import torch
 
-    from relcompile.cli.parsing import run_model
+    from relcompile.frontend.first_run import run_model
 
     arguments = explainer.example_arguments(1)
     own = {record.name: value for record, value in zip(explainer.metadata.inputs, arguments, strict=False)}

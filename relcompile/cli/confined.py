@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from relcompile.errors import ExportError, ModelFileError
-from relcompile.files.confine import Limits, confine
+from relcompile.files.confine import Limits
 from relcompile.files.paths import atomic_path, identity, told_of
 
 _HOUR, _GIB = 3600, 2**30
@@ -30,9 +30,11 @@ _START: Final = """
 import json, sys
 job = json.loads(sys.argv[1])
 sys.path[:] = job["path"]
+from relcompile.files.confine import Limits, confine
+unlimited = confine(job["folder"], Limits(**job["limits"]))
 from relcompile.cli.main import in_child
-in_child(job)
-"""  # started with -P: a folder with a torch.py of its own is not searched unless the parent does
+in_child(job, unlimited)
+"""  # before numpy, which starts threads; with -P: a folder with a torch.py is not searched unless the parent does
 
 
 class Place:
@@ -72,9 +74,11 @@ class Console(Place):
             SystemExit: it ended by itself, and not well.
         """
         limits = limits_for(model) if state is None else replace(limits_for(model), cpu=sys.maxsize)
+        folder = str(result.parent)
         job = {"path": sys.path, "arguments": self.arguments, "model": str(model), "result": str(result)}
-        command = [sys.executable, "-P", "-c", _START, json.dumps(job | {"limits": asdict(limits)})]
-        environment = {**os.environ, "TMPDIR": str(result.parent)}
+        job |= {"folder": folder, "limits": asdict(limits)}
+        command = [sys.executable, "-P", "-c", _START, json.dumps(job)]
+        environment = {**os.environ, "TMPDIR": folder}
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment) as child:
             try:
                 code = child.wait() if state is None else _wait_and_keep(child, result.parent / state.name, state)
@@ -128,15 +132,10 @@ class Child(Place):
         return None
 
 
-def start(job: dict[str, Any]) -> tuple[Child, list[str]]:
-    """Give up all rights that the job does not need.
-
-    Returns:
-        The place of the work, and what could not be limited on this system.
-    """
+def start(job: dict[str, Any]) -> Child:
+    """The place of the work, in a process that has given up all rights that the job does not need."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches parent and child: the parent ends both
-    place = Child(Path(job["model"]), Path(job["result"]), Limits(**job["limits"]))
-    return place, confine(place.folder, place.limits)
+    return Child(Path(job["model"]), Path(job["result"]), Limits(**job["limits"]))
 
 
 def limits_for(model: Path) -> Limits:

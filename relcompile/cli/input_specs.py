@@ -11,7 +11,8 @@ from relcompile.errors import InputSpecError
 from relcompile.frontend.capture import forward_parameters
 
 _SPEC = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:x\d+)*)(?::(?P<dtype>\w+))?")
-_DTYPES = ("float16", "float32", "float64", "int32", "int64", "bool")
+_DTYPES = ("float32", "float64", "int32", "int64", "bool")
+_HALF = ("float16", "half", "bfloat16")
 _MOST_CHANNELS = 10_000  # of an input whose shape is guessed: a file says what it likes
 _IMAGE_SIZE, _INCEPTION_SIZE = 224, 299
 
@@ -51,6 +52,11 @@ def parse_spec(text: str) -> tuple[str | None, list[int], torch.dtype]:
     """
     match = _SPEC.fullmatch(text.strip())
     dtype = (match["dtype"] if match else None) or "float32"
+    if dtype in _HALF:
+        raise InputSpecError(
+            f"input {text!r} is of half precision, in which stabilisers and sums of relevance are lost; describe it as "
+            "float32, and convert a model of half precision: model.float()"
+        )
     if match is None or dtype not in _DTYPES:
         raise InputSpecError(
             f"input {text!r} does not read [name=]1x3x224x224[:dtype] with a dtype of {', '.join(_DTYPES)}"

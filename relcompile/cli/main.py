@@ -64,9 +64,9 @@ def console() -> None:
     main(sys.argv[1:], Console(sys.argv[1:]))
 
 
-def in_child(job: dict[str, Any]) -> None:
-    """The same command line in that child process."""
-    place, unlimited = start(job)
+def in_child(job: dict[str, Any], unlimited: Sequence[str]) -> None:
+    """The same command line in that child process; `unlimited`: the rights that it could not give up, in words."""
+    place = start(job)
     if unlimited:
         views.note(f"this system sets no limits to {', '.join(unlimited)} while a model file is worked on")
     main(job["arguments"], place)

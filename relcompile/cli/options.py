@@ -36,7 +36,10 @@ Target: TypeAlias = Annotated[
 ]
 Reference: TypeAlias = Annotated[
     str | None,
-    typer.Option(help="For deeplift, in units of the input: a number, A,B,C, a .npy file, or input (a runtime input)."),
+    typer.Option(
+        help="For deeplift and integrated-gradients, in units of the input: a number, A,B,C, a .npy file (of several "
+        "samples: deeplift averages over them), or input (a runtime input)."
+    ),
 ]
 ReferenceImage: TypeAlias = Annotated[
     str | None, typer.Option(help="What differences are taken from: mean, black, blur, or the file of a picture.")
@@ -59,6 +62,13 @@ Masks: TypeAlias = Annotated[
 ]
 Absorbed: TypeAlias = Annotated[bool, typer.Option(help="Also output what biases and stabilisers absorb.")]
 Roots: TypeAlias = Annotated[bool, typer.Option(help="Also output the report on learned roots.")]
+ForwardDerivative: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--forward-derivative",
+        help="Gradients of a model with custom autograd functions or hooks are those of its forward.",
+    ),
+]
 ClassNames: TypeAlias = Annotated[Path | None, typer.Option(help="A text file, one class name a line.")]
 Resize: TypeAlias = Annotated[int | None, typer.Option(help="Preprocessing: shorter side in pixels.")]
 Crop: TypeAlias = Annotated[int | None, typer.Option(help="Preprocessing: side of the centre crop.")]

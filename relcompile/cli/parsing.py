@@ -1,16 +1,15 @@
-"""Text of the command line -> typed values, and a first run of the model."""
+"""Text of the command line -> typed values."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from relcompile.cli.input_specs import parse_spec
 from relcompile.errors import InputSpecError
-from relcompile.frontend.capture import call_arguments
 from relcompile.methods.rules.parameters import Bounds
 from relcompile.pictures.photographs import Photographs
 from relcompile.preprocessing import Preprocessing
@@ -109,39 +108,3 @@ def _numbers(text: str) -> tuple[float, ...]:
     if not all(map(math.isfinite, numbers)):
         raise ValueError(f"{text} is not finite")
     return numbers
-
-
-def try_forward(model: torch.nn.Module, inputs: dict[str, torch.Tensor], specs: tuple[str, ...]) -> None:
-    """Run the model once: a wrong input shape is easier to understand from it than from the capture of it.
-
-    Raises:
-        InputSpecError: it does not run on inputs of this shape.
-    """
-    try:
-        with torch.no_grad():
-            run_model(model, inputs)
-    except Exception as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise InputSpecError(
-            f"the model does not run on input {', '.join(specs)}: {reason}\n"
-            "  give its shape, and its dtype if it is not float32, with --input 1x3x224x224:float16"
-        ) from error
-
-
-def check_channels(preprocessing: Preprocessing | None, inputs: Mapping[str, torch.Tensor]) -> None:
-    """Photographs become the input: its channels are those of the preprocessing.
-
-    Raises:
-        InputSpecError: they are not.
-    """
-    shapes = [tensor.shape for tensor in inputs.values() if tensor.dim() == 4]
-    if preprocessing is not None and shapes and shapes[0][1] != len(preprocessing.mean):
-        raise InputSpecError(
-            f"the input has {shapes[0][1]} channels, but --mean and --std have {len(preprocessing.mean)}"
-        )
-
-
-def run_model(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Any:
-    """What the model returns for `inputs`."""
-    args, kwargs = call_arguments(model, inputs)
-    return model(*args, **kwargs)

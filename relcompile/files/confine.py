@@ -59,18 +59,23 @@ class Limits:
     file: int
 
 
-def confine(folder: Path, limits: Limits) -> list[str]:
-    """Take from this process, which has one thread, all that reading, computing and writing to `folder` does not need.
+def confine(folder: Path | str, limits: Limits) -> list[str]:
+    """Take from this process all that reading, computing and writing to `folder` does not need.
 
     Returns:
         What could not be taken here, in words.
+
+    Raises:
+        RuntimeError: the process has several threads already; the others would keep their rights.
     """
     if sys.platform == "linux":
+        if len(os.listdir("/proc/self/task")) > 1:
+            raise RuntimeError("rights are given up by one thread: too late, there are others")
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)  # seccomp and Landlock ask for it
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # it does not outlive its parent
     steps: dict[str, Callable[[], bool]] = {
         "memory and time": lambda: _limit_resources(limits),
-        "the files that are written": lambda: _limit_files(folder),
+        "the files that are written": lambda: _limit_files(Path(folder)),
         "the network": _forbid_sockets,
     }
     unlimited = [what for what, step in steps.items() if not step()]

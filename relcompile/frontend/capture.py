@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import linecache
+import logging
 import re
 import warnings
 from collections.abc import Collection, Generator, Mapping
@@ -151,6 +152,8 @@ def _explain(error: Exception) -> str:
     advice = "rewrite that line without Python control flow on tensor values or the batch size"
     if "Constraints violated" in text or "batch" in text.lower():
         advice = "the model fixes its batch size; use x.shape[0] (or -1 in a view) instead of a number"
+    if "functorch" in text:
+        advice = "torch.func in forward cannot be captured; write the derivative that it takes with tensor operations"
     frames = re.findall(r'File "([^"]+)", line (\d+), in forward\n\s*([^\n]+)', text + _user_frame(error))
     place = f"\n  at {frames[-1][0].rpartition('/')[2]}:{frames[-1][1]}: {frames[-1][2]}" if frames else ""
     first = next((line for line in text.splitlines() if line.strip()), text)[:400]
@@ -255,4 +258,9 @@ def _quiet() -> Generator[None]:
     """torch.export warns about its own internals; nothing there is for the user of a compiler."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        level = logging.root.manager.disable
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(level)

@@ -49,8 +49,8 @@ def refuse_lost_backwards(lost: Sequence[str]) -> None:
     if lost:
         raise CaptureError(
             f"the gradient of this model goes through {', '.join(lost)}, whose backward is Python code that no graph "
-            "of forward operators has; if the derivative of the forward is meant: forward_derivative=True; rules that "
-            "take no derivative (z+, epsilon, ...) work as they stand"
+            "of forward operators has; if the derivative of the forward is meant: forward_derivative=True "
+            "(--forward-derivative); rules that take no derivative (z+, epsilon, ...) work as they stand"
         )
 
 

@@ -19,6 +19,12 @@ def check_numbers(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) ->
         InputSpecError: names the tensors, and the way out.
     """
     floats = {name: t for name, t in model.state_dict().items() if _is_dense_float(t)}
+    given = [f"{name} {_name(x)}" for name, x in inputs.items() if x.dtype in _HALF]
+    if given:
+        raise InputSpecError(
+            f"inputs of half precision ({_listed(given)}) lose the relevance that is summed and stabilised in it; "
+            "convert them, and the model: .float()"
+        )
     half = [f"{name} {_name(tensor)}" for name, tensor in floats.items() if tensor.dtype in _HALF]
     if half:
         raise InputSpecError(

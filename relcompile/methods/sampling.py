@@ -6,13 +6,13 @@ Notation: x (N, ...), its n copies (N, n, ...), g the attribution that is averag
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, final
+from typing import Any, ClassVar, Protocol, final
 
 import torch
 
 from passes.graphs.emitter import Value, aten
 from relcompile.errors import CompositeError
-from relcompile.methods.rules.parameters import Bound, per_channel, require_positive
+from relcompile.methods.rules.parameters import Bound, require_positive
 
 _MOST_COPIES = 10**6
 
@@ -21,7 +21,7 @@ class Sampling(Protocol):
     """Which copies of the input are explained, and what becomes of the mean of their attributions."""
 
     noisy: ClassVar[bool]
-    """The explainer has an input `noise`, standard normal, of the copies' shape."""
+    """The explainer has an input `noise`, standard normal, of the copies' shape, which `copies` reads."""
     at_input_only: ClassVar[bool]
     """`finish` needs a mean of the input's shape."""
 
@@ -30,11 +30,16 @@ class Sampling(Protocol):
         """Number of copies n."""
         ...
 
-    def copies(self, x: Value, noise: Value | None, /) -> Value:
-        """The copies (N, n, ...) of x (N, ...)."""
+    @property
+    def start(self) -> Bound | None:
+        """The baseline x₀ that the copies start from, unless the user gives another; None: there is none."""
         ...
 
-    def finish(self, x: Value, mean: Value, /) -> Value:
+    def copies(self, x: Value, beside: Value | None, /) -> Value:
+        """The copies (N, n, ...) of x (N, ...), from noise (N, n, ...) or the baseline, one sample or N."""
+        ...
+
+    def finish(self, x: Value, baseline: Value | None, mean: Value, /) -> Value:
         """The result, from x and the mean over the copies (N, ...)."""
         ...
 
@@ -57,6 +62,7 @@ class GaussianNoise:
     level: float = 0.15
     noisy: ClassVar[bool] = True
     at_input_only: ClassVar[bool] = False
+    start: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         as_count(self.count)
@@ -69,7 +75,7 @@ class GaussianNoise:
         extent = x.emit.call(aten.amax.default, x, axes, True) - x.emit.call(aten.amin.default, x, axes, True)
         return _copied(x) + noise * _copied(extent * self.level)
 
-    def finish(self, _x: Value, mean: Value, /) -> Value:
+    def finish(self, _x: Value, _baseline: Value | None, mean: Value, /) -> Value:
         return mean
 
 
@@ -82,7 +88,7 @@ class StraightPath:
 
     Args:
         count: steps n >= 1.
-        baseline: x₀, one number or one per channel.
+        baseline: x₀, one number or one per channel; `reference` (of `Options`) takes its place, if it is given.
     Conserves: Σ R -> f(x) - f(x₀) as n grows.
     Source: Sundararajan et al. 2017, equation 3.
     """
@@ -94,22 +100,53 @@ class StraightPath:
 
     def __post_init__(self) -> None:
         as_count(self.count)
+        given: Any = self.baseline
+        if isinstance(given, torch.Tensor):
+            raise CompositeError("a baseline that is a tensor is given to `compile`, as reference=tensor")
 
-    def copies(self, x: Value, _noise: Value | None, /) -> Value:
+    @property
+    def start(self) -> Bound:
+        return self.baseline
+
+    def copies(self, x: Value, baseline: Value | None, /) -> Value:
         middles = (torch.arange(self.count, dtype=torch.float64) + 0.5) / self.count
         shape = [1, self.count, *[1] * (x.ndim - 1)]
         parts = x.emit.constant("path", middles.to(x.fake.dtype).reshape(shape))
-        way = _copied(self._difference(x)) * parts
-        return way if self.baseline == 0 else way + _copied(self._baseline(x))
+        way = _copied(self._way(x, baseline)) * parts
+        return way if baseline is None else way + _copied(baseline)
 
-    def finish(self, x: Value, mean: Value, /) -> Value:
-        return self._difference(x) * mean
+    def finish(self, x: Value, baseline: Value | None, mean: Value, /) -> Value:
+        return self._way(x, baseline) * mean
 
-    def _difference(self, x: Value) -> Value:
-        return x if self.baseline == 0 else x - self._baseline(x)
+    @staticmethod
+    def _way(x: Value, baseline: Value | None) -> Value:
+        return x if baseline is None else x - baseline
 
-    def _baseline(self, x: Value) -> Value:
-        return per_channel(x, "baseline", self.baseline)
+
+@final
+@dataclass(frozen=True)
+class Background:
+    """The mean over several references of a method of differences: every copy is the input, with one of them beside it.
+
+    Equation: R(x) = 1/n Σ_i R(x; x₀ᵢ); for DeepLIFT that is DeepLIFT SHAP.
+
+    Args:
+        count: references n >= 1.
+    Conserves: Σ R = f(x) - 1/n Σ_i f(x₀ᵢ).
+    Source: Lundberg and Lee 2017, section 4.2.
+    """
+
+    count: int
+    noisy: ClassVar[bool] = False
+    at_input_only: ClassVar[bool] = False
+    start: ClassVar[None] = None
+
+    def copies(self, x: Value, _beside: Value | None, /) -> Value:
+        sizes = [-1, self.count, *[-1] * (x.ndim - 1)]
+        return x.emit.call(aten.expand.default, _copied(x), sizes)
+
+    def finish(self, _x: Value, _baseline: Value | None, mean: Value, /) -> Value:
+        return mean
 
 
 def as_count(count: float) -> int:

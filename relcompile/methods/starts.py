@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, final
 
-from passes.graphs.emitter import Value, aten
+from passes.graphs.emitter import Value
 
 
 class Start(Protocol):
@@ -40,13 +40,13 @@ class Score:
 @final
 @dataclass(frozen=True)
 class Magnitude:
-    """The magnitude of the target's score is distributed: m = c ⊙ sign(y)."""
+    """The magnitude of the target's score is distributed: m = c ⊙ sign(y), sign(0) = 1."""
 
     is_relevance: ClassVar[bool] = False
     seed_is_relevance: ClassVar[bool] = True
 
     def weigh(self, y: Value, choice: Value, /) -> Value:
-        return choice * y.emit.call(aten.sign.default, y)
+        return choice.where(y >= 0, -choice)
 
 
 @final

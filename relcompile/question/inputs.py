@@ -10,6 +10,7 @@ import torch
 from torch.fx import GraphModule
 
 from passes.graphs.emitter import Emitter
+from passes.relevance.add_reference import REFERENCE_INPUT
 from passes.views.active import nodes_named, walk_start
 from relcompile.question.targets import TARGET_INPUT, Target, input_value
 from relcompile.records import MANY
@@ -83,3 +84,21 @@ class AddNoise:
             like: torch.Tensor = node.meta["val"]
             emit.placeholder(self.names[node.name], like, shape=(like.shape[0], self.copies, *like.shape[1:]))
         return len(self.names)
+
+
+@final
+@dataclass(frozen=True)
+class AddBaseline:
+    """Before: the explained input (N, ...). After: behind all inputs one like it, `reference`, where paths start.
+
+    Attributes:
+        source: name of the explained input.
+    """
+
+    source: str
+    name: ClassVar[str] = "add-baseline"
+
+    def apply(self, module: GraphModule, /) -> int:
+        (node,) = nodes_named(module, (self.source,))
+        Emitter(module).placeholder(REFERENCE_INPUT, node.meta["val"])
+        return 1

@@ -54,8 +54,10 @@ class Options:
             `preprocessing` if that is given.
         calibration: the patterns of this very model, for the rules that need them (see `relcompile.calibrate`).
         target: "index" (a runtime input), "argmax", "seed", or a class number.
-        reference: the input that differences are taken from, for the deeplift rules: one number, one per channel, a
-            tensor of one sample, or "input" (a runtime input `reference`); 0 by default.
+        reference: the input that differences are taken from, for the deeplift rules, or that the path starts from, for
+            integrated-gradients: one number, one per channel, a tensor of one sample, or "input" (a runtime input
+            `reference`); by name of an explained input, if each has its own; 0 by default. A tensor of several samples
+            is a background: deeplift relevance is averaged over it (DeepLIFT SHAP).
         explain: names of the inputs that get relevance; all floating point inputs by default, or else the integer
             inputs that are embedded (relevance of every token: the sum over the features of its embedding).
         output: position of the output that is explained; if that is not floating point and exactly one is, that one.

@@ -6,16 +6,20 @@ from functools import partial
 
 from passes.graphs.emitter import Value
 from passes.pipelines import LOWER
+from passes.relevance.add_reference import REFERENCE_INPUT
 from passes.relevance.annotate import annotating_passes
 from passes.relevance.answer_questions import AnswerQuestions
 from passes.relevance.assign_rules import AssignRules
 from passes.relevance.messages import Message, Multiplier, Relevance
 from passes.relevance.propagate_relevance import PropagateRelevance
+from passes.relevance.reference import CONTRIBUTIONS
+from passes.relevance.rule import facts_needed
+from passes.relevance.spread import SPREAD
 from passes.relevance.unroll_samples import AverageSamples, UnrollSamples, unrolled_name
 from passes.rewrites.remove_dead_code import RemoveDeadCode
 from passes.rewrites.share_subexpressions import ShareSubexpressions
 from passes.runner import Pass
-from relcompile.question.inputs import AddMasks, AddNoise, AddTarget
+from relcompile.question.inputs import AddBaseline, AddMasks, AddNoise, AddTarget
 from relcompile.question.many_targets import first_of
 from relcompile.question.question import Question
 from relcompile.question.targets import FIRST_QUESTION, input_value
@@ -23,19 +27,21 @@ from relcompile.question.targets import FIRST_QUESTION, input_value
 
 def relevance_passes(question: Question) -> tuple[Pass, ...]:
     """The passes from a canonical to an explainer graph."""
-    output, references = question.output, question.references
+    output = question.output
     sources = question.sources if question.composite.sampling is None else tuple(map(unrolled_name, question.sources))
     places = question.places
     read = sources if places.at_anchor is None else (places.at_anchor,)
     rules = [entry.rule for entry in question.composite.entries]
+    everything = bool(places.tap_anchors) or not facts_needed(rules).isdisjoint((CONTRIBUTIONS, SPREAD))
     unroll, average = _sampling(question)
     return (
         *((AddTarget(question.target, output, places.start_anchor),) if question.target.is_input else ()),
         *((AddMasks(places.mask_inputs, question.questions),) if places.masks else ()),
         *((AddNoise(question.noise, question.rows.copies),) if question.noise else ()),
+        *((AddBaseline(question.sources[0]),) if question.path_starts_at_runtime else ()),
         *unroll,
-        AssignRules(question.composite.choose, sources, output),
-        *annotating_passes(rules, references, sources, output),
+        AssignRules(question.composite.choose, sources, output, None if everything else read),
+        *annotating_passes(rules, question.differences, sources, output),
         PropagateRelevance(
             sources,
             output,
@@ -101,7 +107,21 @@ def _sampling(question: Question) -> tuple[tuple[Pass, ...], tuple[Pass, ...]]:
 
     def draw(x: Value) -> Value:
         name = noise.get(str(x.node.target))
-        return sampling.copies(x, None if name is None else input_value(x.emit, name))
+        return sampling.copies(x, _baseline(question, x) if name is None else input_value(x.emit, name))
+
+    def finish(x: Value, mean: Value) -> Value:
+        return sampling.finish(x, _baseline(question, x), mean)
 
     unroll = UnrollSamples(rows, question.inputs, dict.fromkeys(question.sources, draw))
-    return (unroll,), (AverageSamples(rows, len(question.outputs), question.sources, sampling.finish),)
+    return (unroll,), (AverageSamples(rows, len(question.outputs), question.sources, finish),)
+
+
+def _baseline(question: Question, x: Value) -> Value | None:
+    """Where the path to the explained input x starts; None for 0, or for a method without a path."""
+    sampling, references = question.composite.sampling, question.references
+    if sampling is None or sampling.start is None or references is None:
+        return None
+    tensor = references[str(x.node.target)]
+    if tensor is None:
+        return input_value(x.emit, REFERENCE_INPUT)
+    return x.emit.constant("baseline", tensor.to(x.fake.dtype)) if bool(tensor.any()) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.fx import GraphModule, Node
@@ -13,16 +13,17 @@ from passes.graphs.nodes import argument, arguments
 from passes.operators.embedding import EmbeddingCall
 from passes.operators.table import is_a
 from passes.relevance.ledgers import AbsorbedRelevance, Ledger, RootReport
-from passes.relevance.unroll_samples import Rows
+from passes.relevance.unroll_samples import Rows, unrolled_name
 from passes.views.active import explained_output, nodes_named
 from relcompile.errors import CompositeError, InputSpecError, TargetError
 from relcompile.frontend.capture import Captured
 from relcompile.methods.composites import Composite
 from relcompile.methods.results import Asked
+from relcompile.methods.sampling import Background
 from relcompile.question.many_targets import target_named
 from relcompile.question.options import Options
 from relcompile.question.places import Places
-from relcompile.question.references import Reference, chosen_reference, reference_tensors
+from relcompile.question.references import Reference, chosen_reference, number_of_references, reference_tensors
 from relcompile.question.targets import ClassInput, Seed, Target, number_of_classes
 
 
@@ -40,8 +41,8 @@ class Question:
         output: position of the explained one.
         places: the layers where relevance starts, is read and is masked.
         ledgers: what else is written down about every operator.
-        reference: what differences are taken from; None for a method without differences.
-        references: the same by name of an explained input: one sample, or None for a further input of the explainer.
+        reference: what differences are taken from, or where paths start; None for a method without either.
+        references: the same by name of an explained input: samples, or None for a further input of the explainer.
     """
 
     composite: Composite
@@ -79,6 +80,8 @@ class Question:
         if composite.sampling is not None and indices:
             raise CompositeError(f"{composite.name} moves the input, but {', '.join(indices)} holds indices")
         sink = explained_output(captured.module, output)
+        references = None if reference is None else reference_tensors(reference, inputs, sources)
+        composite = _over_background(composite, references)
         places = Places.resolve(
             captured.module,
             nodes_named(captured.module, sources),
@@ -99,7 +102,7 @@ class Question:
             places=places,
             ledgers=((AbsorbedRelevance(),) if options.absorbed else ()) + ((RootReport(),) if options.roots else ()),
             reference=reference,
-            references=None if reference is None else reference_tensors(reference, inputs, sources),
+            references=references,
         )
         _check(question, captured.module)
         return question
@@ -108,6 +111,27 @@ class Question:
     def rows(self) -> Rows:
         """How samples and their copies lie in the batch."""
         return Rows() if self.composite.sampling is None else Rows(self.composite.sampling.count)
+
+    @property
+    def differences(self) -> Mapping[str, torch.Tensor | None] | None:
+        """What differences are taken from, by the node that holds an explained input; None for a method without any.
+
+        Of a background every copy of a sample has its own; the sample itself, whose relevance nobody reads, the first.
+        """
+        if self.composite.reference is None or self.references is None:
+            return None
+        if self.composite.sampling is None:
+            return self.references
+        several = {name: one is not None and len(one) > 1 for name, one in self.references.items()}
+        return {
+            unrolled_name(name): torch.cat([one[:1], one]) if one is not None and several[name] else one
+            for name, one in self.references.items()
+        }
+
+    @property
+    def path_starts_at_runtime(self) -> bool:
+        """The baseline of a path is a further input of the explainer."""
+        return self.composite.reference is None and self.references is not None and None in self.references.values()
 
     @property
     def noise(self) -> Mapping[str, str]:
@@ -131,9 +155,27 @@ def _target(options: Options) -> Target:
     )
 
 
+def _over_background(composite: Composite, references: Mapping[str, torch.Tensor | None] | None) -> Composite:
+    """The mean over all references, if there are several.
+
+    Raises:
+        CompositeError: the method takes one, or averages over something else.
+    """
+    count = 1 if references is None else number_of_references(references)
+    if count == 1:
+        return composite
+    if composite.reference is None or composite.sampling is not None:
+        raise CompositeError(
+            f"{composite.name} takes one reference, {count} were given; the deeplift rules take several"
+        )
+    return replace(composite, sampling=Background(count))
+
+
 def _check(question: Question, module: GraphModule) -> None:
     """Refuse what the method does not answer."""
     composite, shapes = question.composite, question.places.read_shapes(module)
+    if composite.sampling is not None and question.differences is not None and None in question.differences.values():
+        raise CompositeError(f"{composite.name} averages over copies of the input: a runtime reference has none")
     if shapes and composite.sampling is not None and composite.sampling.at_input_only:
         raise CompositeError(f"{composite.name} is defined at the input only, not at a layer")
     for place in shapes or [None]:

@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from relcompile.errors import ExplainerFileError, InputSpecError, RuntimeUnavailableError
-from relcompile.files.onnx_bounds import check_bounds
+from relcompile.files.onnx_bounds import LARGEST_EXPLAINER, check_bounds
+from relcompile.files.paths import open_input
 from relcompile.files.seal import check_seal
 from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY, ROOTS_OUTPUT, TARGET_OUTPUT, Metadata
 from relcompile.records import MANY, InputRecord
@@ -160,6 +161,7 @@ def load(
             "it; its target is an int64 tensor (batch,)"
         )
     runtime = import_onnxruntime()
+    _check_content(Path(path))
     check_bounds(Path(path))
     check_seal(Path(path))
     session = open_session(runtime, Path(path), device, session_options(runtime, threads, spinning))
@@ -183,6 +185,14 @@ def _check_arguments(path: object, device: object, threads: object, spinning: ob
         raise InputSpecError(f"threads={threads!r}: want a whole number from 1 to {_MOST_THREADS}, or None")
     if type(spinning) is not bool:
         raise InputSpecError(f"spinning={spinning!r}: want True or False")
+
+
+def _check_content(path: Path) -> None:
+    """A model is what people give by mistake; ONNX Runtime would speak of protobuf."""
+    with open_input(path, "the explainer", LARGEST_EXPLAINER, ExplainerFileError) as file:
+        start = file.read(9)
+    if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")) or start[8:] == b"{":
+        raise ExplainerFileError(f"{path} is a model or its weights, not an explainer; compile it: relcompile {path}")
 
 
 def _photographed(metadata: Metadata, inputs: Sequence[Any]) -> tuple[Sequence[Any], tuple[Any, ...]]:

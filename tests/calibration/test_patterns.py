@@ -164,7 +164,7 @@ class Residual(nn.Module):
         self.main, self.skip = nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.main(x) + self.skip(x) + 1.0).relu()
+        return (self.main(x.flip(-1)) + self.skip(x) + 1.0).relu()
 
 
 class Reused(nn.Module):

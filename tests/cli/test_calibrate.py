@@ -153,7 +153,22 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no samples": (["calibrate", "{model}", "{empty}"], "samples"),
     "empty folder": (["calibrate", "{model}", "{nothing}"], "no photographs"),
     "damaged photograph": (["calibrate", "{model}", "{damaged}"], "a.png cannot be read"),
-    "too small to crop": (["calibrate", "{model}", "{photos}", "--crop", "40", "--input", "1x3x40x40"], "too small"),
+    "too small to crop": (
+        [
+            "calibrate",
+            "{model}",
+            "{photos}",
+            "--crop",
+            "40",
+            "--input",
+            "1x3x40x40",
+            "--mean",
+            "0,0,0",
+            "--std",
+            "1,1,1",
+        ],
+        "too small",
+    ),
     "other channels": (["calibrate", "{model}", "{channels}"], "does not run"),
     "other dtype": (["calibrate", "{model}", "{doubles}"], "does not run"),
     "other than --input": (["calibrate", "{model}", "{data}", "--input", "1x3x8x8"], "--input says"),
@@ -172,8 +187,8 @@ BAD: dict[str, tuple[list[str], str]] = {
         "other weights",
     ),
     "calibration for a rule without": (
-        ["{other}", "--rule", "z+", "--calibration", "{patterns}", "--input", "1x3x16x16"],
-        "other weights",
+        ["{model}", "--rule", "z+", "--calibration", "{patterns}", "--input", "1x3x16x16"],
+        "takes no calibration",
     ),
 }
 

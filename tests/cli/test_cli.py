@@ -80,8 +80,8 @@ def test_compile_explain_inspect(model: Path, tmp_path: Path, capsys: pytest.Cap
         "explain", tmp_path / "model.z+.onnx", tmp_path / "photo.png", "-o", tmp_path / "maps", capsys=capsys
     )
     assert code == 0, err
-    assert files(tmp_path / "maps") == {"photo.z+.png", "photo.z+.npz"}
-    arrays = np.load(tmp_path / "maps" / "photo.z+.npz")
+    assert files(tmp_path / "maps") == {"photo.model.z+.png", "photo.model.z+.npz"}
+    arrays = np.load(tmp_path / "maps" / "photo.model.z+.npz")
     assert arrays["relevance"].shape == (3, 16, 16)
     assert arrays["relevance"].sum() == pytest.approx(arrays["output"].max(), abs=0.5)
 
@@ -181,10 +181,10 @@ BAD: dict[str, tuple[list[str], str]] = {
         "not defined for name='5': affine",
     ),
     "no explainer": (["inspect", "{text}"], "text.pt"),
-    "a model in place of an explainer": (["inspect", "{model}"], "should be what `relcompile MODEL` wrote"),
+    "a model in place of an explainer": (["inspect", "{model}"], "not an explainer; compile it"),
     "a mistyped command": (["explian", "{model}"], "did you mean `relcompile explain`"),
-    "a mean of another number of channels": ([*SMALL, "--mean", "0.5"], "3 channels, but --mean and --std have 1"),
-    "wrong dtype": (["{model}", "--input", "1x3x16x16:float16"], "its dtype if it is not float32"),
+    "a mean of other channels": ([*SMALL, "--mean", "0.5", "--std", "0.5"], "no photograph with 1 channels"),
+    "wrong dtype": (["{model}", "--input", "1x3x16x16:float16"], "of half precision"),
 }
 
 

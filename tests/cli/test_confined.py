@@ -256,14 +256,13 @@ def test_a_signal_ends_both(number: int, code: int, folder: Path, monkeypatch: p
         assert [path.name for path in folder.iterdir()] == ["m.pt"]
 
 
-def test_what_cannot_be_limited_is_said(folder: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_limited_is_said(folder: Path, capfd: Capture) -> None:
     torch.save(network(), folder / "m.pt")
-    monkeypatch.setattr(confined, "confine", lambda folder, limits: ["the network", "memory and time"])
     before = signal.getsignal(signal.SIGINT)
     job = {"arguments": ["m.pt"], "model": "m.pt", "result": "e.onnx", "limits": vars(LIMITS)}
     try:
         with pytest.raises(SystemExit) as stop:
-            main.in_child(job)
+            main.in_child(job, ["the network", "memory and time"])
     finally:
         signal.signal(signal.SIGINT, before)
     assert stop.value.code == 0

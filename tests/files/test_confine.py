@@ -121,6 +121,17 @@ def test_another_processor_forbids_no_sockets(monkeypatch: pytest.MonkeyPatch) -
 
 
 @needs_linux
+def test_other_threads_would_keep_their_rights() -> None:
+    code = (
+        "import threading; from relcompile.files.confine import *\n"
+        "threading.Thread(target=threading.Event().wait, args=(20,), daemon=True).start()\n"
+        "confine('.', Limits(2**30, 60, 2**20))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "too late, there are others" in done.stderr
+
+
+@needs_linux
 def test_a_stricter_limit_of_the_user_stays() -> None:
     code = (
         "import resource; from pathlib import Path; from relcompile.files.confine import *\n"

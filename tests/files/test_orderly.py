@@ -43,7 +43,7 @@ def test_a_signal_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
 def test_the_command_line_is_orderly(handler: signal.Handlers, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGHUP, handler)
-    monkeypatch.setattr(command_line, "app", lambda arguments: signal.raise_signal(signal.SIGHUP))
+    monkeypatch.setattr(command_line, "app", lambda arguments, obj: signal.raise_signal(signal.SIGHUP))
     try:
         if handler is signal.SIG_IGN:  # as under nohup
             command_line.main([])

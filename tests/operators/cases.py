@@ -191,6 +191,10 @@ ACTIVATIONS = (
             (aten.cos.default,),
             (aten.atan.default,),
             (aten.erf.default,),
+            (aten.erfc.default,),
+            (aten.sinh.default,),
+            (aten.cosh.default,),
+            (aten.asinh.default,),
             (aten.pow.Tensor_Scalar, 3),
         )
     ),
@@ -205,6 +209,11 @@ ACTIVATIONS = (
             (aten.pow.Tensor_Scalar, -1.5),
         )
     ),
+    *(
+        Case(target, (x(4, 10, low=-0.9, high=0.9),))
+        for target in (aten.asin.default, aten.acos.default, aten.atanh.default, aten.tan.default)
+    ),
+    Case(aten.acosh.default, (x(4, 10, low=1.1, high=4.0),)),
     Case(aten.gelu.default, (x(4, 10),), {"approximate": "tanh"}),
     Case(aten.logit.default, (x(4, 10, low=0.05, high=0.95), 0.2)),
     Case(aten._prelu_kernel.default, (x(2, 3, 4), c(3, 1))),

@@ -29,11 +29,13 @@ def test_oracles_import_nothing_under_test(path: Path) -> None:
     allowed = {
         "__future__",
         "collections",
+        "contextlib",
         "dataclasses",
         "functools",
         "pytest",
         "tests",
         "torch",
+        "unittest",
         "typing",
         "zennit",
     }

@@ -155,3 +155,22 @@ def test_what_cannot_be_merged_and_cancels_is_measured() -> None:
     net = nn.Sequential(first, nn.ReLU(), last)
     assert largest_share(relcompile.compile(net, x, rule="epsilon", target=0, at="1")) == pytest.approx(20, rel=1e-4)
     assert largest_share(relcompile.compile(net, x, rule="epsilon", target=0)) == pytest.approx(1, rel=1e-4)
+
+
+class Apart(nn.Module):
+    """Two branches, of which one is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.a, self.b, self.scores = nn.Linear(3, 4).double(), nn.Linear(3, 4).double(), nn.Linear(4, 2).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scores(torch.tanh(self.a(x) + self.b(x)))
+
+
+def test_a_branch_that_is_read_is_not_merged() -> None:
+    model, x = Apart(), torch.rand(2, 3, dtype=torch.float64)
+    found = relcompile.compile(model, x, rule="gradient", at="b", target=1)(x)[1]
+    h = (model.a(x) + model.b(x)).detach().requires_grad_()
+    assert_close(found, torch.autograd.grad(model.scores(torch.tanh(h))[:, 1].sum(), h)[0], FLOAT64)

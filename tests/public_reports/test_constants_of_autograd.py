@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import relcompile
+from relcompile.cli import compile_command, main
 from relcompile.errors import CaptureError, RelcompileError
 from tests.compare import FLOAT64, assert_close
 
@@ -187,3 +190,17 @@ def test_the_derivative_of_the_forward_can_be_meant() -> None:
     model, x = Net(LOST["reversal"][0]), torch.randn(3, 4, dtype=torch.float64)
     explainer = relcompile.compile(model, x, rule="gradient", target=1, forward_derivative=True)
     assert_close(explainer(x)[1], -gradient(model, x), FLOAT64)
+
+
+def test_the_command_line_takes_the_derivative_of_the_forward(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[bool]()
+    monkeypatch.setattr(
+        compile_command, "compile_file", lambda _read, _specs, ask, _out: asked.append(ask.forward_derivative)
+    )
+    for further in ([], ["--forward-derivative"]):
+        monkeypatch.setattr(sys, "argv", ["relcompile", str(tmp_path / "model.pt"), "--rule", "gradient", *further])
+        with pytest.raises(SystemExit):
+            main.main()
+    assert asked == [False, True], capsys.readouterr().err

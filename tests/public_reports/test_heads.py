@@ -13,6 +13,7 @@ import relcompile
 from tests.compare import FLOAT64, assert_close
 
 METHODS = ["z+", "gamma", "epsilon", "epsilon-plus", "lrp-0", "dtd", "root", "deeplift-rescale", "excitation-backprop"]
+METHODS += ["root-v1", "root-v2", "root-v3"]
 Head = Callable[[Tensor], Tensor]
 HEADS: dict[str, Head] = {
     "sigmoid": torch.sigmoid,

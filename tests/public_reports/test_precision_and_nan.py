@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import relcompile
+from relcompile.cli.input_specs import parse_spec
 from relcompile.errors import InputSpecError
 
 
@@ -26,6 +27,7 @@ CASES: dict[str, tuple[nn.Module, Tensor, str]] = {
     "bfloat16": (net().bfloat16(), torch.rand(2, 4), r"0\.weight bfloat16.*model\.float\(\)"),
     "one layer": (nn.Sequential(nn.Linear(4, 4).half(), nn.Linear(4, 3)), torch.rand(2, 4), "2 tensors of half"),
     "double": (net().double(), torch.rand(2, 4), r"float64.*input float32.*model\.float\(\)"),
+    "half input": (net(), torch.rand(2, 4).half(), r"input float16.*\.float\(\)"),
     "nan": (with_nan(), torch.rand(2, 4), r"NaN \(2\.weight: 2 of 18\)"),
 }
 
@@ -37,3 +39,9 @@ def test_it_is_named_before_compiling(name: str) -> None:
     with pytest.raises(InputSpecError, match=message):
         relcompile.compile(model, x, rule="z+", progress=steps.append)
     assert steps == []
+
+
+@pytest.mark.parametrize("dtype", ["float16", "half", "bfloat16"])
+def test_a_description_of_half_precision_is_refused(dtype: str) -> None:
+    with pytest.raises(InputSpecError, match=r"1x3x64x64:\w+' is of half precision.*model\.float\(\)"):
+        parse_spec(f"1x3x64x64:{dtype}")

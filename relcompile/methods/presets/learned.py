@@ -7,13 +7,13 @@ from dataclasses import replace
 from relcompile.calibration.store import HOW_TO, Calibration
 from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite, Entry
-from relcompile.methods.presets.lrp import NO_RULE_FOR_SOFTMAX, PASS_WITHOUT_BIAS, PROPORTIONAL, SCORES
+from relcompile.methods.presets.lrp import NO_RULE_FOR_SOFTMAX, PASS_WITHOUT_BIAS, PROPORTIONAL, SCORES, heads
 from relcompile.methods.results import AsMultiplier
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.between_roots import BetweenRoots, ContributionsApart
 from relcompile.methods.rules.learned_root import LearnedRoot
 from relcompile.methods.rules.pattern import Normalised, PatternAttribution, PatternNet, Patterns, RelevanceGradient
-from relcompile.methods.rules.pointwise import SignalTakesAll
+from relcompile.methods.rules.pointwise import ScoresUnder, SignalTakesAll
 from relcompile.methods.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense, Version
 from relcompile.methods.rules.residual import SplitByShare
 from relcompile.methods.starts import Magnitude, Signal
@@ -87,6 +87,7 @@ def released_roots(version: Version, *, unrolled: bool = False) -> Composite:
     """
     closed = not unrolled
     entries = (
+        *heads(ScoresUnder(magnitude=True)),
         Entry(ReleasedConvolution(version, closed, ones=True), operator="convolution", first=True),
         Entry(ReleasedConvolution(version, closed), operator="convolution"),
         Entry(ReleasedDense(version, closed), kind="affine"),

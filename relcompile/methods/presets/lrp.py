@@ -27,11 +27,15 @@ NO_RULE_FOR_SOFTMAX: Final = Entry(
     ),
     kind="softmax",
 )
-# A classifier's own softmax or sigmoid is stepped over.
-ENDS: Final[tuple[Entry, ...]] = (
-    Entry(ScoresUnder(), kind="softmax", at_output=True),
-    *(Entry(ScoresUnder(), operator=operator, at_output=True) for operator in HEADS),
-)
+
+
+def heads(rule: ScoresUnder) -> tuple[Entry, ...]:
+    """A classifier's own softmax or sigmoid is stepped over, by `rule`."""
+    operators = (Entry(rule, operator=operator, at_output=True) for operator in HEADS)
+    return Entry(rule, kind="softmax", at_output=True), *operators
+
+
+ENDS: Final[tuple[Entry, ...]] = heads(ScoresUnder())
 SCORES: Final[tuple[Entry, ...]] = (*ENDS, NO_RULE_FOR_SOFTMAX)
 # The statistics of norms and the weights of attention are constants, as in Ali et al. 2022.
 HELD: Final[tuple[Entry, ...]] = (

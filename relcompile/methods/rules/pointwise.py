@@ -50,18 +50,26 @@ class ScoresUnder:
     A probability is positive whatever the sign of its score: distributed in the score's place it turns the map around.
 
     Equation: m_z = m_y, so that R_z = z_k at the target k; relevance that is given (a seed, 1) passes as it is.
+        Of magnitudes m_z = |m_y| sign(z), so that R_z = |z_k|.
+
+    Args:
+        magnitude: what is distributed is a magnitude; the sign that arrives is that of the probability.
     Shapes: all like z.
     Conserves: to the score z_k, not to the probability.
     Source: Shrikumar et al. 2017, section 3.6; Bach et al. 2015 explain scores.
     """
 
+    magnitude: bool = False
     applies_to: ClassVar[tuple[type[Call], ...]] = (SoftmaxCall, ActivationCall)
     reads: ClassVar[tuple[Form, ...]] = (Multiplier, Relevance)
 
     def propagate(self, call: SoftmaxCall | ActivationCall, arriving: Multiplier | Relevance, /) -> Messages:
-        if isinstance(arriving, Multiplier):
-            return (Multiplier(call.x, arriving.multiplier),)
-        return (Relevance(call.x, arriving.relevance),)
+        if not isinstance(arriving, Multiplier):
+            return (Relevance(call.x, arriving.relevance),)
+        m = arriving.multiplier
+        if self.magnitude:
+            m = m.magnitude.where(call.x >= 0, -m.magnitude)
+        return (Multiplier(call.x, m),)
 
     def contribute(self, call: SoftmaxCall | ActivationCall, /) -> Split:
         """How the difference of the probabilities splits; nothing lies above them that would ask."""

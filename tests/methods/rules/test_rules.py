@@ -9,6 +9,7 @@ import torch
 
 import relcompile
 from relcompile.backend.onnx_file import lowered, save
+from relcompile.methods.presets import PRESETS
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
 from tests.methods.rules.cases import BOUNDS, CASES, GRADIENT_CASES, PLAIN_NETS, RuleCase, network
 from tests.oracles.nets import Net
@@ -20,7 +21,9 @@ TARGET = torch.tensor([0, 2, 1])
 
 def compiled(rule: RuleCase | str, net: Net, x: torch.Tensor) -> relcompile.Explainer:
     name = rule if isinstance(rule, str) else rule.rule
-    return relcompile.compile(as_module(net.steps).to(x.dtype), x, rule=name, bounds=BOUNDS)
+    preset = PRESETS.get(name.partition("=")[0].partition(",")[0]) if isinstance(name, str) else None
+    bounds = BOUNDS if preset is not None and "bounds" in preset.needs else None
+    return relcompile.compile(as_module(net.steps).to(x.dtype), x, rule=name, bounds=bounds)
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])

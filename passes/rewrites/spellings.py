@@ -1,0 +1,196 @@
+"""Operators that are others in another spelling: windows, distances, other logarithms, assignments to slices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from passes.graphs.emitter import Emitter, Value, aten
+from passes.graphs.graph import Rewrite
+from passes.graphs.nodes import argument, arguments
+
+
+def _scaled(target: Any, *, before: float = 1.0, after: float = 1.0) -> Rewrite:
+    """F(z) = after target(before z)."""
+
+    def rewrite(node: Node, emit: Emitter) -> Value:
+        z = emit.value(arguments(node)[0])
+        y = emit.call(target, z if before == 1.0 else z * before)
+        return y if after == 1.0 else y * after
+
+    return rewrite
+
+
+def _with_tensor(target: Any) -> Rewrite:
+    """Arithmetic with a number, under the name that it has with a tensor."""
+    return lambda node, emit: emit.call(target, *node.args, **node.kwargs)
+
+
+def _power_of_a_number(node: Node, emit: Emitter) -> Value | None:
+    base = argument(node, "self")
+    return emit.call(aten.exp.default, emit.value(argument(node, "exponent")) * math.log(base)) if base > 0 else None
+
+
+def _rest(rounded: Any) -> Rewrite:
+    """What is left of z over whole divisors n: z - n rounded(z / n)."""
+
+    def rewrite(node: Node, emit: Emitter) -> Value | None:
+        z, divisor = emit.value(argument(node, 0)), argument(node, 1)
+        if not z.fake.is_floating_point():
+            return None
+        return z - emit.call(rounded, z / divisor) * divisor
+
+    return rewrite
+
+
+def _clamp_between_tensors(node: Node, emit: Emitter) -> Value:
+    z: Any = arguments(node)[0]
+    for target, bound in ((aten.maximum.default, argument(node, "min")), (aten.minimum.default, argument(node, "max"))):
+        z = z if bound is None else emit.call(target, z, bound)
+    return z
+
+
+def _hypotenuse(node: Node, emit: Emitter) -> Value:
+    a, b = map(emit.value, arguments(node))
+    return _root(a * a + b * b)
+
+
+def _distances(node: Node, emit: Emitter) -> Value | None:
+    """Distances of all pairs of rows, (..., P, R), from (..., P, M) and (..., R, M)."""
+    a, b = (emit.value(argument(node, name)) for name in ("x1", "x2"))
+    apart = emit.call(aten.unsqueeze.default, a, a.ndim - 1) - emit.call(aten.unsqueeze.default, b, b.ndim - 2)
+    p, along = float(argument(node, "p")), [apart.ndim - 1]
+    if p == 2:
+        return _root((apart * apart).sum(along))
+    if p == math.inf:
+        return emit.call(aten.amax.default, apart.magnitude, along)
+    if p == 1:
+        return apart.magnitude.sum(along)
+    return None
+
+
+def _root(square: Value) -> Value:
+    """Its square root; at 0, where the slope is infinite, the gradient is 0, as torch has it for norms."""
+    inside = square > 0.0
+    return square.emit.call(aten.sqrt.default, square.where(inside, 1.0)).where(inside, 0.0)
+
+
+def _circular_padding(node: Node, emit: Emitter) -> Value | None:
+    x, amounts = emit.value(argument(node, 0)), argument(node, "pad")
+    if min(amounts) < 0:
+        return None
+    for axis, (before, after) in enumerate(zip(amounts[::2], amounts[1::2], strict=True)):
+        dim = x.ndim - 1 - axis
+        size = x.shape[dim]
+        parts = [x.slice(dim, size - before, size)] if before else []
+        parts += [x, *([x.slice(dim, 0, after)] if after else [])]
+        x = emit.call(aten.cat.default, parts, dim) if len(parts) > 1 else x
+    return x
+
+
+def _windows(x: Value, dim: int, size: int, step: int, dilation: int = 1) -> Value:
+    """All windows along an axis: it becomes their number, and their elements are the last axis."""
+    starts = torch.arange(0, x.shape[dim] - dilation * (size - 1), step)
+    index = x.emit.constant("windows", (starts[:, None] + dilation * torch.arange(size)).reshape(-1))
+    taken = x.emit.call(aten.index_select.default, x, dim, index)
+    apart = taken.reshape([*x.shape[:dim], len(starts), size, *x.shape[dim + 1 :]])
+    return apart.permute([d for d in range(apart.ndim) if d != dim + 1] + [dim + 1])
+
+
+def _unfold(node: Node, emit: Emitter) -> Value | None:
+    x = emit.value(argument(node, 0))
+    dim = argument(node, "dimension") % x.ndim
+    return _windows(x, dim, argument(node, "size"), argument(node, "step")) if isinstance(x.shape[dim], int) else None
+
+
+def _patches(node: Node, emit: Emitter) -> Value | None:
+    """im2col: (N, C, H, W) -> (N, C kernel elements, windows)."""
+    x = emit.value(argument(node, 0))
+    kernel, dilation, padding, stride = (argument(node, k) for k in ("kernel_size", "dilation", "padding", "stride"))
+    if x.ndim != 4:
+        return None
+    x = x.pad([padding[1], padding[1], padding[0], padding[0]])
+    for axis in range(2):
+        x = _windows(x, 2 + axis, kernel[axis], stride[axis], dilation[axis])
+    n, channels, rows, columns = x.shape[:4]
+    return x.permute([0, 1, 4, 5, 2, 3]).reshape([n, channels * kernel[0] * kernel[1], rows * columns])
+
+
+def _diagonal(node: Node, emit: Emitter) -> Value | None:
+    x, offset = emit.value(argument(node, 0)), argument(node, "offset")
+    dims = [argument(node, name) % x.ndim for name in ("dim1", "dim2")]
+    rows, columns = (x.shape[dim] for dim in dims)
+    if not isinstance(rows, int) or not isinstance(columns, int):
+        return None
+    others = [dim for dim in range(x.ndim) if dim not in dims]
+    places = [row * columns + row + offset for row in range(rows) if 0 <= row + offset < columns]
+    flat = x.permute([*others, *dims]).reshape([*(x.shape[dim] for dim in others), rows * columns])
+    return emit.call(aten.index_select.default, flat, len(others), emit.constant("diagonal", torch.tensor(places)))
+
+
+def _assigned_slice(node: Node, emit: Emitter) -> Value | None:
+    x, values, dim = emit.value(argument(node, 0)), emit.value(argument(node, 1)), argument(node, "dim")
+    dim %= x.ndim
+    size, bounds = x.shape[dim], [argument(node, name) for name in ("start", "end", "step")]
+    if not isinstance(size, int):
+        return values if str(x.shape) == str(values.shape) else None
+    start, end, step = slice(*bounds).indices(size)
+    return _replaced(x, dim, start, end, values) if step == 1 else None
+
+
+def _assigned_place(node: Node, emit: Emitter) -> Value | None:
+    x, dim = emit.value(argument(node, 0)), argument(node, "dim")
+    dim %= x.ndim
+    if not isinstance(x.shape[dim], int):
+        return None
+    place = argument(node, "index") % x.shape[dim]
+    values = emit.call(aten.unsqueeze.default, argument(node, 1), dim)
+    return _replaced(x, dim, place, place + 1, values)
+
+
+def _replaced(x: Value, dim: int, start: int, end: int, values: Value) -> Value:
+    size = x.shape[dim]
+    parts: Sequence[Value | None] = (
+        x.slice(dim, 0, start) if start else None,
+        values,
+        x.slice(dim, end, size) if end < size else None,
+    )
+    present = [part for part in parts if part is not None]
+    return x.emit.call(aten.cat.default, present, dim) if len(present) > 1 else values
+
+
+def _copied(node: Node, emit: Emitter) -> Value | None:
+    """What is assigned takes the place of the whole, at its shape."""
+    x, values = emit.value(argument(node, 0)), emit.value(argument(node, 1))
+    if x.fake.dtype != values.fake.dtype:
+        return None
+    return values if str(x.shape) == str(values.shape) else emit.call(aten.expand.default, values, x.sizes())
+
+
+SPELLINGS: dict[Any, Rewrite] = {
+    aten.add.Scalar: _with_tensor(aten.add.Tensor),
+    aten.sub.Scalar: _with_tensor(aten.sub.Tensor),
+    aten.mul.Scalar: _with_tensor(aten.mul.Tensor),
+    aten.div.Scalar: _with_tensor(aten.div.Tensor),
+    aten.exp2.default: _scaled(aten.exp.default, before=math.log(2.0)),
+    aten.log2.default: _scaled(aten.log.default, after=1 / math.log(2.0)),
+    aten.log10.default: _scaled(aten.log.default, after=1 / math.log(10.0)),
+    aten.pow.Scalar: _power_of_a_number,
+    aten.fmod.Scalar: _rest(aten.trunc.default),
+    aten.remainder.Scalar: _rest(aten.floor.default),
+    aten.clamp.Tensor: _clamp_between_tensors,
+    aten.clip.Tensor: _clamp_between_tensors,
+    aten.hypot.default: _hypotenuse,
+    aten.cdist.default: _distances,
+    aten._pad_circular.default: _circular_padding,
+    aten.unfold.default: _unfold,
+    aten.im2col.default: _patches,
+    aten.diagonal.default: _diagonal,
+    aten.slice_scatter.default: _assigned_slice,
+    aten.select_scatter.default: _assigned_place,
+    aten.copy.default: _copied,
+}
