@@ -13,7 +13,7 @@ class Residual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.branch = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.stem, self.branch = nn.Conv2d(2, 4, 3, padding=1), nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
         self.joined, self.pool = nn.ReLU(), nn.MaxPool2d(2)
         self.deep, self.head = nn.Conv2d(4, 3, 3), nn.Linear(3, 5)
 
@@ -35,4 +35,4 @@ TARGET = torch.tensor([1, 4, 0])
 
 def needs(rule: str) -> dict[str, Any]:
     """What else the rule has to be given."""
-    return {"bounds": (-5.0, 4.0)} if rule == "epsilon-gamma-box" else {}
+    return {"bounds": (-5.0, 4.0)} if rule in ("epsilon-gamma-box", "montavon", "zb") else {}
