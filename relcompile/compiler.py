@@ -25,7 +25,7 @@ from relcompile.frontend.first_run import check_runs
 from relcompile.frontend.numbers import check_numbers
 from relcompile.question.io_names import check_names
 from relcompile.question.options import Keywords, Options
-from relcompile.question.plan import relevance_passes
+from relcompile.question.plan import answering_passes, relevance_passes
 from relcompile.question.question import Question
 
 
@@ -77,7 +77,8 @@ def compile_as_asked(
     reports += run_passes(module, relevance_passes(question), keeps=verify_canonical, on_pass=progress)
     metadata = described(module, question, options, digest)
     reports += run_passes(module, OPTIMISE, keeps=verify_canonical, on_pass=progress)
-    explainer = Explainer(module, metadata, example_arguments(module, inputs), reports)
+    reports += run_passes(module, answering_passes(question), keeps=verify_canonical, on_pass=progress)
+    explainer = Explainer(module, metadata, example_arguments(module, inputs, metadata.target), reports)
     if progress:
         progress("compare with the model")
     check_outputs(model, inputs, explainer)

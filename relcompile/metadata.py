@@ -5,129 +5,22 @@ The compiler writes it and the runtime reads it, so this module imports only the
 
 import dataclasses
 import json
-import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal, Self, cast
+from typing import Self, cast
 
-from relcompile.errors import ExplainerFileError, MetadataError
-from relcompile.files.arrays import DTYPES
+from relcompile.errors import ExplainerFileError
 from relcompile.files.typed_json import decode_record, parse_json
 from relcompile.preprocessing import Preprocessing
+from relcompile.records import MANY, InputRecord, LayerRecord, MaskRecord, RootsRecord, TapRecord, TargetRecord, require
 
 METADATA_KEY = "relcompile"  # of the JSON text in the ONNX file's metadata_props
 FORMAT = 1  # the format version that this relcompile writes, and the only one it reads
 ABSORBED_OUTPUT = "absorbed"  # the output with the relevance that each layer absorbed, if the file has one
 ROOTS_OUTPUT = "roots"  # the output with the report on learned roots, if the file has one
-
-TargetMode = Literal["index", "argmax", "fixed", "seed"]
-_MOST_AXES = 64  # numpy has no more
-_MOST_ELEMENTS = 2**31  # of one sample of an input
-
+TARGET_INPUT = "target"  # the input for it, if it takes one
+TARGET_OUTPUT = "target"  # the output with the classes that were explained, if the file chooses several
 HEADS = ("sigmoid", "log_sigmoid", "hardsigmoid", "tanh")  # what turns a score into something else, beside softmax
-
-
-@dataclass(frozen=True)
-class LayerRecord:
-    """One layer and the rule it was given.
-
-    Args:
-        name: The user's own name, "layer1.0.conv1".
-        operator: What the layer computes, "convolution"; `kind` is the operator's kind, "affine".
-        rule: The rule with its parameters, "AlphaBeta(alpha=1.0, beta=0.0, bias='none', epsilon=1e-09)".
-        parameters: Number of weights and biases, 0 or more.
-    """
-
-    name: str
-    operator: str
-    kind: str
-    rule: str
-    parameters: int
-
-    def __post_init__(self) -> None:
-        _require(self.parameters >= 0, f"parameters is {self.parameters}, which is negative")
-
-
-@dataclass(frozen=True)
-class TargetRecord:
-    """How the class to explain is chosen.
-
-    Args:
-        mode: "index": an int64 input (batch,); "argmax": the file explains the best class; "fixed": always
-            `index`; "seed": a floating-point input (batch, classes) is the relevance of the output itself.
-        index: The class of mode "fixed", else None.
-        classes: Number of classes, None if the explained output is not (batch, classes).
-    """
-
-    mode: TargetMode
-    index: int | None = None
-    classes: int | None = None
-
-    def __post_init__(self) -> None:
-        _require(self.classes is None or self.classes > 0, f"classes is {self.classes}, but must be positive")
-        _require(
-            (self.mode == "fixed") == (self.index is not None),
-            'index belongs to mode "fixed" and to no other',
-        )
-        limit = math.inf if self.classes is None else self.classes
-        _require(self.index is None or 0 <= self.index < limit, f"index {self.index} is not one of {limit} classes")
-
-    @property
-    def name(self) -> tuple[str, ...]:
-        """What tells it from the usual target, a class that the caller chooses."""
-        return () if self.takes_class else (self.mode if self.index is None else f"class {self.index}",)
-
-    @property
-    def takes_class(self) -> bool:
-        """The file has an input for the class of every sample."""
-        return self.mode == "index"
-
-    @property
-    def takes_seed(self) -> bool:
-        """The file has an input for the relevance of the output."""
-        return self.mode == "seed"
-
-    @property
-    def takes_best(self) -> bool:
-        """The file explains the class that it finds to be the best."""
-        return self.mode == "argmax"
-
-
-@dataclass(frozen=True)
-class RootsRecord:
-    """The report on learned roots: an output "roots", (batch, layers, quantities).
-
-    Args:
-        layers: Names of the layers whose roots were learned, in the order of the graph.
-        quantities: What is reported about each.
-    """
-
-    layers: tuple[str, ...]
-    quantities: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class InputRecord:
-    """One of the model's own inputs.
-
-    Args:
-        name: Its name in the graph.
-        shape: One entry a dimension: a size, or a symbol ("batch") for a size that the caller chooses. Equal
-            symbols are equal sizes, in all inputs.
-        dtype: numpy's name of its dtype, "float32".
-    """
-
-    name: str
-    shape: tuple[int | str, ...]
-    dtype: str
-
-    def __post_init__(self) -> None:
-        sizes = [size for size in self.shape if isinstance(size, int)]
-        _require(bool(self.name), "the name is empty")
-        _require(len(self.shape) <= _MOST_AXES, f"the shape has {len(self.shape)} axes, more than {_MOST_AXES}")
-        _require(all(size > 0 for size in sizes), f"shape {list(self.shape)} has a size that is not positive")
-        _require(math.prod(sizes) <= _MOST_ELEMENTS, f"shape {list(self.shape)} has more than 2^31 elements")
-        _require(self.dtype in DTYPES, f'dtype "{self.dtype}" is not one that numpy and ONNX share')
 
 
 @dataclass(frozen=True)
@@ -151,6 +44,9 @@ class Metadata:
         class_names: One name a class, or None.
         preprocessing: How a photograph becomes the input, or None.
         at: The layer at whose output relevance is read (for Grad-CAM: whose map is weighted); None: at the inputs.
+        start: The layer at whose output relevance starts (the target has its shape); None: the explained output.
+        taps: Relevance of layers, beside `relevance`.
+        masks: Layers whose relevance is masked, and the further inputs that hold the masks.
         sampling: Which copies of the input were averaged over, "GaussianNoise(count=25, level=0.15)", or None.
         noise: Further inputs of the graph that want standard normal numbers.
         reference: What differences are taken from: "0", "0.1,0.2,0.3", "tensor", "input" (it is a further input of
@@ -177,6 +73,9 @@ class Metadata:
     class_names: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None
     at: str | None = None
+    start: str | None = None
+    taps: tuple[TapRecord, ...] = ()
+    masks: tuple[MaskRecord, ...] = ()
     sampling: str | None = None
     noise: tuple[InputRecord, ...] = ()
     reference: str | None = None
@@ -186,25 +85,26 @@ class Metadata:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        _require(bool(self.inputs), "there are no inputs")
-        _require(bool(self.relevance), "there are no relevance outputs")
-        _require(
+        require(bool(self.inputs), "there are no inputs")
+        require(bool(self.relevance), "there are no relevance outputs")
+        require(
             self.explained in self.outputs,
             f'explained is "{self.explained}", which is not one of the outputs',
         )
-        read = [record.name for record in (*self.inputs, *self.noise, self.reference_input) if record is not None]
+        further = (*(mask.input for mask in self.masks), *self.noise, self.reference_input)
+        read = [record.name for record in (*self.inputs, *further) if record is not None]
         for kind, names in (("input", read), ("output", self.output_names)):
             twice = [name for name, count in Counter(names).items() if count > 1]
-            _require(not twice, f"an {kind} name occurs twice: {', '.join(twice)}")
+            require(not twice, f"an {kind} name occurs twice: {', '.join(twice)}")
         both = set(read).intersection(self.output_names)
-        _require(not both, f"an input and an output have one name: {', '.join(sorted(both))}")
-        _require(
+        require(not both, f"an input and an output have one name: {', '.join(sorted(both))}")
+        require(
             len(self.relevance) <= len(self.inputs),
             f"there are {len(self.relevance)} relevance outputs for {len(self.inputs)} inputs",
         )
         self._require_noise()
         known = None if self.class_names is None else len(self.class_names)
-        _require(
+        require(
             None in (known, self.target.classes) or known == self.target.classes,
             f"there are {known} class names for {self.target.classes} classes",
         )
@@ -212,29 +112,44 @@ class Metadata:
     def _require_noise(self) -> None:
         """Noise is numbers, and a reference is of an input: neither can be what the graph takes for another input."""
         kinds = [record.dtype for record in self.noise if not record.dtype.startswith("float")]
-        _require(not kinds, f"noise has the dtype {', '.join(kinds)}, which is not one of floating point")
-        _require(not self.noise or self.sampling is not None, "there is noise, but sampling says nothing of it")
+        require(not kinds, f"noise has the dtype {', '.join(kinds)}, which is not one of floating point")
+        require(not self.noise or self.sampling is not None, "there is noise, but sampling says nothing of it")
         fixed = self.reference not in (None, "input")
-        _require(not fixed or self.reference_input is None, f'reference is "{self.reference}", so it is no input')
+        require(not fixed or self.reference_input is None, f'reference is "{self.reference}", so it is no input')
         at_runtime = self.reference == "input"
-        _require(not at_runtime or self.reference_input is not None, 'reference is "input", but reference_input is not')
+        require(not at_runtime or self.reference_input is not None, 'reference is "input", but reference_input is not')
 
     @property
     def name(self) -> tuple[str, ...]:
         """What tells this explainer from others: model, rule, rules of layers, target, layer, reference."""
-        place = () if self.at is None else (f"at {self.at}",)
+        places = {"start": self.start, "at": self.at}
+        place = tuple(f"{verb} {layer}" for verb, layer in places.items() if layer is not None)
         reference = () if self.reference in (None, "0") else (f"reference {self.reference}",)
         return (*filter(None, (self.model,)), self.rule, *self.layer_rules, *self.target.name, *place, *reference)
 
     @property
     def output_names(self) -> list[str]:
-        """All outputs of the graph: the model's own, the relevance and, if there are any, "absorbed" and "roots"."""
-        reports = {ABSORBED_OUTPUT: self.absorbed, ROOTS_OUTPUT: self.roots is not None}
-        return [*self.outputs, *self.relevance, *(name for name, present in reports.items() if present)]
+        """All outputs: the model's own, the relevance, the taps and, if there are any, the reports."""
+        reports = {
+            ABSORBED_OUTPUT: self.absorbed,
+            ROOTS_OUTPUT: self.roots is not None,
+            TARGET_OUTPUT: self.target.is_reported,
+        }
+        taps = (tap.name for tap in self.taps)
+        return [*self.outputs, *self.relevance, *taps, *(name for name, present in reports.items() if present)]
+
+    @property
+    def names_of_many(self) -> frozenset[str]:
+        """Inputs with as many entries for each sample, along axis 1, as the caller has questions."""
+        if self.target.questions != MANY:
+            return frozenset()
+        return frozenset((TARGET_INPUT, *(mask.input.name for mask in self.masks)))
 
     @property
     def quantity(self) -> str:
         """What is explained: "the score under sigmoid", "the output of softmax" (a probability) or "the output"."""
+        if self.start is not None:
+            return f"the output of layer {self.start}"
         under = [layer.operator for layer in self.layers if layer.rule.startswith("ScoresUnder")]
         if under:
             return f"the score under {', '.join(dict.fromkeys(under))}"
@@ -262,9 +177,3 @@ class Metadata:
                 "use the relcompile that wrote the file, or compile the model again"
             )
         return decode_record(cls, raw, "metadata")
-
-
-def _require(condition: bool, problem: str) -> None:
-    """Raise MetadataError unless the condition holds."""
-    if not condition:
-        raise MetadataError(problem)

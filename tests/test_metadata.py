@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from relcompile.errors import ExplainerFileError, MetadataError
-from relcompile.metadata import InputRecord, LayerRecord, Metadata, RootsRecord, TargetRecord
+from relcompile.metadata import Metadata
 from relcompile.preprocessing import Preprocessing
+from relcompile.records import InputRecord, LayerRecord, MaskRecord, RootsRecord, TapRecord, TargetRecord
 
 PREPROCESSING = Preprocessing(256, "bicubic", 224, (103.5, 116.3, 123.7), (57.4, 57.1, 58.4), "BGR", scale=1.0)
 FULL = Metadata(
@@ -35,6 +36,8 @@ FULL = Metadata(
     class_names=("Katze", "雨"),
     preprocessing=PREPROCESSING,
     at="layer1.0",
+    taps=(TapRecord("relevance_at_layer1", "layer1", ("batch", 64, 56, 56)),),
+    masks=(MaskRecord("layer1", InputRecord("mask_layer1", ("batch", 64), "float32")),),
     sampling="GaussianNoise(count=5, level=0.1)",
     noise=(InputRecord("noise", ("batch", 5, 3, 224, "width"), "float32"),),
     reference="0,0.5,0",
@@ -83,7 +86,7 @@ def test_the_names_of_the_contract() -> None:
         "rule": "AlphaBeta(alpha=1.0, beta=0.0, bias='none', epsilon=1e-09)",
         "parameters": 1728,
     }
-    assert raw["target"] == {"mode": "fixed", "index": 1, "classes": 2}
+    assert raw["target"] == {"mode": "fixed", "index": 1, "classes": 2, "questions": None, "indices": None}
     assert raw["inputs"][0] == {"name": "image", "shape": ["batch", 3, 224, "width"], "dtype": "float32"}
     assert raw["preprocessing"] == {
         "resize": 256,
@@ -97,7 +100,7 @@ def test_the_names_of_the_contract() -> None:
     assert set(raw) == {
         *("format", "relcompile", "torch", "rule", "layers", "target", "inputs", "outputs", "explained"),
         *("relevance", "at", "sampling", "noise", "absorbed", "weights_sha256", "roots", "class_names"),
-        *("preprocessing", "reference", "reference_input", "model", "layer_rules"),
+        *("preprocessing", "reference", "reference_input", "model", "layer_rules", "start", "taps", "masks"),
     }
 
 

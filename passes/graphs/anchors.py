@@ -7,6 +7,7 @@ neighbours, and the runner checks that after every pass.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch.fx import GraphModule, Node
@@ -49,6 +50,12 @@ def move_anchors(node: Node, to: Node) -> None:
     module = node.graph.owning_module
     if module is not None and is_anchored(node):
         module.meta[_KEY] = {anchor: to.name if name == node.name else name for anchor, name in _table(module).items()}
+
+
+def drop_anchors(module: GraphModule, anchors: Iterable[str]) -> None:
+    """Nobody needs the values called `anchors` any longer."""
+    gone = set(anchors)
+    module.meta[_KEY] = {anchor: name for anchor, name in _table(module).items() if anchor not in gone}
 
 
 def _table(module: Any) -> dict[str, str]:

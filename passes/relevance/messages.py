@@ -54,6 +54,10 @@ class Message(ABC):
         """The m with R = Δv ⊙ m. From another form it is R / Δv; relevance at Δv = 0 is then lost."""
         return self.relevance / without_zeros(difference(self.at))
 
+    @abstractmethod
+    def times(self, factor: Value, /) -> Message:
+        """R ⊙ factor, which broadcasts to the shape of v, in the same form."""
+
     @classmethod
     @abstractmethod
     def holds(cls, message: Message, /) -> bool:
@@ -95,6 +99,10 @@ class Multiplier(Message):
         """Twice the multiplier."""
         return Split(self.multiplier, self.multiplier)
 
+    def times(self, factor: Value, /) -> Multiplier:
+        known = None if self.R is None else lambda: self.relevance * factor
+        return Multiplier(self.at, lambda: self.multiplier * factor, known)
+
     @classmethod
     def holds(cls, message: Message, /) -> bool:
         return isinstance(message, Multiplier)
@@ -124,6 +132,9 @@ class SecondOrder(Message):
 
     def _relevance(self) -> Value:
         return self.at * self.first + spread(self.at) * self.second
+
+    def times(self, factor: Value, /) -> SecondOrder:
+        return SecondOrder(self.at, self.first * factor, self.second * factor)
 
     @classmethod
     def holds(cls, message: Message, /) -> bool:
@@ -164,6 +175,9 @@ class SplitMultiplier(Message):
         delta, m = contributions(self.at), self.split
         return delta.plus * m.plus + delta.minus * m.minus
 
+    def times(self, factor: Value, /) -> SplitMultiplier:
+        return SplitMultiplier(self.at, lambda: Split(self.split.plus * factor, self.split.minus * factor))
+
     @classmethod
     def holds(cls, message: Message, /) -> bool:
         return isinstance(message, SplitMultiplier | Multiplier)
@@ -192,6 +206,9 @@ class Relevance(Message):
 
     def _relevance(self) -> Value:
         return _written(self.R)
+
+    def times(self, factor: Value, /) -> Relevance:
+        return Relevance(self.at, lambda: self.relevance * factor)
 
     @classmethod
     def holds(cls, _message: Message, /) -> bool:

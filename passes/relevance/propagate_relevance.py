@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias, final
 
 from torch.fx import GraphModule, Node
@@ -15,11 +15,13 @@ from passes.operators.call import Call
 from passes.relevance.ledgers import Ledger
 from passes.relevance.messages import Message, Multiplier, accumulate
 from passes.relevance.rule import RULE, Messages, passed_by
-from passes.views.active import active_operators, describe_active, explained_output, nodes_named
+from passes.views.active import active_operators, describe_active, nodes_named, walk_start
 
 Inbox = dict[Node, list[Message]]
+Passages: TypeAlias = dict[Node, tuple[Message, Messages]]
 Seed: TypeAlias = Callable[[Value], tuple[Message, ...]]
 ReadOut: TypeAlias = Callable[[tuple[Message, ...]], Value]
+Mask: TypeAlias = Callable[[Value], Value]
 
 
 @final
@@ -30,10 +32,12 @@ class PropagateRelevance:
     Attributes:
         sources: names of the nodes that hold the explained inputs.
         output: position of the explained output.
-        seed: writes the messages at the explained output; each starts a walk of its own over the same forward half.
-        read: names of the nodes whose relevance is wanted; the explained inputs, or any node above them.
+        seed: writes the messages where relevance starts; each starts a walk of its own over the same forward half.
+        read: names of the nodes whose relevance is wanted; the explained inputs, or any nodes above them.
         read_out: turns the messages that arrive at such a node, one a walk, into what the user gets.
         ledgers: what else is written down about every operator, on the first walk.
+        start: name of the node where relevance starts; None for the explained output.
+        masks: by name of a node, writes what the relevance that arrives there is multiplied by, before it is read.
 
     Guarantees: the forward half is untouched; the new outputs are `read_out` of every node in `read`, in order, then
     one tensor for each ledger that has something to say.
@@ -45,68 +49,87 @@ class PropagateRelevance:
     read: tuple[str, ...]
     read_out: ReadOut
     ledgers: tuple[Ledger, ...] = ()
+    start: str | None = None
+    masks: Mapping[str, Mask] = field(default_factory=dict[str, Mask])
     name: ClassVar[str] = "propagate-relevance"
 
     def apply(self, module: GraphModule, /) -> int:
         emit = Emitter(module)
         described = describe_active(emit, self.sources, self.output)
-        sink, places = explained_output(module, self.output), nodes_named(module, self.read)
-        carriers = {*described, *nodes_named(module, self.sources)}
-        way = set(active_operators(module, self.read, self.output)).difference(places)
+        start, places = walk_start(module, self.output, self.start), nodes_named(module, self.read)
+        carriers = frozenset((*described, *nodes_named(module, self.sources)))
+        way = {node for place in self.read for node in active_operators(module, (place,), self.output)}
         above = {node: call for node, call in described.items() if node in way}
-        with emit.on_behalf_of(sink):
-            seeds = self.seed(emit.value(sink))
-        inboxes, passages = zip(*(_walk(above, carriers, sink, seed, emit) for seed in seeds), strict=True)
-        results = [self._read(place, inboxes, emit) for place in places]
+        masks = dict(zip(nodes_named(module, tuple(self.masks)), self.masks.values(), strict=True))
+        with emit.on_behalf_of(start):
+            seeds = self.seed(emit.value(start))
+        walks = [_Walk.down(above, carriers, masks, seed) for seed in seeds]
+        results = [self._read(place, walks, emit) for place in places]
         for ledger in self.ledgers:
-            entries = _entries(ledger, described, passages[0], emit)
-            report = ledger.output(described, entries, emit.value(sink), _strays(above, passages[0], places))
+            entries = _entries(ledger, described, walks[0].passed, emit)
+            report = ledger.output(described, entries, emit.value(start), _strays(above, walks[0].passed, places))
             results += [] if report is None else [report]
         output = module.graph.output_node()
         output.args = ((*arguments(output)[0], *(value.node for value in results)),)
         return len(described) or len(results)  # an output that is an input has no operator in between
 
-    def _read(self, place: Node, inboxes: tuple[Inbox, ...], emit: Emitter) -> Value:
+    def _read(self, place: Node, walks: Sequence[_Walk], emit: Emitter) -> Value:
         with emit.on_behalf_of(place):
-            return self.read_out(tuple(_arrived(place, inbox, emit) for inbox in inboxes))
+            return self.read_out(tuple(walk.arriving(emit.value(place)) for walk in walks))
 
 
-def _walk(
-    described: Mapping[Node, Call], carriers: set[Node], sink: Node, seed: Message, emit: Emitter
-) -> tuple[Inbox, dict[Node, tuple[Message, Messages]]]:
-    """From the output to the input: every operator's rule turns its message into messages for its operands."""
-    inbox: Inbox = defaultdict(list, {sink: [seed]})
-    passed: dict[Node, tuple[Message, Messages]] = {}
-    for node, call in reversed(list(described.items())):
-        if node not in inbox:
-            continue
-        with emit.on_behalf_of(node):
-            arriving = accumulate(inbox[node])
-            leaving = passed_by(RULE.of(node), call, arriving)
-            for operand, message in zip(call.operands, leaving, strict=True):
-                if message is not None and operand in carriers:
-                    inbox[operand].append(message)
-        inbox[node], passed[node] = [arriving], (arriving, leaving)
-    return inbox, passed
+@dataclass(frozen=True, eq=False)
+class _Walk:
+    """From where relevance starts to the input: every operator's rule turns its message into some for its operands.
+
+    Attributes:
+        masks: what messages are multiplied by, by node.
+        inbox: what arrived.
+        passed: what arrived at an operator in all, and what left it.
+    """
+
+    masks: Mapping[Node, Mask]
+    inbox: Inbox
+    passed: Passages = field(default_factory=Passages)
+
+    @classmethod
+    def down(
+        cls, described: Mapping[Node, Call], carriers: frozenset[Node], masks: Mapping[Node, Mask], seed: Message
+    ) -> _Walk:
+        """The walk of `seed` through the operators of `described`."""
+        walk = cls(masks, defaultdict(list, {seed.at.node: [seed]}))
+        for node, call in reversed(list(described.items())):
+            if node in walk.inbox:
+                with call.emit.on_behalf_of(node):
+                    walk._pass(call, carriers)
+        return walk
+
+    def _pass(self, call: Call, carriers: frozenset[Node]) -> None:
+        arriving = self.arriving(call.output)
+        leaving = passed_by(RULE.of(call.node), call, arriving)
+        self.passed[call.node] = arriving, leaving
+        for operand, message in zip(call.operands, leaving, strict=True):
+            if message is not None and operand in carriers:
+                self.inbox[operand].append(message)
+
+    def arriving(self, value: Value) -> Message:
+        """All that arrives at `value`, added up and masked."""
+        if value.node in self.passed:
+            return self.passed[value.node][0]
+        if value.node not in self.inbox:
+            return Multiplier(value, value.zeros, value.zeros)
+        total = accumulate(self.inbox[value.node])
+        return total.times(self.masks[value.node](value)) if value.node in self.masks else total
 
 
-def _arrived(place: Node, inbox: Inbox, emit: Emitter) -> Message:
-    value = emit.value(place)
-    return accumulate(inbox[place]) if place in inbox else Multiplier(value, value.zeros, value.zeros)
-
-
-def _strays(
-    above: Mapping[Node, Call], passed: Mapping[Node, tuple[Message, Messages]], places: Collection[Node]
-) -> list[Message]:
+def _strays(above: Mapping[Node, Call], passed: Passages, places: Collection[Node]) -> list[Message]:
     """The messages to values that no rule passes on and nobody reads."""
     ended = {*passed, *places}
     sent = [pair for node in passed for pair in zip(above[node].operands, passed[node][1], strict=True)]
     return [message for operand, message in sent if message is not None and operand not in ended]
 
 
-def _entries(
-    ledger: Ledger, described: Mapping[Node, Call], passed: Mapping[Node, tuple[Message, Messages]], emit: Emitter
-) -> dict[Node, Value]:
+def _entries(ledger: Ledger, described: Mapping[Node, Call], passed: Passages, emit: Emitter) -> dict[Node, Value]:
     entries = dict[Node, Value]()
     for node, (arriving, leaving) in passed.items():
         with emit.on_behalf_of(node):

@@ -31,6 +31,11 @@ def explained_output(module: GraphModule, position: int) -> Node:
     return outputs[position]
 
 
+def walk_start(module: GraphModule, position: int, place: str | None) -> Node:
+    """The value where relevance starts: the one anchored as `place`, or else the output at `position`."""
+    return explained_output(module, position) if place is None else anchored(module)[place]
+
+
 def active_operators(module: GraphModule, names: tuple[str, ...], position: int) -> list[Node]:
     """Every operator on a way from the explained inputs to the explained output, in graph order."""
     sources, sink = nodes_named(module, names), explained_output(module, position)

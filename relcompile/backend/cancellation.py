@@ -31,7 +31,8 @@ def largest_share(explainer: Compiled) -> float | None:
 def _score(output: torch.Tensor, metadata: Metadata, arguments: dict[str, torch.Tensor]) -> float | None:
     """The magnitude of what is distributed."""
     target = metadata.target
-    if target.mode == "seed" or metadata.quantity != "the output":
+    whole = target.questions is None and not metadata.masks
+    if target.mode == "seed" or not whole or metadata.quantity != "the output":
         return None
     if output.dim() < 2:
         return float(output.abs().sum())

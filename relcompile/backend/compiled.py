@@ -10,20 +10,23 @@ from torch.fx import GraphModule
 
 from passes.runner import PassReport
 from relcompile.errors import InputSpecError, TargetError
-from relcompile.metadata import Metadata
-from relcompile.question.targets import TARGET_INPUT
+from relcompile.metadata import TARGET_INPUT, Metadata
+from relcompile.records import MANY, TargetRecord
 
 
 class Compiled(torch.nn.Module):
     """Prediction and relevance in one static graph, without autograd.
 
-    Call it as `explainer(*inputs, target)`, where `target` is int64 (N,) if the target mode is "index", a float
-    tensor of the output's shape if it is "seed", and absent otherwise. Methods that average over noisy copies then take
-    standard normal numbers (N, copies, ...) for every explained input, and an explainer that was compiled with
-    reference="input" a `reference` like the input. It returns the model's own outputs, then the relevance of every
-    explained input, each in the shape of its input (of a layer: in that of its output); then, if it was asked for, the
-    relevance that biases and stabilisers absorb, (N, operators), and the report on learned roots, (N, roots,
-    quantities).
+    Call it as `explainer(*inputs, target)`, where `target` is int64 (N,) if the target mode is "index", a float tensor
+    of the output's shape if it is "seed" (of that of the layer where relevance starts), and absent otherwise. Layers
+    that are masked take a mask (N, channels) each; what is left out is ones. Methods that average over noisy copies
+    then take standard normal numbers (N, copies, ...) for every explained input, and an explainer that was compiled
+    with reference="input" a `reference` like the input. It returns the model's own outputs, then the relevance of every
+    explained input, each in the shape of its input (of a layer: in that of its output), that of every tap; then, if it
+    was asked for, the relevance that biases and stabilisers absorb, (N, operators), and the report on learned roots,
+    (N, roots, quantities). With several targets a sample `target` is (N, K) or (N, K, ...), masks are (N, K, channels),
+    and everything behind the model's own outputs has an axis K behind the batch; last come the classes (N, K), if the
+    explainer chose them.
 
     Attributes:
         graph_module: the fx graph of aten operators.
@@ -54,10 +57,13 @@ class Compiled(torch.nn.Module):
             TargetError: the target is neither an int nor int64 (N,), or no class of the explained output.
         """
         given = self._by_name(arguments, named)
+        x = given[self.metadata.inputs[0].name]
         if self.metadata.target.takes_class and TARGET_INPUT in given:
-            given[TARGET_INPUT] = _classes(
-                given[TARGET_INPUT], next(iter(given.values())), self.metadata.target.classes
-            )
+            given[TARGET_INPUT] = _classes(given[TARGET_INPUT], x, self.metadata.target)
+        for name in self._masks - given.keys():
+            like = self.examples[name]
+            many = given[TARGET_INPUT].shape[1:2] if self.metadata.target.questions == MANY else like.shape[1:-1]
+            given[name] = torch.ones((x.shape[0], *many, like.shape[-1]), dtype=like.dtype, device=x.device)
         return self.graph_module(*(given[name] for name in self.examples))
 
     def _by_name(self, arguments: Sequence[torch.Tensor], named: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -66,28 +72,35 @@ class Compiled(torch.nn.Module):
         if self.metadata.target.takes_class and self.metadata.target.classes in (None, 1):
             only: Any = 0  # one number per sample has one target
             named = {**({} if TARGET_INPUT in given else {TARGET_INPUT: only}), **named}
-        if len(arguments) > len(names) or given.keys() & named.keys() or {*given, *named} != {*names}:
+        fit = {*names} - self._masks <= {*given, *named} <= {*names}
+        if len(arguments) > len(names) or given.keys() & named.keys() or not fit:
             found = ", ".join([*map(str, range(len(arguments))), *named]) or "none"
             raise InputSpecError(f"the explainer takes {', '.join(names)}; positions and names given: {found}")
         return {**given, **named}
+
+    @property
+    def _masks(self) -> set[str]:
+        """Arguments that may be left out."""
+        return {mask.input.name for mask in self.metadata.masks}
 
     def example_arguments(self, batch: int) -> tuple[torch.Tensor, ...]:
         """The examples, repeated or cut to `batch` samples."""
         return tuple(_of_batch(tensor, batch) for tensor in self.examples.values())
 
 
-def _classes(target: Any, x: torch.Tensor, classes: int | None) -> torch.Tensor:
+def _classes(target: Any, x: torch.Tensor, record: TargetRecord) -> torch.Tensor:
     """The target as the graph takes it. Ranges are not checked while a graph is being traced: that would need data."""
-    batch = x.shape[0]
+    batch, ndim = x.shape[0], 1 if record.questions is None else 2
     if not isinstance(target, int | torch.Tensor) or isinstance(target, bool):
         raise TargetError(f"target is {target!r}, a {type(target).__name__}; want one integer, or int64 ({batch},)")
     if isinstance(target, int):
-        target = torch.full((batch,), target, device=x.device)
-    if target.dtype != torch.int64 or target.shape != (batch,):
+        target = torch.full((batch, 1)[:ndim], target, device=x.device)
+    if target.dtype != torch.int64 or target.dim() != ndim or target.shape[0] != batch or 0 in target.shape:
+        wanted = f"({batch},)" if ndim == 1 else f"({batch}, questions)"
         raise TargetError(
-            f"target has dtype {target.dtype} and shape {tuple(target.shape)}; want one integer, or int64 ({batch},)"
+            f"target has dtype {target.dtype} and shape {tuple(target.shape)}; want one integer, or int64 {wanted}"
         )
-    limit = torch.iinfo(torch.int64).max if classes is None else classes
+    limit = torch.iinfo(torch.int64).max if record.classes is None else record.classes
     if not torch.compiler.is_compiling() and bool(((target < 0) | (target >= limit)).any()):
         raise TargetError(f"target {target.tolist()}: classes run from 0 to {limit - 1}")
     return target

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch.fx import GraphModule, Node
 
+from passes.graphs.nodes import arguments
 from passes.relevance.add_reference import REFERENCE_INPUT
 from passes.relevance.found_root import ROOT
 from passes.relevance.ledgers import ROOT_QUANTITIES, AbsorbedRelevance, RootReport
@@ -16,12 +17,15 @@ from passes.relevance.rule import RULE
 from passes.views.active import explained_output, nodes_named
 from passes.views.layer import LAYER
 from relcompile.errors import CompositeError
-from relcompile.metadata import InputRecord, LayerRecord, Metadata, RootsRecord
+from relcompile.metadata import Metadata
 from relcompile.question.io_names import relevance_names
 from relcompile.question.options import Options
 from relcompile.question.question import Question
 from relcompile.question.references import describe_reference
-from relcompile.question.targets import number_of_classes
+from relcompile.question.targets import TARGET_INPUT, number_of_classes
+from relcompile.records import MANY, InputRecord, LayerRecord, MaskRecord, RootsRecord, TapRecord, TargetRecord
+
+_EXAMPLES: Final = 3  # questions; different from the number of samples that a graph is exported with
 
 # The last column of what is absorbed belongs to no layer.
 _STRAYS: Final = LayerRecord("(not explained)", "inputs and constants", "structure", "nobody reads their relevance", 0)
@@ -43,6 +47,7 @@ def described(module: GraphModule, question: Question, options: Options, digest:
         rule=question.composite.name,
         layers=(*map(_layer_record, annotated), *([_STRAYS] if absorbed else [])),
         target=question.target.record(number_of_classes(explained_output(module, question.output).meta["val"])),
+        start=question.places.start,
         inputs=tuple(_input_record(module, name) for name in question.inputs),
         outputs=question.outputs,
         explained=question.outputs[question.output],
@@ -54,7 +59,9 @@ def described(module: GraphModule, question: Question, options: Options, digest:
         preprocessing=options.photographs,
         model=options.name,
         layer_rules=tuple(options.layers),
-        at=question.at,
+        at=question.places.at,
+        taps=_tap_records(module, question),
+        masks=_mask_records(module, question),
         reference=describe_reference(question.reference),
         sampling=None if question.composite.sampling is None else str(question.composite.sampling),
         noise=tuple(_input_record(module, name) for name in question.noise.values()),
@@ -62,22 +69,42 @@ def described(module: GraphModule, question: Question, options: Options, digest:
     )
 
 
-def example_arguments(module: GraphModule, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The examples of the model's inputs; zeros for a class, standard normal numbers for anything else."""
+def example_arguments(
+    module: GraphModule, inputs: Mapping[str, torch.Tensor], target: TargetRecord
+) -> dict[str, torch.Tensor]:
+    """The examples of the model's inputs; classes from 0 on, standard normal numbers for anything else."""
     generator = torch.Generator().manual_seed(0)
     batch = next(iter(inputs.values())).shape[0]
     arguments = dict[str, torch.Tensor]()
     for node in module.graph.find_nodes(op="placeholder"):
-        fake: torch.Tensor = node.meta["val"]
-        shape = [batch, *fake.shape[1:]]
+        fake: Any = node.meta["val"]
+        shape = [batch, *(size if isinstance(size, int) else _EXAMPLES for size in fake.shape[1:])]
         drawn = torch.randn(shape, generator=generator) if fake.is_floating_point() else torch.zeros(shape)
         arguments[node.name] = inputs.get(node.name, drawn.to(fake.dtype))
+    if target.takes_class and target.questions is not None:
+        arguments[TARGET_INPUT] += torch.arange(_EXAMPLES) % (target.classes or 1)
     return arguments
 
 
 def _layer_record(node: Node) -> LayerRecord:
     layer = LAYER.of(node)
     return LayerRecord(layer.name, layer.operator, layer.kind, str(RULE.of(node)), layer.parameters)
+
+
+def _mask_records(module: GraphModule, question: Question) -> tuple[MaskRecord, ...]:
+    places = question.places
+    records = (_input_record(module, name) for name in places.mask_inputs.values())
+    return tuple(map(MaskRecord, places.masks, records))
+
+
+def _tap_records(module: GraphModule, question: Question) -> tuple[TapRecord, ...]:
+    first = len(question.outputs) + len(relevance_names(question))
+    values = [node.meta["val"] for node in arguments(module.graph.output_node())[0][first:]]
+    of_questions = () if question.questions is None else (question.questions,)
+    return tuple(
+        TapRecord(name, layer, ("batch", *of_questions, *value.shape[1:]))
+        for name, layer, value in zip(question.places.tap_outputs, question.places.taps, values, strict=False)
+    )
 
 
 def _roots_record(annotated: Sequence[Node], question: Question) -> RootsRecord | None:
@@ -91,4 +118,9 @@ def _roots_record(annotated: Sequence[Node], question: Question) -> RootsRecord 
 
 def _input_record(module: GraphModule, name: str) -> InputRecord:
     fake: torch.Tensor = nodes_named(module, (name,))[0].meta["val"]
-    return InputRecord(name, ("batch", *fake.shape[1:]), str(fake.dtype).removeprefix("torch."))
+    return InputRecord(name, _symbolic(fake.shape), str(fake.dtype).removeprefix("torch."))
+
+
+def _symbolic(shape: Sequence[Any]) -> tuple[int | str, ...]:
+    """The batch, and sizes; the number of questions is the only other symbol."""
+    return ("batch", *(size if isinstance(size, int) else MANY for size in shape[1:]))

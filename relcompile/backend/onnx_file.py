@@ -125,7 +125,9 @@ def to_onnx(module: GraphModule, explainer: Compiled) -> onnx.ModelProto:
 def _exported(module: GraphModule, explainer: Compiled) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch", min=1)
     arguments = explainer.example_arguments(2)
-    shapes = tuple({0: batch} for _ in arguments)
+    asked = {1: torch.export.Dim("questions", min=1)}
+    many = explainer.metadata.names_of_many
+    shapes = tuple({0: batch, **(asked if name in many else {})} for name in explainer.examples)
     try:
         with _quiet():
             return torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)

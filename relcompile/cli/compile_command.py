@@ -47,6 +47,9 @@ def compile_(
     explain: options.Explained = None,
     explained_output: options.ExplainedOutput = 0,
     at: options.At = None,
+    tap: options.Taps = None,
+    start: options.Start = None,
+    mask: options.Masks = None,
     absorbed: options.Absorbed = False,
     roots: options.Roots = False,
     forward_derivative: options.ForwardDerivative = False,
@@ -61,7 +64,9 @@ def compile_(
 ) -> None:
     """Compile a trained model and a rule into one explainer file."""
     place: Place = context.obj
-    output = out or default_output(model, rule, *(layer or ()), None if target == "index" else target, at)
+    places = [f"{verb}={name}" for verb, names in (("tap", tap), ("mask", mask)) for name in names or ()]
+    chosen = (None if target == "index" else target, at, start and f"start={start}")
+    output = out or default_output(model, rule, *(layer or ()), *chosen, *places)
     if isinstance(place, Console) and not trust_model_file:
         with atomic_path(output) as temporary:
             return place.run(model, temporary)
@@ -89,6 +94,9 @@ def compile_(
         explain=explain or None,
         output=explained_output,
         at=at,
+        taps=tuple(tap or ()),
+        start=start,
+        masks=tuple(mask or ()),
         absorbed=absorbed,
         roots=roots,
         forward_derivative=forward_derivative,

@@ -143,6 +143,8 @@ def photographs_of(explainer: ProductionExplainer) -> Photographs:
     from relcompile.pictures.photographs import Photographs
 
     found = Photographs.of(explainer.metadata)
+    if explainer.metadata.target.questions is not None:
+        raise InputSpecError("this explainer has several targets for each photograph; use relcompile.load in Python")
     if explainer.metadata.target.takes_seed:
         raise InputSpecError("this explainer takes a relevance seed; use relcompile.load in Python")
     if found.assumption is not None:

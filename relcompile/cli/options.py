@@ -50,6 +50,16 @@ Trust: TypeAlias = Annotated[bool, typer.Option(help="Load the file even if that
 Explained: TypeAlias = Annotated[list[str] | None, typer.Option(help="Explain only these inputs.")]
 ExplainedOutput: TypeAlias = Annotated[int, typer.Option(help="Position of the output that is explained.")]
 At: TypeAlias = Annotated[str | None, typer.Option(help="Relevance of the output of this layer, not of the input.")]
+Taps: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--tap", help="Also relevance of the output of this layer; may be repeated.")
+]
+Start: TypeAlias = Annotated[
+    str | None, typer.Option(help="Relevance starts at the output of this layer: the input `target` is that.")
+]
+Masks: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--mask", help="An input (batch, channels) masks what passes this layer; may be repeated."),
+]
 Absorbed: TypeAlias = Annotated[bool, typer.Option(help="Also output what biases and stabilisers absorb.")]
 Roots: TypeAlias = Annotated[bool, typer.Option(help="Also output the report on learned roots.")]
 ForwardDerivative: TypeAlias = Annotated[

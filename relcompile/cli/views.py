@@ -22,7 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from relcompile.files.text import printable
-from relcompile.metadata import LayerRecord, Metadata, RootsRecord
+from relcompile.metadata import Metadata
+from relcompile.records import LayerRecord, RootsRecord
 
 if TYPE_CHECKING:
     from relcompile.methods.catalogue import Description
@@ -141,6 +142,13 @@ def metadata(data: Metadata) -> None:
     }
     if data.at is not None:
         rows["read at layer"] = data.at
+    if data.start is not None:
+        rows["starts at layer"] = data.start
+    if data.taps:
+        rows["taps"] = ", ".join(f"{t.name} ({' x '.join(map(str, t.shape))})" for t in data.taps)
+    if data.masks:
+        masks = [mask.input for mask in data.masks]
+        rows["masks"] = ", ".join(f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in masks)
     if data.sampling is not None:
         rows["mean over"] = data.sampling
     if data.noise:

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import math
+import operator
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -71,7 +72,8 @@ def _decode(annotation: Any, value: object, where: str) -> object:
         items = cast("list[object]", value)
         return tuple(_decode(options[0], item, f"{where}[{i}]") for i, item in enumerate(items))
     if origin is UnionType and NoneType in options:
-        return None if value is None else _decode(options[0], value, where)
+        rest = (option for option in options if option is not NoneType)
+        return None if value is None else _decode(functools.reduce(operator.or_, rest), value, where)
     if origin is UnionType and type(value) in options:
         return value
     if origin is Literal and isinstance(value, str) and value in options:

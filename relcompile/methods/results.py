@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, final
+from typing import Any, ClassVar, Protocol, TypeAlias, final
 
 from passes.graphs.emitter import Value, aten
-from passes.relevance.messages import Message
+from passes.relevance.messages import Message, Multiplier, Relevance
 from passes.relevance.stabilise import without_zeros
 from relcompile.errors import CompositeError
 
+Started: TypeAlias = type[Multiplier] | type[Relevance]
 _INTERPOLATIONS = (aten.upsample_linear1d.vec, aten.upsample_bilinear2d.vec, aten.upsample_trilinear3d.vec)
 
 
@@ -37,6 +38,8 @@ class Result(Protocol):
 
     reads_layer: ClassVar[bool]
     """It is read at a layer even if the user names none: then at the last feature map."""
+    form: ClassVar[Started]
+    """What a user gives who lets the walk start at a layer."""
 
     def check(self, asked: Asked, /) -> None:
         """Refuse what the result is not defined for.
@@ -61,6 +64,7 @@ class AsRelevance:
     """R."""
 
     reads_layer: ClassVar[bool] = False
+    form: ClassVar[Started] = Relevance
 
     def check(self, _asked: Asked, /) -> None:
         return
@@ -78,6 +82,7 @@ class AsMultiplier:
     """The multiplier m: a gradient, for the methods that are gradients."""
 
     reads_layer: ClassVar[bool] = False
+    form: ClassVar[Started] = Multiplier
 
     def check(self, _asked: Asked, /) -> None:
         return
@@ -100,6 +105,7 @@ class AsContrast:
     """
 
     reads_layer: ClassVar[bool] = False
+    form: ClassVar[Started] = Relevance
 
     def check(self, asked: Asked, /) -> None:
         if asked.seeded or len(asked.output) < 2:
@@ -129,6 +135,7 @@ class AsActivationMap:
     """
 
     reads_layer: ClassVar[bool] = True
+    form: ClassVar[Started] = Multiplier
 
     def check(self, asked: Asked, /) -> None:
         if asked.place is not None and not 3 <= len(asked.place) <= 5:

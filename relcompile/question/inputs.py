@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch.fx import GraphModule
 
 from passes.graphs.emitter import Emitter
 from passes.relevance.add_reference import REFERENCE_INPUT
-from passes.views.active import explained_output, nodes_named
-from relcompile.question.targets import Target
+from passes.views.active import nodes_named, walk_start
+from relcompile.question.targets import TARGET_INPUT, Target, input_value
+from relcompile.records import MANY
 
 
 @final
@@ -23,15 +24,44 @@ class AddTarget:
     Attributes:
         target: one that has such an input.
         output: position of the explained output.
+        start: name of the value where relevance starts; None for that output.
     """
 
     target: Target
     output: int
+    start: str | None
     name: ClassVar[str] = "add-target"
 
     def apply(self, module: GraphModule, /) -> int:
-        self.target.add_input(Emitter(module), explained_output(module, self.output).meta["val"])
+        self.target.add_input(Emitter(module), walk_start(module, self.output, self.start).meta["val"])
         return 1
+
+
+@final
+@dataclass(frozen=True)
+class AddMasks:
+    """Before: inputs. After: behind them one (N, channels) for each value (N, channels, ...) that is to be masked.
+
+    Attributes:
+        names: of the new inputs, by name of the value.
+        questions: how many masks every sample has, (N, questions, channels); "questions": as many as targets.
+    """
+
+    names: Mapping[str, str]
+    questions: int | str | None
+    name: ClassVar[str] = "add-masks"
+
+    def apply(self, module: GraphModule, /) -> int:
+        emit = Emitter(module)
+        for node, name in zip(nodes_named(module, tuple(self.names)), self.names.values(), strict=True):
+            like: torch.Tensor = node.meta["val"]
+            emit.placeholder(name, like, shape=(like.shape[0], *self._count(emit), like.shape[1]))
+        return len(self.names)
+
+    def _count(self, emit: Emitter) -> tuple[Any, ...]:
+        if self.questions == MANY:
+            return (input_value(emit, TARGET_INPUT).shape[1],)
+        return () if self.questions is None else (self.questions,)
 
 
 @final

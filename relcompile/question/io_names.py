@@ -14,7 +14,7 @@ from relcompile.question.targets import TARGET_INPUT
 
 def relevance_names(question: Question) -> tuple[str, ...]:
     """`relevance` of one input or layer, `relevance_<input>` of each of several."""
-    single = question.at is not None or len(question.sources) == 1
+    single = question.places.at is not None or len(question.sources) == 1
     return ("relevance",) if single else tuple(f"relevance_{name}" for name in question.sources)
 
 
@@ -46,8 +46,9 @@ def _names(question: Question) -> dict[str, tuple[str, ...]]:
         "an input of the model": question.inputs,
         "the input for the target": (TARGET_INPUT,) if question.target.is_input else (),
         "an input for noise": tuple(question.noise.values()),
+        "an input for a mask": tuple(question.places.mask_inputs.values()),
         "the input for the reference": (REFERENCE_INPUT,) if None in references.values() else (),
         "an output of the model": question.outputs,
-        "an output with relevance": relevance_names(question),
+        "an output with relevance": (*relevance_names(question), *question.places.tap_outputs),
         "the output of a report": tuple(reports),
     }

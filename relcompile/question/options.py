@@ -32,6 +32,9 @@ class Keywords(TypedDict, total=False):
     explain: Sequence[str] | None
     output: int
     at: str | None
+    taps: Sequence[str]
+    start: str | None
+    masks: Sequence[str]
     absorbed: bool
     roots: bool
     forward_derivative: bool
@@ -60,6 +63,11 @@ class Options:
         output: position of the output that is explained; if that is not floating point and exactly one is, that one.
         at: name of a layer: relevance is that of its output, and not that of the input. (Grad-CAM reads its feature
             map there; by default it takes the last one.)
+        taps: names of layers: beside the relevance of the input also that of their outputs, `relevance_at_<layer>`.
+        start: name of a layer: relevance starts at its output, not at that of the model. The input `target` is that
+            relevance, in the shape of the layer's output (for gradients: the multiplier), as a tap reads it.
+        masks: names of layers: for each an input `mask_<layer>` (_ for a dot), (N, channels), ones by default, that is
+            multiplied onto what passes the layer's output; channels are the axis behind the batch.
         absorbed: also compute what biases and stabilisers absorb, (N, operators).
         roots: also report on the roots that the rules learn, (N, roots, quantities); names are in the metadata.
         forward_derivative: the model calls custom autograd functions or hooks, and yet the derivative of its forward is
@@ -79,6 +87,9 @@ class Options:
     explain: Sequence[str] | None = None
     output: int = 0
     at: str | None = None
+    taps: Sequence[str] = ()
+    start: str | None = None
+    masks: Sequence[str] = ()
     absorbed: bool = False
     roots: bool = False
     forward_derivative: bool = False

@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from passes.graphs.emitter import Value
+from passes.pipelines import LOWER
 from passes.relevance.add_reference import REFERENCE_INPUT
 from passes.relevance.annotate import annotating_passes
+from passes.relevance.answer_questions import AnswerQuestions
 from passes.relevance.assign_rules import AssignRules
 from passes.relevance.messages import Message, Multiplier, Relevance
 from passes.relevance.propagate_relevance import PropagateRelevance
@@ -14,43 +16,81 @@ from passes.relevance.reference import CONTRIBUTIONS
 from passes.relevance.rule import facts_needed
 from passes.relevance.spread import SPREAD
 from passes.relevance.unroll_samples import AverageSamples, UnrollSamples, unrolled_name
+from passes.rewrites.remove_dead_code import RemoveDeadCode
+from passes.rewrites.share_subexpressions import ShareSubexpressions
 from passes.runner import Pass
-from relcompile.question.inputs import AddBaseline, AddNoise, AddTarget
+from relcompile.question.inputs import AddBaseline, AddMasks, AddNoise, AddTarget
+from relcompile.question.many_targets import first_of
 from relcompile.question.question import Question
-from relcompile.question.targets import input_value
+from relcompile.question.targets import FIRST_QUESTION, input_value
 
 
 def relevance_passes(question: Question) -> tuple[Pass, ...]:
     """The passes from a canonical to an explainer graph."""
     output = question.output
     sources = question.sources if question.composite.sampling is None else tuple(map(unrolled_name, question.sources))
-    read = sources if question.anchor is None else (question.anchor,)
+    places = question.places
+    read = sources if places.at_anchor is None else (places.at_anchor,)
     rules = [entry.rule for entry in question.composite.entries]
-    everything = not facts_needed(rules).isdisjoint((CONTRIBUTIONS, SPREAD))
+    everything = bool(places.tap_anchors) or not facts_needed(rules).isdisjoint((CONTRIBUTIONS, SPREAD))
     unroll, average = _sampling(question)
     return (
-        *((AddTarget(question.target, output),) if question.target.is_input else ()),
+        *((AddTarget(question.target, output, places.start_anchor),) if question.target.is_input else ()),
+        *((AddMasks(places.mask_inputs, question.questions),) if places.masks else ()),
         *((AddNoise(question.noise, question.rows.copies),) if question.noise else ()),
         *((AddBaseline(question.sources[0]),) if question.path_starts_at_runtime else ()),
         *unroll,
         AssignRules(question.composite.choose, sources, output, None if everything else read),
         *annotating_passes(rules, question.differences, sources, output),
-        PropagateRelevance(sources, output, partial(_seed, question), read, partial(_read, question), question.ledgers),
+        PropagateRelevance(
+            sources,
+            output,
+            seed=partial(_seed, question),
+            read=(*read, *places.tap_anchors),
+            read_out=partial(_read, question),
+            ledgers=question.ledgers,
+            start=places.start_anchor,
+            masks={anchor: partial(_mask, question, name) for anchor, name in places.mask_inputs.items()},
+        ),
         *average,
     )
 
 
+def answering_passes(question: Question) -> tuple[Pass, ...]:
+    """The passes from the explainer graph of one question a sample to that of many; none if there is one.
+
+    Lowered first: masks of pools are then found once a sample.
+    """
+    if not question.target.is_many:
+        return ()
+    firsts = (FIRST_QUESTION, *map(_first_mask, question.places.mask_inputs.values()))
+    shown = () if question.target.is_input else (FIRST_QUESTION,)
+    return (*LOWER, AnswerQuestions(firsts, shown, 1 + question.rows.copies), ShareSubexpressions(), RemoveDeadCode())
+
+
 def _seed(question: Question, y: Value) -> tuple[Message, ...]:
-    """The messages that start at the output y, one a walk."""
+    """The messages that start at the value y, one a walk."""
     start, target, rows = question.composite.start, question.target, question.rows
     own = rows.samples(y)
     parts = question.composite.result.walks(target.choice(own))
-    if target.is_seed:
-        is_relevance, weights = start.seed_is_relevance, parts
+    if question.places.start is not None:
+        form, weights = question.composite.result.form, parts
+    elif target.is_seed:
+        form, weights = Relevance if start.seed_is_relevance else Multiplier, parts
     else:
-        is_relevance, weights = start.is_relevance, [start.weigh(own, part) for part in parts]
-    form = Relevance if is_relevance else Multiplier
+        form, weights = Relevance if start.is_relevance else Multiplier, [start.weigh(own, part) for part in parts]
     return tuple(form(y, rows.repeated(weight)) for weight in weights)
+
+
+def _mask(question: Question, name: str, value: Value) -> Value:
+    """The mask in the input `name`, (N, channels), as it meets `value`, (N, channels, ...)."""
+    given = input_value(value.emit, name)
+    mask = question.rows.repeated(first_of(given, _first_mask(name)) if question.target.is_many else given)
+    return mask.reshape([-1, value.shape[1], *[1] * (value.ndim - 2)])
+
+
+def _first_mask(name: str) -> str:
+    return f"first {name}"
 
 
 def _read(question: Question, messages: tuple[Message, ...]) -> Value:

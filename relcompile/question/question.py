@@ -6,25 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
-from passes.graphs.anchors import add_anchor
-from passes.graphs.graph import active_nodes, layer_name
+from passes.graphs.graph import active_nodes
 from passes.graphs.nodes import argument, arguments
 from passes.operators.embedding import EmbeddingCall
 from passes.operators.table import is_a
 from passes.relevance.ledgers import AbsorbedRelevance, Ledger, RootReport
 from passes.relevance.unroll_samples import Rows, unrolled_name
 from passes.views.active import explained_output, nodes_named
-from passes.views.named_layers import last_feature_map, layer_output
-from relcompile.errors import CompositeError, InputSpecError
+from relcompile.errors import CompositeError, InputSpecError, TargetError
 from relcompile.frontend.capture import Captured
 from relcompile.methods.composites import Composite
 from relcompile.methods.results import Asked
 from relcompile.methods.sampling import Background
+from relcompile.question.many_targets import target_named
 from relcompile.question.options import Options
+from relcompile.question.places import Places
 from relcompile.question.references import Reference, chosen_reference, number_of_references, reference_tensors
-from relcompile.question.targets import Target, number_of_classes, target_named
+from relcompile.question.targets import ClassInput, Seed, Target, number_of_classes
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,13 @@ class Question:
 
     Attributes:
         composite: the attribution method.
-        target: which entry of the explained output.
+        target: which entry of the explained output; a seed, if relevance starts elsewhere.
+        questions: how many targets every sample has, as `TargetRecord` says it.
         inputs: names of the model's inputs.
         sources: names of those that are explained.
         outputs: names of the model's outputs.
         output: position of the explained one.
-        at: the layer whose relevance is wanted; None for that of the explained inputs.
+        places: the layers where relevance starts, is read and is masked.
         ledgers: what else is written down about every operator.
         reference: what differences are taken from, or where paths start; None for a method without either.
         references: the same by name of an explained input: samples, or None for a further input of the explainer.
@@ -46,18 +47,19 @@ class Question:
 
     composite: Composite
     target: Target
+    questions: int | str | None
     inputs: tuple[str, ...]
     sources: tuple[str, ...]
     outputs: tuple[str, ...]
     output: int
-    at: str | None = None
+    places: Places
     ledgers: tuple[Ledger, ...] = ()
     reference: Reference | None = None
     references: Mapping[str, torch.Tensor | None] | None = None
 
     @classmethod
     def resolve(cls, captured: Captured, inputs: Mapping[str, torch.Tensor], options: Options) -> Question:
-        """What `options` ask of a captured model; a layer that is read gets an anchor in its graph.
+        """What `options` ask of a captured model; the layers that they name get anchors in its graph.
 
         Args:
             captured: the model as it was captured.
@@ -80,30 +82,30 @@ class Question:
         sink = explained_output(captured.module, output)
         references = None if reference is None else reference_tensors(reference, inputs, sources)
         composite = _over_background(composite, references)
-        place = _place(captured, composite, options.at, nodes_named(captured.module, sources), sink)
-        target = target_named(options.target) if isinstance(options.target, str | int) else options.target
-        target.record(number_of_classes(sink.meta["val"]))
+        places = Places.resolve(
+            captured.module,
+            nodes_named(captured.module, sources),
+            sink,
+            options,
+            reads_layer=composite.result.reads_layer,
+        )
+        target = _target(options)
+        record = target.record(number_of_classes(sink.meta["val"]))
         question = cls(
             composite=composite,
             target=target,
+            questions=record.questions,
             inputs=captured.inputs,
             outputs=captured.outputs,
             sources=sources,
             output=output,
-            at=None if place is None else options.at or layer_name(place),
+            places=places,
             ledgers=((AbsorbedRelevance(),) if options.absorbed else ()) + ((RootReport(),) if options.roots else ()),
             reference=reference,
             references=references,
         )
-        _check(question, sink, place)
-        if question.anchor is not None and place is not None:
-            add_anchor(captured.module, question.anchor, place)
+        _check(question, captured.module)
         return question
-
-    @property
-    def anchor(self) -> str | None:
-        """What the value that is read at `at` is anchored as; no node has such a name."""
-        return None if self.at is None else f"output of {self.at}"
 
     @property
     def rows(self) -> Rows:
@@ -140,6 +142,19 @@ class Question:
         return {source: "noise" if single else f"noise_{source}" for source in self.sources}
 
 
+def _target(options: Options) -> Target:
+    """What was asked for; where relevance starts at a layer, a seed."""
+    target = target_named(options.target) if isinstance(options.target, str | int) else options.target
+    if options.start is None or target.is_seed:
+        return target
+    if isinstance(target, ClassInput):  # nobody chose it: it is the default
+        return Seed()
+    raise TargetError(
+        f"target {options.target!r} chooses from the output, but relevance starts at layer {options.start!r}: "
+        "the explainer's input `target` is the relevance there; leave the target out"
+    )
+
+
 def _over_background(composite: Composite, references: Mapping[str, torch.Tensor | None] | None) -> Composite:
     """The mean over all references, if there are several.
 
@@ -156,29 +171,23 @@ def _over_background(composite: Composite, references: Mapping[str, torch.Tensor
     return replace(composite, sampling=Background(count))
 
 
-def _place(captured: Captured, composite: Composite, at: str | None, sources: list[Node], sink: Node) -> Node | None:
-    """The node whose relevance is wanted; None for the explained inputs."""
-    if at is not None:
-        return layer_output(captured.module, at, sources, sink)
-    return last_feature_map(captured.module, sources, sink) if composite.result.reads_layer else None
-
-
-def _check(question: Question, sink: Node, place: Node | None) -> None:
+def _check(question: Question, module: GraphModule) -> None:
     """Refuse what the method does not answer."""
-    composite = question.composite
+    composite, shapes = question.composite, question.places.read_shapes(module)
     if composite.sampling is not None and question.differences is not None and None in question.differences.values():
         raise CompositeError(f"{composite.name} averages over copies of the input: a runtime reference has none")
-    if place is not None and composite.sampling is not None and composite.sampling.at_input_only:
+    if shapes and composite.sampling is not None and composite.sampling.at_input_only:
         raise CompositeError(f"{composite.name} is defined at the input only, not at a layer")
-    composite.result.check(
-        Asked(
-            method=composite.name,
-            seeded=question.target.is_seed,
-            output=tuple(sink.meta["val"].shape),
-            place=None if place is None else tuple(place.meta["val"].shape),
-            reports=bool(question.ledgers),
+    for place in shapes or [None]:
+        composite.result.check(
+            Asked(
+                method=composite.name,
+                seeded=question.target.is_seed,
+                output=tuple(explained_output(module, question.output).meta["val"].shape),
+                place=place,
+                reports=bool(question.ledgers),
+            )
         )
-    )
 
 
 def _explained_output(captured: Captured, position: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol, final
 
@@ -10,9 +9,10 @@ import torch
 
 from passes.graphs.emitter import Emitter, Value, aten
 from relcompile.errors import TargetError
-from relcompile.metadata import TargetRecord
+from relcompile.metadata import TARGET_INPUT
+from relcompile.records import TargetRecord
 
-TARGET_INPUT: Final = "target"
+FIRST_QUESTION: Final = "first question"  # the anchor of V[:, 0]
 
 
 class Target(Protocol):
@@ -22,6 +22,8 @@ class Target(Protocol):
     """The explainer has an input `target`."""
     is_seed: ClassVar[bool]
     """That input is what relevance starts with, not the choice of a class."""
+    is_many: ClassVar[bool]
+    """A sample is asked K questions V (N, K, ...): `choice` asks the first, a node anchored as `FIRST_QUESTION`."""
 
     def record(self, classes: int | None, /) -> TargetRecord:
         """As the metadata say it; `classes` is None if y is one number per sample.
@@ -47,6 +49,7 @@ class ClassInput:
 
     is_input: ClassVar[bool] = True
     is_seed: ClassVar[bool] = False
+    is_many: ClassVar[bool] = False
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("index", classes=classes)
@@ -55,12 +58,7 @@ class ClassInput:
         emit.placeholder(TARGET_INPUT, like, shape=like.shape[:1], dtype=torch.int64)
 
     def choice(self, y: Value, /) -> Value:
-        if number_of_classes(y.fake) is None:
-            return y.ones()
-        positions = _positions(y)
-        index = input_value(y.emit, TARGET_INPUT).reshape([-1] + [1] * (y.ndim - 1))
-        chosen = _one_where(index.equals(positions), y)
-        return chosen / chosen.sum([1], keepdim=True)  # 1/1; a class that does not exist is 0/0 and ends in NaN
+        return y.ones() if number_of_classes(y.fake) is None else one_at(input_value(y.emit, TARGET_INPUT), y)
 
 
 @final
@@ -70,6 +68,7 @@ class BestClass:
 
     is_input: ClassVar[bool] = False
     is_seed: ClassVar[bool] = False
+    is_many: ClassVar[bool] = False
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("argmax", classes=classes)
@@ -94,6 +93,7 @@ class FixedClass:
     index: int
     is_input: ClassVar[bool] = False
     is_seed: ClassVar[bool] = False
+    is_many: ClassVar[bool] = False
 
     def record(self, classes: int | None, /) -> TargetRecord:
         if classes is None and self.index != 0:
@@ -118,6 +118,7 @@ class Seed:
 
     is_input: ClassVar[bool] = True
     is_seed: ClassVar[bool] = True
+    is_many: ClassVar[bool] = False
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("seed", classes=classes)
@@ -127,24 +128,6 @@ class Seed:
 
     def choice(self, y: Value, /) -> Value:
         return input_value(y.emit, TARGET_INPUT)
-
-
-_NAMED: Final[Mapping[str, Target]] = {"index": ClassInput(), "argmax": BestClass(), "seed": Seed()}
-
-
-def target_named(text: str | int) -> Target:
-    """The target called `text` (index, argmax, seed), or a class by its number.
-
-    Raises:
-        TargetError: it is neither.
-    """
-    known = _NAMED.get(str(text))
-    if known is not None:
-        return known
-    try:
-        return FixedClass(int(text))
-    except ValueError:
-        raise TargetError(f"target {text!r} must be {', '.join(_NAMED)} or a class number") from None
 
 
 def number_of_classes(output: torch.Tensor) -> int | None:
@@ -157,6 +140,13 @@ def _positions(y: Value) -> Value:
     """The number of every class, (1, classes, 1, ...)."""
     shape = [1, y.shape[1]] + [1] * (y.ndim - 2)
     return y.emit.constant("classes", torch.arange(y.shape[1]).reshape(shape))
+
+
+def one_at(index: Value, y: Value) -> Value:
+    """1 at the class of every sample, `index` (N,), and 0 elsewhere, in the shape of y."""
+    positions = _positions(y)
+    chosen = _one_where(index.reshape([-1] + [1] * (y.ndim - 1)).equals(positions), y)
+    return chosen / chosen.sum([1], keepdim=True)  # 1/1; a class that does not exist is 0/0 and ends in NaN
 
 
 def _one_where(chosen: Value, y: Value) -> Value:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from relcompile.errors import InputSpecError
 from relcompile.metadata import Metadata
 from relcompile.runtime.feeds import Array
 
@@ -24,11 +25,13 @@ class Explanation:
         relevance: Relevance of the first explained input, in that input's shape; of a layer, in that of its output; of
             Grad-CAM (batch, 1, height, width).
         relevances: All relevance, by the name of its output ("relevance", or "relevance_<input>").
+        taps: Relevance of the layers in `metadata.taps`, by the layer's name.
         absorbed: Relevance that each layer absorbed, (batch, layers), in the order of `metadata.layers`; None
             if the file does not compute it.
         roots: Report on the learned roots, (batch, layers, quantities), named in `metadata.roots`; None if the file
             does not compute it.
-        target: The classes that were explained, int64 (batch,), or the seed. None if the file explains the
+        target: The classes that were explained, int64 (batch,), or the seed; with several targets for each row
+            (batch, questions), and all relevance has the same axis behind the batch. None if the file explains the
             best class and its output has further axes, (batch, classes, ...), each place with its own best.
         finite: bool (batch,): no input, output or relevance of the sample is NaN or infinite. Where it is False, the
             relevance means nothing.
@@ -40,6 +43,7 @@ class Explanation:
     outputs: dict[str, Array]
     relevance: Array
     relevances: dict[str, Array]
+    taps: dict[str, Array]
     absorbed: Array | None
     roots: Array | None
     target: Array | None
@@ -60,6 +64,8 @@ class Explanation:
 
     def chosen(self, sample: int = 0) -> tuple[int, str, float]:
         """The explained class, what it is called, and its score; -1 if every place has its own, or for a seed."""
+        if self.metadata.target.questions is not None:
+            raise InputSpecError("each sample has several targets: draw one of relevance (batch, questions, ...)")
         if self.target is None:
             return -1, "the best class of every position", float(self.output[sample].max(0).sum())
         if self.metadata.target.takes_seed:

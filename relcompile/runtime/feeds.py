@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relcompile.errors import InputSpecError, TargetError
-from relcompile.metadata import InputRecord, Metadata, TargetRecord
+from relcompile.metadata import Metadata
+from relcompile.records import MANY, InputRecord, MaskRecord, TargetRecord
 
 Array = NDArray[Any]
 
@@ -15,7 +16,7 @@ Array = NDArray[Any]
 def inputs_but_target(metadata: Metadata) -> tuple[InputRecord, ...]:
     """Everything that the graph reads beside the target."""
     of_reference = () if metadata.reference_input is None else (metadata.reference_input,)
-    return (*metadata.inputs, *metadata.noise, *of_reference)
+    return (*metadata.inputs, *(mask.input for mask in metadata.masks), *metadata.noise, *of_reference)
 
 
 def check_inputs(records: Sequence[InputRecord], arrays: Sequence[Array]) -> tuple[dict[str, Array], int]:
@@ -31,10 +32,16 @@ def check_inputs(records: Sequence[InputRecord], arrays: Sequence[Array]) -> tup
 def check_target(record: TargetRecord, entry: InputRecord | None, target: object, batch: int) -> Array | None:
     """The target as the graph takes it, or the class that the file always explains."""
     if entry is None and target is not None:
-        always = "the best class" if record.takes_best else f"class {record.index}"
+        always = (
+            "its own choice"
+            if record.is_reported
+            else "the best class"
+            if record.takes_best
+            else f"class {record.index}"
+        )
         raise TargetError(f"target={target!r} was given, but the file always explains {always}; leave it out")
     if entry is None:
-        return None if record.takes_best else np.full(batch, record.index, np.int64)
+        return None if record.takes_best or record.is_reported else np.full(batch, record.index, np.int64)
     if target is None and (record.takes_seed or record.classes not in (None, 1)):
         raise TargetError("this file needs target=..., or compile the model with --target argmax")
     if record.takes_seed:
@@ -51,9 +58,12 @@ def _check_classes(record: TargetRecord, target: object, batch: int) -> Array:
         classes = np.asarray(target)
     except ValueError as error:
         raise TargetError(f"target={target!r} is not one class, or one for each row: {error}") from error
-    if classes.dtype.kind not in "iu" or classes.shape not in ((), (batch,)):
+    several = record.questions is not None
+    fits = classes.shape[:1] == (batch,) if classes.ndim == 1 + several else classes.ndim <= several
+    if classes.dtype.kind not in "iu" or not fits or 0 in classes.shape:
+        wanted = "several, the same for all rows or (rows, several)" if several else "one for each"
         raise TargetError(
-            f"target has dtype {classes.dtype} and shape {classes.shape}; give one integer, or one for each "
+            f"target has dtype {classes.dtype} and shape {classes.shape}; give one integer, or {wanted} "
             f"of the {batch} rows"
         )
     limit = record.classes or 1
@@ -63,7 +73,28 @@ def _check_classes(record: TargetRecord, target: object, batch: int) -> Array:
                 f"classes run from 0 to {limit - 1}" if record.classes else "the output has no classes, leave it out"
             )
             raise TargetError(f"target {value} does not exist: {known}")
-    return np.full(batch, classes, np.int64)
+    shape = np.broadcast_shapes(classes.shape, (batch, 1)) if several else (batch,)
+    return np.full(shape, classes, np.int64)
+
+
+def check_masks(
+    records: Sequence[MaskRecord], given: Mapping[str, Array], batch: int, questions: int
+) -> dict[str, Array]:
+    """Masks as the graph takes them; ones, which mask nothing, where none was given."""
+    symbols = {"batch": batch, MANY: questions}
+    _require_known("masks of", [record.layer for record in records], given)
+    masks = dict[str, Array]()
+    for record in records:
+        entry = record.input
+        sizes = [size if isinstance(size, int) else symbols[size] for size in entry.shape]
+        masks[entry.name] = _fit(entry, given.get(record.layer, np.ones(sizes, entry.dtype)), dict(symbols))
+    return masks
+
+
+def _require_known(what: str, names: Sequence[str], given: Mapping[str, Array]) -> None:
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise InputSpecError(f"{what} {', '.join(unknown)} was given, but the file takes {', '.join(names) or 'none'}")
 
 
 def check_noise(
@@ -72,10 +103,7 @@ def check_noise(
     """Noise as the graph takes it, drawn where it was not given."""
     if type(seed) is not int or seed < 0:
         raise InputSpecError(f"seed={seed!r}: want a whole number, 0 or more")
-    names = [record.name for record in records]
-    unknown = [name for name in given if name not in names]
-    if unknown:
-        raise InputSpecError(f"noise {', '.join(unknown)} was given, but the file takes {', '.join(names) or 'none'}")
+    _require_known("noise", [record.name for record in records], given)
     generator = np.random.default_rng(seed)
     noise = dict[str, Array]()
     for record in records:

@@ -16,9 +16,18 @@ from relcompile.errors import ExplainerFileError, InputSpecError, RuntimeUnavail
 from relcompile.files.onnx_bounds import LARGEST_EXPLAINER, check_bounds
 from relcompile.files.paths import open_input
 from relcompile.files.seal import check_seal
-from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY, ROOTS_OUTPUT, InputRecord, Metadata
+from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY, ROOTS_OUTPUT, TARGET_OUTPUT, Metadata
+from relcompile.records import MANY, InputRecord
 from relcompile.runtime.explanation import Explanation, finite_rows
-from relcompile.runtime.feeds import Array, check_inputs, check_noise, check_reference, check_target, inputs_but_target
+from relcompile.runtime.feeds import (
+    Array,
+    check_inputs,
+    check_masks,
+    check_noise,
+    check_reference,
+    check_target,
+    inputs_but_target,
+)
 from relcompile.runtime.session import Device, import_onnxruntime, open_session, session_options
 
 _MOST_THREADS: Final = 1024
@@ -52,6 +61,7 @@ class ProductionExplainer:
         *inputs: Array | Any,
         target: int | Sequence[int] | Array | None = None,
         reference: Array | None = None,
+        masks: Mapping[str, Array] | None = None,
         noise: Mapping[str, Array] | None = None,
         seed: int = 0,
     ) -> Explanation:
@@ -65,9 +75,13 @@ class ProductionExplainer:
                 of a file, which becomes the input by the preprocessing that is stored in the file.
             target: Only for files compiled to take one. Mode "index": the class to explain, one for all or
                 one for each row, 0..classes-1; not needed where a row has one number. Mode "seed": relevance of
-                the output, in its shape.
+                the output, in its shape; of the layer `metadata.start` in that of its output. With several targets
+                for each row (`metadata.target.questions`): several classes for all rows, or (batch, questions); seeds
+                (batch, questions, ...).
             reference: Only for files compiled to take one: what differences are taken from, in the shape of the
                 explained input.
+            masks: Only for files that take masks (`metadata.masks`), by name of the layer: factors of what passes it,
+                (batch, channels); ones where none is given.
             noise: Only for files that take noise (`metadata.noise`), by input name: standard normal numbers.
             seed: What is not in `noise` is drawn with this seed: equal seeds give equal results.
 
@@ -81,19 +95,24 @@ class ProductionExplainer:
         arrays, views = _photographed(metadata, inputs)
         feeds, batch = check_inputs(metadata.inputs, arrays)
         checked = check_target(metadata.target, self._target, target, batch)
+        questions = checked.shape[1] if metadata.target.questions == MANY and checked is not None else 1
+        feeds |= check_masks(metadata.masks, masks or {}, batch, questions)
         feeds |= check_noise(metadata.noise, noise or {}, seed, batch)
         if self._target is not None and checked is not None:
             feeds[self._target.name] = checked
         feeds |= check_reference(metadata.reference_input, reference, batch)
         found = self.run(feeds)
         output = found[metadata.explained]
-        if metadata.target.takes_best and output.ndim <= 2:
+        if metadata.target.is_reported:
+            checked = found[TARGET_OUTPUT]
+        elif metadata.target.takes_best and output.ndim <= 2:
             checked = output.reshape(batch, -1).argmax(axis=1).astype(np.int64)
         return Explanation(
             output=output,
             outputs={name: found[name] for name in metadata.outputs},
             relevance=found[metadata.relevance[0]],
             relevances={name: found[name] for name in metadata.relevance},
+            taps={tap.layer: found[tap.name] for tap in metadata.taps},
             absorbed=found.get(ABSORBED_OUTPUT) if metadata.absorbed else None,
             roots=found.get(ROOTS_OUTPUT) if metadata.roots is not None else None,
             target=checked,
@@ -211,7 +230,7 @@ def _match_session(metadata: Metadata, session: Any) -> InputRecord | None:
         return None
     value = values[extra[0]]
     if target.takes_class:
-        return InputRecord(value.name, ("batch",), "int64")
+        return InputRecord(value.name, ("batch",) if target.questions is None else ("batch", MANY), "int64")
     dtype = {"tensor(float16)": "float16", "tensor(double)": "float64"}.get(value.type, "float32")
     sizes: Sequence[int | str | None] = value.shape[1:]
     rest = (size if isinstance(size, int) else f"axis {axis}" for axis, size in enumerate(sizes, 1))

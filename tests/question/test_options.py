@@ -21,7 +21,7 @@ from tests.compare import FLOAT64, assert_close
 X = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 TARGET = torch.tensor([1, 2])
 # Options whose name is another on the command line.
-ELSEWHERE = {"layers": "layer", "output": "explained_output"}
+ELSEWHERE = {"layers": "layer", "output": "explained_output", "taps": "tap", "masks": "mask"}
 
 
 def network() -> nn.Sequential:
@@ -42,7 +42,7 @@ def test_the_command_line_has_every_option(option: str) -> None:
 
 def test_the_defaults_of_the_command_line_are_the_same() -> None:
     parameters = inspect.signature(compile_).parameters
-    for option in ("rule", "target", "output", "at", "absorbed", "roots"):
+    for option in ("rule", "target", "output", "at", "start", "absorbed", "roots"):
         assert parameters[ELSEWHERE.get(option, option)].default == getattr(Options(), option)
 
 

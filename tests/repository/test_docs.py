@@ -116,6 +116,16 @@ def test_python_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert np.isfinite(names["explanation"].relevance).all()
 
 
+def test_questions_page_runs() -> None:
+    torch.manual_seed(0)
+    names: dict[str, Any] = {"model": Scores(), "x": torch.randn(2, 3, 6, 6), "target": torch.tensor([281, 5])}
+    exec("import torch, relcompile", names)
+    for number, block in enumerate(blocks("questions.md", "python")):
+        exec(compile(block, f"questions.md, block {number}", "exec"), names)
+    assert names["classes"].shape == (2, 5)
+    assert names["maps"].shape == (2, 4, 3, 6, 6)
+
+
 def test_onnx_page_runs_without_relcompile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     relcompile.compile(Scores(), torch.randn(1, 3, 4, 4)).save("model.z+.onnx")
