@@ -10,9 +10,18 @@ from dataclasses import dataclass
 from typing import Self, cast
 
 from relcompile.errors import ExplainerFileError
+from relcompile.files.records import (
+    MANY,
+    InputRecord,
+    LayerRecord,
+    MaskRecord,
+    RootsRecord,
+    TapRecord,
+    TargetRecord,
+    require,
+)
 from relcompile.files.typed_json import decode_record, parse_json
 from relcompile.preprocessing import Preprocessing
-from relcompile.records import MANY, InputRecord, LayerRecord, MaskRecord, RootsRecord, TapRecord, TargetRecord, require
 
 METADATA_KEY = "relcompile"  # of the JSON text in the ONNX file's metadata_props
 FORMAT = 1  # the format version that this relcompile writes, and the only one it reads

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from relcompile.errors import ExplainerFileError, MetadataError
+from relcompile.files.records import InputRecord, LayerRecord, MaskRecord, RootsRecord, TapRecord, TargetRecord
 from relcompile.metadata import Metadata
 from relcompile.preprocessing import Preprocessing
-from relcompile.records import InputRecord, LayerRecord, MaskRecord, RootsRecord, TapRecord, TargetRecord
 
 PREPROCESSING = Preprocessing(256, "bicubic", 224, (103.5, 116.3, 123.7), (57.4, 57.1, 58.4), "BGR", scale=1.0)
 FULL = Metadata(

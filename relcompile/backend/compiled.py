@@ -10,8 +10,8 @@ from torch.fx import GraphModule
 
 from passes.runner import PassReport
 from relcompile.errors import InputSpecError, TargetError
+from relcompile.files.records import MANY, TargetRecord
 from relcompile.metadata import TARGET_INPUT, Metadata
-from relcompile.records import MANY, TargetRecord
 
 
 class Compiled(torch.nn.Module):

@@ -17,13 +17,13 @@ from passes.relevance.rule import RULE
 from passes.views.active import explained_output, nodes_named
 from passes.views.layer import LAYER
 from relcompile.errors import CompositeError
+from relcompile.files.records import MANY, InputRecord, LayerRecord, MaskRecord, RootsRecord, TapRecord, TargetRecord
 from relcompile.metadata import Metadata
 from relcompile.question.io_names import relevance_names
 from relcompile.question.options import Options
 from relcompile.question.question import Question
 from relcompile.question.references import describe_reference
 from relcompile.question.targets import TARGET_INPUT, number_of_classes
-from relcompile.records import MANY, InputRecord, LayerRecord, MaskRecord, RootsRecord, TapRecord, TargetRecord
 
 _EXAMPLES: Final = 3  # questions; different from the number of samples that a graph is exported with
 

@@ -21,9 +21,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from relcompile.files.records import LayerRecord, RootsRecord
 from relcompile.files.text import printable
 from relcompile.metadata import Metadata
-from relcompile.records import LayerRecord, RootsRecord
 
 if TYPE_CHECKING:
     from relcompile.methods.catalogue import Description

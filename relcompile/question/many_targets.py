@@ -19,6 +19,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicC
 from passes.graphs.anchors import add_anchor
 from passes.graphs.emitter import Emitter, Value, aten
 from relcompile.errors import TargetError
+from relcompile.files.records import MANY, TargetRecord
 from relcompile.question.targets import (
     FIRST_QUESTION,
     TARGET_INPUT,
@@ -30,7 +31,6 @@ from relcompile.question.targets import (
     input_value,
     one_at,
 )
-from relcompile.records import MANY, TargetRecord
 
 
 @final

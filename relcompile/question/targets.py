@@ -9,8 +9,8 @@ import torch
 
 from passes.graphs.emitter import Emitter, Value, aten
 from relcompile.errors import TargetError
+from relcompile.files.records import TargetRecord
 from relcompile.metadata import TARGET_INPUT
-from relcompile.records import TargetRecord
 
 FIRST_QUESTION: Final = "first question"  # the anchor of V[:, 0]
 

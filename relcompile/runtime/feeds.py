@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relcompile.errors import InputSpecError, TargetError
+from relcompile.files.records import MANY, InputRecord, MaskRecord, TargetRecord
 from relcompile.metadata import Metadata
-from relcompile.records import MANY, InputRecord, MaskRecord, TargetRecord
 
 Array = NDArray[Any]
 

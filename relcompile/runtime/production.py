@@ -15,9 +15,9 @@ import numpy as np
 from relcompile.errors import ExplainerFileError, InputSpecError, RuntimeUnavailableError
 from relcompile.files.onnx_bounds import LARGEST_EXPLAINER, check_bounds
 from relcompile.files.paths import open_input
+from relcompile.files.records import MANY, InputRecord
 from relcompile.files.seal import check_seal
 from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY, ROOTS_OUTPUT, TARGET_OUTPUT, Metadata
-from relcompile.records import MANY, InputRecord
 from relcompile.runtime.explanation import Explanation, finite_rows
 from relcompile.runtime.feeds import (
     Array,

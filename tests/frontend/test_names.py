@@ -21,7 +21,7 @@ from torch import nn
 import relcompile
 from relcompile.cli import views
 from relcompile.cli.main import main
-from relcompile.records import LayerRecord
+from relcompile.files.records import LayerRecord
 from tests.frontend.names import MARKER, NAMES, PLAIN, PROGRAM, PROGRAMS, X, file_with, net_with
 
 EXAMPLES = settings(

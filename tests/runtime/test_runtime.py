@@ -17,8 +17,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from relcompile.errors import ExplainerFileError, InputSpecError, RuntimeUnavailableError, TargetError
+from relcompile.files.records import InputRecord, LayerRecord, TargetRecord
 from relcompile.metadata import Metadata
-from relcompile.records import InputRecord, LayerRecord, TargetRecord
 from relcompile.runtime.production import load
 
 W = np.array([[1.0, 2.0, -1.0, 0.5], [0.0, -3.0, 1.0, 1.0], [2.0, 1.0, 0.0, -1.0]], np.float32)  # (3, 4)
