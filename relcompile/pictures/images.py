@@ -1,5 +1,6 @@
 """From a photograph in a file to the array that a model takes."""
 
+import os
 import warnings
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -29,14 +30,21 @@ def image_suffixes() -> frozenset[str]:
 def photographs(folder: Path) -> list[Path]:
     """The files with a suffix of a photograph in a folder and in the folders in it, in the order of their paths.
 
+    Links to folders are not followed.
+
     Raises:
-        InputSpecError: the folders lie too deep in each other.
+        InputSpecError: a folder cannot be read.
     """
-    suffixes = image_suffixes()
-    try:
-        return sorted(file for file in folder.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
-    except RecursionError as error:
-        raise InputSpecError(f"the folders in {folder} are too deep in each other") from error
+    suffixes, found, waiting = image_suffixes(), list[Path](), [folder]
+    while waiting:  # `Path.rglob` recurses, and ends where folders are a thousand deep
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                inside = [(Path(entry.path), entry.is_dir(follow_symlinks=False)) for entry in entries]
+        except OSError as error:
+            raise InputSpecError(f"the folder {folder} cannot be read: {error.strerror}: {error.filename}") from error
+        waiting += [path for path, is_folder in inside if is_folder]
+        found += [path for path, is_folder in inside if not is_folder and path.suffix.lower() in suffixes]
+    return sorted(path for path in found if path.is_file())
 
 
 def load_image(path: Path | str) -> Image.Image:

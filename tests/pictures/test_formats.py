@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -102,11 +103,25 @@ def test_an_explainer_chooses_no_size_that_fills_the_memory() -> None:
         preprocess(Image.new("RGB", (4, 4)), PLAIN, (26_000, 26_000))
 
 
-def test_folders_deep_in_each_other_are_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
+    """A folder with folders in it, 1,200 deep; what cleans up after pytest does not get down there."""
     monkeypatch.chdir(tmp_path)
     for _ in range(1200):
         os.mkdir("d")
         os.chdir("d")
-    example = {"x": torch.zeros(1, 3, 8, 8)}
-    with pytest.raises(CalibrationError, match=r"too deep in each other|no photographs"):  # Python 3.13 walks any depth
-        open_folder(tmp_path, example, PLAIN, None)
+    yield tmp_path
+    for _ in range(1200):
+        os.chdir("..")
+        os.rmdir("d")
+
+
+def test_folders_deep_in_each_other_are_searched(deep: Path) -> None:
+    """`Path.rglob` ended in a RecursionError."""
+    with pytest.raises(CalibrationError, match="no photographs"):
+        open_folder(deep, {"x": torch.zeros(1, 3, 8, 8)}, PLAIN, None)
+    Image.new("RGB", (8, 8)).save("lowest.png")
+    try:
+        assert open_folder(deep, {"x": torch.zeros(1, 3, 8, 8)}, PLAIN, None).count == 1
+    finally:
+        os.remove("lowest.png")
