@@ -82,7 +82,8 @@ class TakeFromZero:
     def apply(self, module: GraphModule, /) -> int:
         operators = active_operators(module, self.sources, self.output)
         values = {operand for node in operators for operand in (node, *node.all_input_nodes)}
-        for node in values.union(nodes_named(module, self.sources)):
+        values.update(nodes_named(module, self.sources))
+        for node in values:
             REFERENCE.note(node, Zero())
         return len(values)
 
