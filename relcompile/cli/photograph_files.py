@@ -78,7 +78,7 @@ def _found(given: Path) -> list[tuple[Path, Path]]:
     """Photographs, and where each lies below the folder that was given."""
     from relcompile.pictures.images import photographs
 
-    if given.is_dir():
+    if os.path.isdir(given):
         found = [(path, path.parent.relative_to(given)) for path in photographs(given)]
     elif not os.path.lexists(given) and glob.has_magic(str(given)):
         found = [(Path(path), Path()) for path in sorted(glob.glob(str(given), recursive=True))]
