@@ -36,8 +36,8 @@ def test_photograph_of_a_cat_is_explained(tmp_path: Path) -> None:
     assert printed.count("$ relcompile ") == 2
     best = printed.partition("score")[2].splitlines()[2]
     assert " cat (" in best or "tabby (" in best, printed
-    assert (tmp_path / "z+" / "chelsea.z+.png").stat().st_size > 10_000
-    assert (tmp_path / "z+" / "chelsea.z+.npz").is_file()
+    assert (tmp_path / "z+" / "chelsea.efficientnet_lite0.z+.png").stat().st_size > 10_000
+    assert (tmp_path / "z+" / "chelsea.efficientnet_lite0.z+.npz").is_file()
 
 
 @pytest.mark.slow
