@@ -152,16 +152,6 @@ def _addmm(node: Node, emit: Emitter) -> Value | None:
     return emit.call(aten.linear.default, a, emit.value(b).permute([1, 0]), bias)
 
 
-def _same_strides(node: Node, _emit: Emitter) -> Node | None:
-    """as_strided that changes nothing but the strides of axes of one element."""
-    x = argument(node, "self")
-    before, after = x.meta["val"], node.meta["val"]
-    if str(before.shape) != str(after.shape) or argument(node, "storage_offset"):
-        return None
-    strides = [(str(before.stride(d)), str(after.stride(d))) for d in range(before.dim()) if before.shape[d] != 1]
-    return x if all(a == b for a, b in strides) else None
-
-
 def _fresh(value: float) -> Rewrite:
     """A tensor of one number, which takes its dtype but no value from its operand."""
     return lambda node, emit: emit.call(aten.full.default, argument(node, "size"), value, dtype=node.meta["val"].dtype)
@@ -202,7 +192,6 @@ _REWRITES: dict[Any, Rewrite] = {
     aten.clamp.default: _relu_as_clamp,
     aten.view.default: _reshape,
     aten._unsafe_view.default: _reshape,
-    aten.as_strided.default: _same_strides,
     aten.bmm.default: _matmul,
     aten.new_ones.default: _fresh(1.0),
     aten.new_zeros.default: _fresh(0.0),
