@@ -32,7 +32,12 @@ Inputs: TypeAlias = Annotated[
     list[str] | None, typer.Option("--input", "-i", help="[name=]1x3x224x224[:dtype], once per input.")
 ]
 Target: TypeAlias = Annotated[
-    str, typer.Option("--target", "-t", help="index (a runtime input), argmax, seed, or a class number.")
+    str,
+    typer.Option(
+        "--target",
+        "-t",
+        help="index (a runtime input), argmax, seed, a class number, or one against another (282-281, 282-others).",
+    ),
 ]
 Reference: TypeAlias = Annotated[
     str | None,
