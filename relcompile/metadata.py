@@ -56,6 +56,7 @@ class Metadata:
         start: The layer at whose output relevance starts (the target has its shape); None: the explained output.
         taps: Relevance of layers, beside `relevance`.
         masks: Layers whose relevance is masked, and the further inputs that hold the masks.
+        exclude_parallel: Relevance that leads around these layers is cut.
         sampling: Which copies of the input were averaged over, "GaussianNoise(count=25, level=0.15)", or None.
         noise: Further inputs of the graph that want standard normal numbers.
         reference: What differences are taken from: "0", "0.1,0.2,0.3", "tensor", "input" (it is a further input of
@@ -85,6 +86,7 @@ class Metadata:
     start: str | None = None
     taps: tuple[TapRecord, ...] = ()
     masks: tuple[MaskRecord, ...] = ()
+    exclude_parallel: bool = False
     sampling: str | None = None
     noise: tuple[InputRecord, ...] = ()
     reference: str | None = None

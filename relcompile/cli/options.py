@@ -65,6 +65,9 @@ Masks: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--mask", help="An input (batch, channels) masks what passes this layer; may be repeated."),
 ]
+ExcludeParallel: TypeAlias = Annotated[
+    bool, typer.Option("--exclude-parallel", help="Cut what leads around the masked layers (residual connections).")
+]
 Absorbed: TypeAlias = Annotated[bool, typer.Option(help="Also output what biases and stabilisers absorb.")]
 Roots: TypeAlias = Annotated[bool, typer.Option(help="Also output the report on learned roots.")]
 ForwardDerivative: TypeAlias = Annotated[

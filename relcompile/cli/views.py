@@ -149,6 +149,8 @@ def metadata(data: Metadata) -> None:
     if data.masks:
         masks = [mask.input for mask in data.masks]
         rows["masks"] = ", ".join(f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in masks)
+    if data.exclude_parallel:
+        rows["ways around masks"] = "cut"
     if data.sampling is not None:
         rows["mean over"] = data.sampling
     if data.noise:

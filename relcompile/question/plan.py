@@ -51,6 +51,7 @@ def relevance_passes(question: Question) -> tuple[Pass, ...]:
             ledgers=question.ledgers,
             start=places.start_anchor,
             masks={anchor: partial(_mask, question, name) for anchor, name in places.mask_inputs.items()},
+            through_masks=places.exclude_parallel,
         ),
         *average,
     )
