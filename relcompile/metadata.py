@@ -24,6 +24,7 @@ from relcompile.files.typed_json import decode_record, parse_json
 from relcompile.preprocessing import Preprocessing
 
 METADATA_KEY = "relcompile"  # of the JSON text in the ONNX file's metadata_props
+SOURCE_KEY = "relcompile.py"  # of the Python source in a .pt2 file
 FORMAT = 1  # the format version that this relcompile writes, and the only one it reads
 ABSORBED_OUTPUT = "absorbed"  # the output with the relevance that each layer absorbed, if the file has one
 ROOTS_OUTPUT = "roots"  # the output with the report on learned roots, if the file has one
