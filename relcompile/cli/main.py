@@ -1,4 +1,4 @@
-"""`relcompile MODEL [options]` compiles; `calibrate`, `compare`, `explain`, `inspect` and `rules` are sub-commands.
+"""`relcompile MODEL [options]` compiles; the other commands (`calibrate`, `concepts`, ...) are sub-commands.
 
 Bad input ends in one message on stderr and exit code 2; an error of relcompile itself in one and exit code 1.
 """
@@ -19,6 +19,7 @@ from relcompile.cli import views
 from relcompile.cli.calibrate_command import calibrate
 from relcompile.cli.compare_command import compare
 from relcompile.cli.compile_command import compile_
+from relcompile.cli.concepts_command import concepts
 from relcompile.cli.confined import Console, Place, start
 from relcompile.cli.explain_command import explain
 from relcompile.cli.inspect_command import inspect
@@ -107,6 +108,7 @@ def _version(
 app.command(_COMPILE)(compile_)
 app.command()(calibrate)
 app.command()(compare)
+app.command()(concepts)
 app.command()(explain)
 app.command()(inspect)
 app.command()(rules)
