@@ -1,4 +1,4 @@
-"""`relcompile MODEL [options]` compiles; `calibrate`, `compare`, `explain`, `inspect` and `rules` are sub-commands.
+"""`relcompile MODEL [options]` compiles; what else there is are sub-commands, a file each.
 
 Bad input ends in one message on stderr and exit code 2; an error of relcompile itself in one and exit code 1.
 """
@@ -24,6 +24,7 @@ from relcompile.cli.explain_command import explain
 from relcompile.cli.inspect_command import inspect
 from relcompile.cli.orderly import orderly
 from relcompile.cli.rules_command import rules
+from relcompile.cli.serve_command import serve
 from relcompile.errors import InputSpecError, RelcompileError
 
 _COMPILE = "compile"
@@ -110,6 +111,7 @@ app.command()(compare)
 app.command()(explain)
 app.command()(inspect)
 app.command()(rules)
+app.command()(serve)
 
 
 if __name__ == "__main__":
