@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from passes.errors import InternalError, PassError
 from relcompile.cli import views
+from relcompile.cli.batch_command import batch
 from relcompile.cli.calibrate_command import calibrate
 from relcompile.cli.compare_command import compare
 from relcompile.cli.compile_command import compile_
@@ -106,6 +107,7 @@ def _version(
 
 
 app.command(_COMPILE)(compile_)
+app.command()(batch)
 app.command()(calibrate)
 app.command()(compare)
 app.command()(explain)

@@ -16,7 +16,7 @@ import relcompile
 from relcompile.cli.main import app, main
 from tests.cli.test_cli import small_network
 
-SLOW = ("torch", "onnx", "onnxruntime", "matplotlib", "PIL", "starlette", "uvicorn")
+SLOW = ("torch", "onnx", "onnxruntime", "matplotlib", "PIL", "starlette", "uvicorn", "pyarrow")
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,7 @@ SLOW = ("torch", "onnx", "onnxruntime", "matplotlib", "PIL", "starlette", "uvico
         (["rules", "--nothing"], 2),
         (["rules", "--operators", "gamma"], 2),
         (["explain"], 2),
+        (["batch", "--help"], 0),
         (["serve", "--help"], 0),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
@@ -77,7 +78,7 @@ def test_an_unknown_rule_has_neighbours(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_every_command_is_a_file() -> None:
     modules = {command.callback.__module__ for command in app.registered_commands if command.callback}
-    names = ("compile", "calibrate", "compare", "explain", "inspect", "rules", "serve")
+    names = ("batch", "compile", "calibrate", "compare", "explain", "inspect", "rules", "serve")
     assert modules == {f"relcompile.cli.{name}_command" for name in names}
 
 
