@@ -23,6 +23,8 @@ from relcompile.frontend.canonical import (
 from relcompile.frontend.constants import refuse_lost_backwards
 from relcompile.frontend.first_run import check_runs
 from relcompile.frontend.numbers import check_numbers
+from relcompile.frontend.onnx.model import OnnxModel
+from relcompile.frontend.onnx.original import check_original
 from relcompile.question.io_names import check_names
 from relcompile.question.options import Keywords, Options
 from relcompile.question.plan import answering_passes, relevance_passes
@@ -67,6 +69,8 @@ def compile_as_asked(
     inputs = named_inputs(model, example_inputs)
     options.check(digest, inputs)
     check_numbers(model, inputs)
+    if isinstance(model, OnnxModel):
+        check_original(model, inputs)
     check_runs(model, inputs)
     captured = captured_graph(model, inputs, progress)
     if options.composite.is_gradient and not options.forward_derivative:
