@@ -85,7 +85,7 @@ def _declared(model: OnnxModel) -> tuple[str, ...]:
     for declared in model.graph.inputs:
         sizes = ["1", *("?" if size is None else str(size) for size in declared.shape[1:])]
         described.append(f"{declared.identifier}={'x'.join(sizes)}:{str(declared.dtype).removeprefix('torch.')}")
-    if any("?" in spec or _MOST_ELEMENTS < _elements(spec) for spec in described):
+    if any("?" in spec or _elements(spec) > _MOST_ELEMENTS for spec in described):
         options = " ".join(f"--input {spec}" for spec in described)
         raise InputSpecError(f"{model.graph.path} leaves sizes of its inputs open: give {options}, with numbers for ?")
     return tuple(described)

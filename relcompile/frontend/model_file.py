@@ -49,9 +49,9 @@ def read_model(path: Path, *, arch: str | None = None, allow: Sequence[str] = ()
     """The model a file holds, in eval mode, on the CPU, in the dtype it was saved in.
 
     What the file is gets decided by its content, never by its name. A pickled module of torch.nn, torchvision
-    or timm, a state dict and a safetensors file are read without running anything that the file chooses (see
+    or timm, a state dict, a safetensors and an ONNX file are read without running anything that the file chooses (see
     `relcompile.frontend.safe_pickle`). A torch.export archive can run code when loaded: it needs `trust`.
-    TorchScript is refused. An ONNX file becomes a module of one layer a node. A refusal is final: nothing is tried a second time with less safety.
+    TorchScript is refused. A refusal is final: nothing is tried a second time with less safety.
 
     Args:
         path: the file.

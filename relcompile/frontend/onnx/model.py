@@ -119,6 +119,8 @@ class OnnxModel(nn.Module):
         for node in graph.nodes:
             if node.operator in OPERATORS:
                 self._modules[node.name] = Step(node, graph.constants)  # `add_module` takes no names with a dot
+        meets_sizes = {n for node in graph.nodes if node.operator in SIZES for n in node.inputs}
+        self._numbers = {n: numbers_of(tensor) for n, tensor in graph.constants.items() if n in meets_sizes}
         self._plan = self._in_order()
         self.train(False)
 
@@ -139,10 +141,10 @@ class OnnxModel(nn.Module):
 
     def _results(self, planned: _Planned, given: list[Any]) -> tuple[Any, ...]:
         """Of sizes where all operands are, and of the network's values where one is."""
-        node, known = planned.node, self.graph.constants
+        node, known = planned.node, self._numbers
         if node.operator in SHAPES or (node.operator in SIZES and not any(isinstance(x, Tensor) for x in given)):
             rest = iter(given)
-            operands = [numbers_of(known[n]) if n in known else next(rest) for n in node.inputs if n]
+            operands = [known[n] if n in known else next(rest) for n in node.inputs if n]
             return called(node, {**SHAPES, **SIZES}[node.operator], [node, *operands])
         return called(node, self._modules[node.name], given)
 

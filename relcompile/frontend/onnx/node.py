@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from relcompile.errors import ModelFileError
 
-Numbers: TypeAlias = NDArray[Any]  # what is known while the graph is laid out: constants, and sizes (also symbolic ones)
+Numbers: TypeAlias = NDArray[
+    Any
+]  # what is known while the graph is laid out: constants, and sizes (also symbolic ones)
 
 
 @dataclass(frozen=True)

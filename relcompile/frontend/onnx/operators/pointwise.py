@@ -7,8 +7,8 @@ from functools import reduce
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from relcompile.frontend.onnx.node import Node, Numbers
 
@@ -57,7 +57,7 @@ def clip(node: Node, x: Tensor, low: Numbers | None = None, high: Numbers | None
     bounds = [node.attributes.get("min") if low is None else low, node.attributes.get("max") if high is None else high]
     below, above = (None if bound is None else float(bound) for bound in bounds)
     if (below, above) == (0.0, None):
-        return F.relu(x)
+        return functional.relu(x)
     return x if below is above is None else torch.clamp(x, below, above)
 
 
@@ -68,47 +68,49 @@ def divide(_node: Node, x: Tensor, y: Tensor) -> Tensor:
 
 def elu(node: Node, x: Tensor) -> Tensor:
     """x, and alpha (e^x - 1) where x < 0."""
-    return F.elu(x, node.number("alpha", 1.0))
+    return functional.elu(x, node.number("alpha", 1.0))
 
 
 def celu(node: Node, x: Tensor) -> Tensor:
     """x, and alpha (e^(x/alpha) - 1) where x < 0."""
-    return F.celu(x, node.number("alpha", 1.0))
+    return functional.celu(x, node.number("alpha", 1.0))
 
 
 def selu(node: Node, x: Tensor) -> Tensor:
-    """gamma times an ELU; the constants of the file, which are rounded ones of torch."""
-    return F.elu(x, node.number("alpha", 1.67326319217681884765625)) * node.number("gamma", 1.05070102214813232421875)
+    """Gamma times an ELU; the constants of the file, which are rounded ones of torch."""
+    return functional.elu(x, node.number("alpha", 1.67326319217681884765625)) * node.number(
+        "gamma", 1.05070102214813232421875
+    )
 
 
 def gelu(node: Node, x: Tensor) -> Tensor:
-    """x Phi(x), exact or by tanh."""
-    return F.gelu(x, approximate=node.text("approximate", "none"))
+    """X Phi(x), exact or by tanh."""
+    return functional.gelu(x, approximate=node.text("approximate", "none"))
 
 
 def hard_sigmoid(node: Node, x: Tensor) -> Tensor:
-    """alpha x + beta, clipped to 0..1; torch's own has alpha = 1/6."""
+    """Alpha x + beta, clipped to 0..1; torch's own has alpha = 1/6."""
     alpha, beta = node.number("alpha", 0.2), node.number("beta", 0.5)
     if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
-        return F.hardsigmoid(x)
+        return functional.hardsigmoid(x)
     return torch.clamp(x * alpha + beta, 0.0, 1.0)
 
 
 def leaky_relu(node: Node, x: Tensor) -> Tensor:
     """x, and alpha x where x < 0."""
-    return F.leaky_relu(x, node.number("alpha", 0.01))
+    return functional.leaky_relu(x, node.number("alpha", 0.01))
 
 
 def prelu(_node: Node, x: Tensor, slope: Tensor) -> Tensor:
     """x, and a learned slope times x where x < 0; the slopes one a channel, or in any shape that broadcasts."""
     channels = slope.shape[-x.dim() + 1 :] if slope.dim() == x.dim() else slope.shape
     if slope.numel() == 1 or (slope.dim() >= x.dim() - 1 > 0 and slope.numel() == channels[0] == x.shape[1]):
-        return F.prelu(x, slope.flatten())
+        return functional.prelu(x, slope.flatten())
     return torch.relu(x) - slope * torch.relu(-x)
 
 
 def power(_node: Node, x: Tensor, exponent: Tensor | Numbers) -> Tensor:
-    """x to a power: of a number, where it is one."""
+    """X to a power: of a number, where it is one."""
     if isinstance(exponent, Tensor):
         return torch.pow(x, exponent.to(x.dtype))
     if exponent.size == 1:
@@ -120,24 +122,24 @@ def shrink(node: Node, x: Tensor) -> Tensor:
     """0 within lambd of 0, and nearer to 0 by a bias outside."""
     lambd, bias = node.number("lambd", 0.5), node.number("bias", 0.0)
     if bias == 0.0:
-        return F.hardshrink(x, lambd)
-    return F.softshrink(x, lambd) if bias == lambd else node.refuse("its bias is neither 0 nor lambd")
+        return functional.hardshrink(x, lambd)
+    return functional.softshrink(x, lambd) if bias == lambd else node.refuse("its bias is neither 0 nor lambd")
 
 
 def softplus(_node: Node, x: Tensor) -> Tensor:
     """log(1 + e^x)."""
-    return F.softplus(x)
+    return functional.softplus(x)
 
 
 def thresholded_relu(node: Node, x: Tensor) -> Tensor:
-    """x where it is above alpha, else 0."""
-    return F.threshold(x, node.number("alpha", 1.0), 0.0)
+    """X where it is above alpha, else 0."""
+    return functional.threshold(x, node.number("alpha", 1.0), 0.0)
 
 
 def swish(node: Node, x: Tensor) -> Tensor:
-    """x sigmoid(alpha x)."""
+    """X sigmoid(alpha x)."""
     alpha = node.number("alpha", 1.0)
-    return F.silu(x) if alpha == 1.0 else x * torch.sigmoid(x * alpha)
+    return functional.silu(x) if alpha == 1.0 else x * torch.sigmoid(x * alpha)
 
 
 def modulo(node: Node, x: Tensor, y: Tensor) -> Tensor:
@@ -150,6 +152,11 @@ def where(_node: Node, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return torch.where(condition, x, y)
 
 
-def identity(_node: Node, x: Any, *_: Any) -> Any:
-    """The value itself: also what dropout is at inference."""
+def identity(_node: Node, x: Any) -> Any:
+    """The value itself."""
     return x
+
+
+def dropout(node: Node, x: Tensor, _ratio: Any = None, training: Numbers | None = None) -> Tensor:
+    """The value itself, at inference."""
+    return node.refuse("it is that of training") if training is not None and training.any() else x

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from relcompile.frontend.onnx.node import Node, Numbers
 from relcompile.frontend.onnx.operators.affine import Window
 
-_MAX = (F.max_pool1d, F.max_pool2d, F.max_pool3d)
-_AVERAGE = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
+_MAX = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)
+_AVERAGE = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)
+_MODES = {"linear": ("linear", "bilinear", "trilinear"), "cubic": ("", "bicubic", "")}  # of one, two, three axes
+_ROUNDED = 1e-4  # scales are float32
 
 
 def max_pool(node: Node, x: Tensor) -> Tensor:
@@ -29,15 +30,13 @@ def average_pool(node: Node, x: Tensor) -> Tensor:
     window = Window(node, x, node.integers("kernel_shape") or [])
     counted = bool(node.integer("count_include_pad", 0))
     rank = len(window.kernel)
-    if window.dilations != [1] * rank:
-        node.refuse("its windows have holes (dilations)")
     compute: Any = _AVERAGE[rank - 1]
     padded, padding = window.padded(x, 0.0, [size // 2 for size in window.kernel])
     ceil = bool(node.integer("ceil_mode", 0))
     pooled = compute(padded, window.kernel, window.strides, padding, ceil, counted)
     if counted or padded is x:
         return pooled
-    inside = F.pad(x.new_ones((1, 1, *x.shape[2:])), window.flat)
+    inside = functional.pad(x.new_ones((1, 1, *x.shape[2:])), window.flat)
     return pooled / compute(inside, window.kernel, window.strides, padding, ceil, counted)
 
 
@@ -53,38 +52,42 @@ def global_max(_node: Node, x: Tensor) -> Tensor:
 
 def resize(node: Node, x: Tensor, *operands: Numbers | None) -> Tensor:
     """More or fewer samples along the axes behind the channels, between which it interpolates."""
-    scales, sizes = _asked(node, operands)
-    target = [size if scales is None else math.floor(size * scale) for size, scale in
-              zip(x.shape[2:] if scales is not None else sizes[2:], scales[2:] if scales is not None else sizes[2:], strict=True)]  # fmt: skip
+    target = _target(node, x, operands)
     if target == list(x.shape[2:]):
         return x
     mode, corners = interpolation(node)
-    names: dict[str, tuple[str, ...]] = {"linear": ("linear", "bilinear", "trilinear"), "cubic": ("", "bicubic", "")}
-    chosen = names.get(mode, (mode,) * 3)[len(target) - 1]
+    if mode == "nearest-exact":
+        if any(size % old for size, old in zip(target, x.shape[2:], strict=True)):
+            node.refuse("torch rounds half places otherwise")
+        mode = "nearest"  # every place has as many copies
+    if 1 in target and node.text("coordinate_transformation_mode", "") == "pytorch_half_pixel":
+        node.refuse("one place is left, which torch takes from the middle")
+    chosen = _MODES.get(mode, (mode,) * 3)[len(target) - 1]
     if not chosen:
         node.refuse("cubic interpolation is that of images")
-    return F.interpolate(x, target, mode=chosen, align_corners=corners if mode != "nearest" else None)
+    return functional.interpolate(x, target, mode=chosen, align_corners=corners if mode in _MODES else None)
 
 
-def _asked(node: Node, operands: tuple[Numbers | None, ...]) -> tuple[Any, Any]:
-    """Scales, or sizes."""
-    given = [operand if operand is not None and operand.size else None for operand in (*operands, *(None,) * 3)]
-    sizes = given[2] if node.opset > 10 else None
-    scales = given[1] if node.opset > 10 else given[0]
-    if scales is None and sizes is None:
-        scales = node.attributes.get("scales")
-    if scales is None and sizes is None:
-        node.refuse("it says neither scales nor sizes")
-    if node.integers("axes") is not None:
-        node.refuse("it names the axes that it resizes")
-    if scales is not None and tuple(scales[:2]) != (1.0, 1.0):
-        node.refuse("it resizes batch or channels")
-    return scales, sizes
+def _target(node: Node, x: Tensor, operands: tuple[Numbers | None, ...]) -> list[int]:
+    """The sizes behind batch and channels: given, or by their scales."""
+    given = [None if operand is None or not operand.size else list(operand) for operand in (*operands, *(None,) * 3)]
+    scales, sizes = (given[1], given[2]) if node.opset > 10 else (given[0], None)
+    scales = node.attributes.get("scales") if scales is None else scales
+    if sizes is not None:
+        return [int(size) for size in sizes[2:]]
+    if scales is None or list(scales[:2]) != [1.0, 1.0]:
+        node.refuse("it resizes batch or channels, or says no scales")
+    target = [size * float(scale) for size, scale in zip(x.shape[2:], scales[2:], strict=True)]
+    if not all(abs(size - round(size)) < _ROUNDED for size in target):
+        node.refuse(f"it makes sizes that are not whole: {target}")
+    return [round(size) for size in target]
 
 
 def interpolation(node: Node) -> tuple[str, bool]:
     """The mode, and whether corners are aligned, as torch has them."""
     mode = node.text("mode", "nearest")
+    if node.integers("axes") is not None:
+        node.refuse("it names the axes that it resizes")
     default = "half_pixel" if node.opset > 10 else "asymmetric"
     place = node.text("coordinate_transformation_mode", default)
     rounding = node.text("nearest_mode", "round_prefer_floor" if node.opset > 10 else "floor")

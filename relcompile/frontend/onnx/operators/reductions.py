@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from relcompile.frontend.onnx.node import Node, Numbers
 
@@ -83,11 +83,11 @@ def cumulative_sum(node: Node, x: Tensor, axis: Numbers) -> Tensor:
 
 
 def top_k(node: Node, x: Tensor, k: Numbers | None = None) -> tuple[Tensor, Tensor]:
-    """The k largest or smallest, and where they stand."""
+    """The k largest or smallest, and where they stand: of equal ones the first."""
     count = node.integer("k", 1) if k is None else int(k.item())
-    largest, ordered = bool(node.integer("largest", 1)), bool(node.integer("sorted", 1))
-    values, places = torch.topk(x, count, node.integer("axis", -1), largest, ordered)
-    return values, places
+    axis = node.integer("axis", -1)
+    values, places = torch.sort(x, dim=axis, descending=bool(node.integer("largest", 1)), stable=True)
+    return values.narrow(axis, 0, count), places.narrow(axis, 0, count)
 
 
 def along_axis(function: Callable[[Tensor, int], Tensor]) -> Reduction:
@@ -117,18 +117,18 @@ def layer_norm(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None
     axis = node.integer("axis", -1) % x.dim()
     shape = list(x.shape[axis:])
     weight, bias = weight.expand(shape), None if bias is None else bias.expand(shape)
-    return F.layer_norm(x, shape, weight, bias, node.number("epsilon", 1e-5))
+    return functional.layer_norm(x, shape, weight, bias, node.number("epsilon", 1e-5))
 
 
 def rms_norm(node: Node, x: Tensor, weight: Tensor) -> Tensor:
     """Divided by the root of the mean of squares."""
     axis = node.integer("axis", -1) % x.dim()
-    return F.rms_norm(x, list(x.shape[axis:]), weight, node.number("epsilon", 1e-5))
+    return functional.rms_norm(x, list(x.shape[axis:]), weight, node.number("epsilon", 1e-5))
 
 
 def instance_norm(node: Node, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Every channel of every sample for itself."""
-    return F.instance_norm(x, weight=weight, bias=bias, eps=node.number("epsilon", 1e-5))
+    return functional.instance_norm(x, weight=weight, bias=bias, eps=node.number("epsilon", 1e-5))
 
 
 def group_norm(node: Node, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -136,21 +136,19 @@ def group_norm(node: Node, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     groups = node.integer("num_groups", 1)
     if weight.numel() == groups != x.shape[1]:
         weight, bias = (t.repeat_interleave(x.shape[1] // groups) for t in (weight, bias))
-    return F.group_norm(x, groups, weight, bias, node.number("epsilon", 1e-5))
+    return functional.group_norm(x, groups, weight, bias, node.number("epsilon", 1e-5))
 
 
 def local_response(node: Node, x: Tensor) -> Tensor:
     """Divided by a power of the sum of squares of neighbouring channels."""
     size = node.integer("size", 1)
     alpha, beta, bias = node.number("alpha", 1e-4), node.number("beta", 0.75), node.number("bias", 1.0)
-    return F.local_response_norm(x, size, alpha, beta, bias)
+    return functional.local_response_norm(x, size, alpha, beta, bias)
 
 
 def lp_norm(node: Node, x: Tensor) -> Tensor:
     """Divided by the 1-norm or the 2-norm along an axis."""
-    axis = [node.integer("axis", -1) % x.dim()]
-    norm = absolute_sum(x, axis, True) if node.integer("p", 2) == 1 else euclidean(x, axis, True)
-    return x / norm
+    return functional.normalize(x, node.integer("p", 2), node.integer("axis", -1))
 
 
 def mean_variance(node: Node, x: Tensor) -> Tensor:
@@ -171,5 +169,5 @@ def attention(node: Node, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None =
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
     scale = node.number("scale", 1 / math.sqrt(q.shape[-1]))
     causal = bool(node.integer("is_causal", 0))
-    mixed = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=scale)
+    mixed = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=scale)
     return mixed.transpose(1, 2).flatten(2) if packed else mixed

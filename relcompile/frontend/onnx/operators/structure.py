@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from relcompile.frontend.onnx.node import Node, Numbers
 from relcompile.frontend.onnx.operators.pointwise import DTYPES
@@ -27,7 +27,8 @@ def reshape(node: Node, x: Tensor, shape: Numbers | None = None) -> Tensor:
 
 def flatten(node: Node, x: Tensor) -> Tensor:
     """Two axes."""
-    axis = node.integer("axis", 1) % (x.dim() + 1)
+    axis = node.integer("axis", 1)
+    axis = axis + x.dim() if axis < 0 else axis
     return x.flatten(1) if axis == 1 else x.reshape(math.prod(x.shape[:axis]), -1)
 
 
@@ -91,7 +92,7 @@ def gather(node: Node, x: Tensor, indices: Tensor | Numbers) -> Tensor:
     axis = node.integer("axis", 0) % x.dim()
     if isinstance(indices, Tensor):
         if axis == 0 and x.dim() == 2:
-            return F.embedding(indices.to(torch.int64), x)
+            return functional.embedding(indices.to(torch.int64), x)
         return x.index_select(axis, indices.flatten().to(torch.int64)).unflatten(axis, indices.shape)
     places = [int(place) % x.shape[axis] for place in indices.flat]
     if indices.ndim == 0:
@@ -108,8 +109,6 @@ def gather_elements(node: Node, x: Tensor, indices: Tensor) -> Tensor:
 
 def gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
     """What stands at the places that the last axis of the indices names."""
-    if node.integer("batch_dims", 0):
-        node.refuse("it gathers in every sample for itself (batch_dims)")
     return x[tuple(indices.to(torch.int64).unbind(-1))]
 
 
@@ -149,7 +148,9 @@ def tile(_node: Node, x: Tensor, repeats: Numbers) -> Tensor:
     return x.repeat([_plain(size) for size in repeats])
 
 
-def pad(node: Node, x: Tensor, pads: Numbers | None = None, value: Numbers | None = None, axes: Numbers | None = None) -> Tensor:  # fmt: skip
+def pad(
+    node: Node, x: Tensor, pads: Numbers | None = None, value: Numbers | None = None, axes: Numbers | None = None
+) -> Tensor:
     """More at both ends of axes: a number, or what a mirror or the border shows; less, where it is negative."""
     amounts = [int(amount) for amount in node.chosen("pads", pads) or []]
     chosen = [int(axis) % x.dim() for axis in axes] if axes is not None else list(range(len(amounts) // 2))
@@ -162,9 +163,9 @@ def pad(node: Node, x: Tensor, pads: Numbers | None = None, value: Numbers | Non
     modes = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}
     mode = modes.get(node.text("mode", "constant")) or node.refuse(f"it pads in the mode {node.text('mode', '')}")
     if mode == "constant":
-        return F.pad(x, flat, value=fill)
+        return functional.pad(x, flat, value=fill)
     missing = max(3 - x.dim(), 0)  # torch pads axes behind batch and channels
-    padded = F.pad(x[(None,) * missing], flat, mode=mode)
+    padded = functional.pad(x[(None,) * missing], flat, mode=mode)
     return padded[(0,) * missing]
 
 
@@ -172,7 +173,7 @@ def depth_to_space(node: Node, x: Tensor) -> Tensor:
     """Channels become blocks of places."""
     size, (n, c, h, w) = node.integer("blocksize", 1), x.shape
     if node.text("mode", "DCR") == "CRD":
-        return F.pixel_shuffle(x, size)
+        return functional.pixel_shuffle(x, size)
     blocks = x.reshape(n, size, size, c // size**2, h, w).permute(0, 3, 4, 1, 5, 2)
     return blocks.reshape(n, c // size**2, h * size, w * size)
 
@@ -180,6 +181,8 @@ def depth_to_space(node: Node, x: Tensor) -> Tensor:
 def space_to_depth(node: Node, x: Tensor) -> Tensor:
     """Blocks of places become channels."""
     size, (n, c, h, w) = node.integer("blocksize", 1), x.shape
+    if node.text("mode", "DCR") == "CRD":
+        return functional.pixel_unshuffle(x, size)
     blocks = x.reshape(n, c, h // size, size, w // size, size).permute(0, 3, 5, 1, 2, 4)
     return blocks.reshape(n, c * size**2, h // size, w // size)
 
@@ -202,7 +205,8 @@ def one_hot(node: Node, indices: Tensor, depth: Numbers, values: Tensor) -> Tens
     """A vector with one other value at each index."""
     axis, classes = node.integer("axis", -1), int(depth.item())
     _bounded(node, [classes])
-    at = (indices.to(torch.int64).unsqueeze(-1) % classes) == torch.arange(classes)
+    places = indices.to(torch.int64).unsqueeze(-1)
+    at = torch.where(places < 0, places + classes, places) == torch.arange(classes)
     return torch.where(at, values[1], values[0]).movedim(-1, axis)
 
 
