@@ -27,6 +27,8 @@ from relcompile.frontend.capture import Captured
 from relcompile.frontend.constants import refuse_lost_backwards
 from relcompile.frontend.first_run import check_runs
 from relcompile.frontend.numbers import check_numbers
+from relcompile.frontend.onnx.model import OnnxModel
+from relcompile.frontend.onnx.original import check_original
 from relcompile.question.io_names import check_names
 from relcompile.question.options import Keywords, Options
 from relcompile.question.plan import answering_passes, relevance_passes
@@ -125,6 +127,8 @@ class CapturedModel:
         """The graph of the model, a copy of its own for every explainer."""
         if self._captured is None:
             check_numbers(self.model, self.inputs)
+            if isinstance(self.model, OnnxModel):
+                check_original(self.model, self.inputs)
             check_runs(self.model, self.inputs)
             self._captured = captured_graph(self.model, self.inputs, progress)
         elif weights_digest(self.model) != self.digest:

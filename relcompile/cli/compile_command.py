@@ -122,7 +122,7 @@ def compile_file(
     from relcompile.backend.cancellation import largest_share
     from relcompile.backend.magnitude import nearest_to_overflow
     from relcompile.backend.onnx_file import save
-    from relcompile.cli.input_specs import default_spec, example_inputs
+    from relcompile.cli.input_specs import default_specs, example_inputs
     from relcompile.compiler import compile_as_asked
 
     _ = asked.composite  # a mistyped rule is known before minutes of work, and so is an unwritable output
@@ -130,8 +130,8 @@ def compile_file(
         tell("read the model")
         model = read()
         if not specs:
-            specs = (default_spec(model),)
-            views.note(f"input: {specs[0]} (assumed; --input changes it)")
+            specs = default_specs(model)
+            views.note(f"input: {' '.join(specs)} (assumed; --input changes it)")
         inputs = example_inputs(model, specs)
         explainer = compile_as_asked(model, inputs, asked, tell)
         parity = save(explainer, temporary, tell)
