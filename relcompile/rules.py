@@ -61,6 +61,7 @@ from relcompile.methods.rules.learned_root import LearnedRoot
 from relcompile.methods.rules.parameters import Bound, Bounds, like_input, per_channel, require_choice, require_positive
 from relcompile.methods.rules.pattern import Normalised, PatternAttribution, PatternNet, RelevanceGradient
 from relcompile.methods.rules.pointwise import PassThrough, ScoresUnder, SignalTakesAll
+from relcompile.methods.rules.products import Half, Hold, Stop
 from relcompile.methods.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense
 from relcompile.methods.rules.residual import OneBranch, SplitByShare
 from relcompile.methods.rules.root_losses import HingeEmbedding, Loss, SquaredError, StructuralSimilarity
@@ -109,7 +110,9 @@ __all__ = [
     "Form",
     "Gamma",
     "Guided",
+    "Half",
     "HingeEmbedding",
+    "Hold",
     "Layer",
     "LearnedRoot",
     "LinearCall",
@@ -161,6 +164,7 @@ __all__ = [
     "SpreadRule",
     "SquaredError",
     "Stabiliser",
+    "Stop",
     "StructuralSimilarity",
     "StructureCall",
     "SumCall",
