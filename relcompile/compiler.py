@@ -73,7 +73,7 @@ def compile_as_asked(
         refuse_lost_backwards(captured.lost_backwards)
     question, module = Question.resolve(captured, inputs, options), captured.module
     check_names(question)
-    reports = canonicalize(module, progress)
+    reports = canonicalize(module, progress, merge_branches=not question.composite.chooses_branches)
     reports += run_passes(module, relevance_passes(question), keeps=verify_canonical, on_pass=progress)
     metadata = described(module, question, options, digest)
     reports += run_passes(module, OPTIMISE, keeps=verify_canonical, on_pass=progress)

@@ -16,6 +16,7 @@ from passes.views.layer import Layer
 from passes.views.roles import Role
 from relcompile.errors import CompositeError
 from relcompile.methods.results import AsRelevance, Result
+from relcompile.methods.rules.residual import OneBranch
 from relcompile.methods.sampling import Sampling
 from relcompile.methods.starts import Cotangent, Score, Start
 
@@ -134,6 +135,11 @@ class Composite:
     def is_gradient(self) -> bool:
         """It takes derivatives of the score, modified or not; DeepLIFT takes differences."""
         return isinstance(self.start, Cotangent) and self.reference is None
+
+    @property
+    def chooses_branches(self) -> bool:
+        """A sum hands all to one of its branches, so that these are not merged."""
+        return any(isinstance(entry.rule, OneBranch) for entry in self.entries)
 
     @property
     def shares_the_score(self) -> bool:
