@@ -68,7 +68,8 @@ def compile_(
     place: Place = context.obj
     verbs = (("plugin", plugin), ("tap", tap), ("mask", mask))
     places = [f"{verb}={name}" for verb, names in verbs for name in names or ()]
-    chosen = (None if target == "index" else target, at, start and f"start={start}", fallback)
+    further = [name for name, wanted in (("absorbed", absorbed), ("roots", roots)) if wanted]
+    chosen = (None if target == "index" else target, at, start and f"start={start}", fallback, *further)
     output = out or default_output(model, rule, *(layer or ()), *chosen, *places)
     if isinstance(place, Console) and not trust_model_file:
         with atomic_path(output) as temporary:
@@ -122,6 +123,7 @@ def compile_file(
         RelcompileError, PassError: with a message for the user; no file is left behind.
     """
     from relcompile.backend.cancellation import largest_share
+    from relcompile.backend.magnitude import nearest_to_overflow
     from relcompile.backend.onnx_file import save
     from relcompile.cli.input_specs import default_spec, example_inputs
     from relcompile.compiler import compile_as_asked
@@ -139,8 +141,9 @@ def compile_file(
         tell("measure")
         timing = _timing(model, explainer, temporary)
         share = largest_share(explainer) if asked.composite.shares_the_score else None
+        doubts = _cancellation(share) | _overflow(nearest_to_overflow(explainer))
         rows = {"file": str(output), "size": f"{temporary.stat().st_size / 1e6:.1f} MB"}
-    _report(explainer, rows, parity, timing | _cancellation(share))
+    _report(explainer, rows, parity, timing | doubts)
 
 
 def _picture(reference_image: str | None) -> Path | None:
@@ -204,6 +207,18 @@ def _cancellation(share: float | None) -> dict[str, str]:
     if share is None or not share > SUSPICIOUS:
         return {}
     return {"largest |R| over |score|": f"{share:.3g}: relevance cancels; a rule with an absolute split bounds it"}
+
+
+def _overflow(share: float) -> dict[str, str]:
+    """A row of the report, if numbers come so near the end of their type that another input may pass it."""
+    from relcompile.backend.magnitude import SUSPICIOUS
+
+    if share <= SUSPICIOUS:
+        return {}
+    return {
+        "largest number inside": f"{share:.1e} of the largest that float32 holds: relevance may be NaN for other "
+        "inputs; scale weights or inputs down"
+    }
 
 
 def _report(explainer: Explainer, rows: dict[str, str], parity: Parity | None, timing: dict[str, str]) -> None:

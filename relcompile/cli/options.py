@@ -38,7 +38,7 @@ CalibrationFile: TypeAlias = Annotated[
 ]
 Output: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="An .onnx or .pt2 file. Default: MODEL.RULE[.LAYER][.TARGET][.AT].onnx"),
+    typer.Option("--output", "-o", help="An .onnx or .pt2 file. Default: MODEL.RULE[.LAYER][.TARGET][.AT]....onnx"),
 ]
 Inputs: TypeAlias = Annotated[
     list[str] | None, typer.Option("--input", "-i", help="[name=]1x3x224x224[:dtype], once per input.")

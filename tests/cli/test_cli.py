@@ -244,6 +244,7 @@ def test_bad_composite(content: str, model: Path, tmp_path: Path, capsys: pytest
         ((), "m.z+.onnx"),
         ((None, "argmax", None), "m.z+.argmax.onnx"),
         (("features.*=flat", "3", "layer4"), "m.z+.features.xflat.3.layer4.onnx"),
+        (("absorbed", "roots"), "m.z+.absorbed.roots.onnx"),
     ],
 )
 def test_other_requests_have_other_names(further: tuple[str | None, ...], name: str) -> None:
