@@ -34,6 +34,8 @@ def compile_(
     model: options.Model,
     rule: options.Rule = "z+",
     layer: options.Layers = None,
+    plugin: options.Plugins = None,
+    fallback: options.Fallback = None,
     bounds: options.Bounds = None,
     calibration: options.CalibrationFile = None,
     out: options.Output = None,
@@ -65,15 +67,16 @@ def compile_(
 ) -> None:
     """Compile a trained model and a rule into one explainer file."""
     place: Place = context.obj
-    places = [f"{verb}={name}" for verb, names in (("tap", tap), ("mask", mask)) for name in names or ()]
+    verbs = (("plugin", plugin), ("tap", tap), ("mask", mask))
+    places = [f"{verb}={name}" for verb, names in verbs for name in names or ()]
     further = [name for name, wanted in (("absorbed", absorbed), ("roots", roots)) if wanted]
-    chosen = (None if target == "index" else target, at, start and f"start={start}", *further)
+    chosen = (None if target == "index" else target, at, start and f"start={start}", fallback, *further)
     output = out or default_output(model, rule, *(layer or ()), *chosen, *places)
     if isinstance(place, Console) and not trust_model_file:
         with atomic_path(output) as temporary:
             return place.run(model, temporary)
     from relcompile.calibration.store import Calibration
-    from relcompile.cli import parsing
+    from relcompile.cli import parsing, plugins
     from relcompile.frontend.model_file import read_model
     from relcompile.question.options import Options
     from relcompile.question.references import reference_file
@@ -89,6 +92,8 @@ def compile_(
     asked = Options(
         rule=rule,
         layers=tuple(layer or ()),
+        rules=plugins.entries(plugin or ()),
+        fallback=parsing.fallback(fallback),
         bounds=parsing.bounds(bounds),
         calibration=learned,
         target=target,

@@ -20,6 +20,18 @@ Layers: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--layer", help="NAME-GLOB=RULE, as in 'features.0=flat'; may be repeated, the first match wins."),
 ]
+Plugins: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        help="module:object with rules of your own (an Entry, several, or a Composite); imports the module, which runs "
+        "it. May be repeated.",
+    ),
+]
+Fallback: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="gradient: operators that the rule refuses get their exact derivative; inspect lists them."),
+]
 Bounds: TypeAlias = Annotated[str | None, typer.Option(help="LOW,HIGH of the input, for rules that need them.")]
 CalibrationFile: TypeAlias = Annotated[
     Path | None, typer.Option(help="What `relcompile calibrate` wrote, for rules that need it.")

@@ -282,7 +282,7 @@ def test_composite_file(tmp_path: Path) -> None:
     compiled = relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), rule=str(tmp_path / "mine.toml"))
     assert compiled.metadata.rule == "mine"
     assert {record.name: record.rule for record in compiled.metadata.layers if record.kind != "pool"} == {
-        "0": "AlphaBeta(alpha=1.5, beta=0.5, bias='split', epsilon=1e-09)",
+        "0": "AlphaBeta(alpha=1.5, beta=0.5, bias='split', epsilon=1e-09, products='magnitudes', absorbed='lost')",
         "1": "Guided()",
         "4": "Adjoint()",
         "5": "Gamma(gamma=0.5, bias='plain', epsilon=1e-06)",
