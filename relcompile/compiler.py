@@ -69,6 +69,7 @@ def compile_as_asked(
     check_numbers(model, inputs)
     check_runs(model, inputs)
     captured = captured_graph(model, inputs, progress)
+    options = options.settled(captured.module)
     if options.composite.is_gradient and not options.forward_derivative:
         refuse_lost_backwards(captured.lost_backwards)
     question, module = Question.resolve(captured, inputs, options), captured.module
