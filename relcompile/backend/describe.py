@@ -64,6 +64,7 @@ def described(module: GraphModule, question: Question, options: Options, digest:
         at=question.places.at,
         taps=_tap_records(module, question),
         masks=_mask_records(module, question),
+        exclude_parallel=question.places.exclude_parallel,
         reference=describe_reference(question.reference),
         sampling=None if question.composite.sampling is None else str(question.composite.sampling),
         noise=tuple(_input_record(module, name) for name in question.noise.values()),

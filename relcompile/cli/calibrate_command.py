@@ -163,7 +163,7 @@ def _open(
 ) -> Data:
     """The data, in the shapes that `--input` says, or else the arrays have, or else the model suggests."""
     from relcompile.calibration.data import open_arrays, open_folder
-    from relcompile.cli.input_specs import default_spec, example_inputs
+    from relcompile.cli.input_specs import default_specs, example_inputs
     from relcompile.frontend.capture import forward_parameters
     from relcompile.preprocessing import assumed
 
@@ -171,7 +171,7 @@ def _open(
         raise CalibrationError(f"{path} holds inputs, not photographs: leave the options of preprocessing out")
     if not os.path.isdir(path):
         return open_arrays(path, forward_parameters(model), example_inputs(model, specs), samples)
-    examples = example_inputs(model, specs or (default_spec(model),))
+    examples = example_inputs(model, specs or default_specs(model))
     if preprocessing is None:
         preprocessing, sentence = assumed(next(iter(examples.values())).shape[1])
         views.note(sentence)

@@ -52,6 +52,7 @@ def compile_(
     tap: options.Taps = None,
     start: options.Start = None,
     mask: options.Masks = None,
+    exclude_parallel: options.ExcludeParallel = False,
     absorbed: options.Absorbed = False,
     roots: options.Roots = False,
     forward_derivative: options.ForwardDerivative = False,
@@ -103,6 +104,7 @@ def compile_(
         taps=tuple(tap or ()),
         start=start,
         masks=tuple(mask or ()),
+        exclude_parallel=exclude_parallel,
         absorbed=absorbed,
         roots=roots,
         forward_derivative=forward_derivative,
@@ -126,7 +128,7 @@ def compile_file(
     from relcompile.backend.cancellation import largest_share
     from relcompile.backend.magnitude import nearest_to_overflow
     from relcompile.backend.onnx_file import save
-    from relcompile.cli.input_specs import default_spec, example_inputs
+    from relcompile.cli.input_specs import default_specs, example_inputs
     from relcompile.compiler import compile_as_asked
 
     _ = asked.composite  # a mistyped rule is known before minutes of work, and so is an unwritable output
@@ -134,8 +136,8 @@ def compile_file(
         tell("read the model")
         model = read()
         if not specs:
-            specs = (default_spec(model),)
-            views.note(f"input: {specs[0]} (assumed; --input changes it)")
+            specs = default_specs(model)
+            views.note(f"input: {' '.join(specs)} (assumed; --input changes it)")
         inputs = example_inputs(model, specs)
         explainer = compile_as_asked(model, inputs, asked, tell)
         parity = save(explainer, temporary, tell)

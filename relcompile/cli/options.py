@@ -45,7 +45,12 @@ Inputs: TypeAlias = Annotated[
     list[str] | None, typer.Option("--input", "-i", help="[name=]1x3x224x224[:dtype], once per input.")
 ]
 Target: TypeAlias = Annotated[
-    str, typer.Option("--target", "-t", help="index (a runtime input), argmax, seed, or a class number.")
+    str,
+    typer.Option(
+        "--target",
+        "-t",
+        help="index (a runtime input), argmax, seed, a class number, or one against another (282-281, 282-others).",
+    ),
 ]
 Reference: TypeAlias = Annotated[
     str | None,
@@ -72,6 +77,9 @@ Start: TypeAlias = Annotated[
 Masks: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--mask", help="An input (batch, channels) masks what passes this layer; may be repeated."),
+]
+ExcludeParallel: TypeAlias = Annotated[
+    bool, typer.Option("--exclude-parallel", help="Cut what leads around the masked layers (residual connections).")
 ]
 Absorbed: TypeAlias = Annotated[bool, typer.Option(help="Also output what biases and stabilisers absorb.")]
 Roots: TypeAlias = Annotated[bool, typer.Option(help="Also output the report on learned roots.")]

@@ -128,7 +128,7 @@ def roots(record: RootsRecord, rows: Sequence[Sequence[float]], title: str) -> N
 
 def metadata(data: Metadata) -> None:
     """What an explainer says about itself."""
-    target = data.target.mode if data.target.index is None else f"class {data.target.index}"
+    target = ", ".join(data.target.description)
     shapes = [f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.inputs]
     rows = {
         "model": data.model or "",
@@ -149,6 +149,8 @@ def metadata(data: Metadata) -> None:
     if data.masks:
         masks = [mask.input for mask in data.masks]
         rows["masks"] = ", ".join(f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in masks)
+    if data.exclude_parallel:
+        rows["ways around masks"] = "cut"
     if data.sampling is not None:
         rows["mean over"] = data.sampling
     if data.noise:

@@ -189,8 +189,8 @@ def _lifted(program: torch.export.ExportedProgram, flat: FlatModel, names: tuple
     for node in list(graph.nodes):
         if node.target in _ASSERTIONS:
             graph.erase_node(node)
-    for node in graph.find_nodes(op="placeholder"):
-        node.name = node.target = str(node.target)
+    for node, name in zip(graph.find_nodes(op="placeholder"), names, strict=True):
+        node.name = node.target = name  # torch writes them in small letters
     for node in graph.nodes:
         entries = ((call, flat.layer_entry(entry)) for call, entry in node.meta.get("nn_module_stack", {}).items())
         node.meta["nn_module_stack"] = {call: entry for call, entry in entries if entry is not None}

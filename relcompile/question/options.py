@@ -40,6 +40,7 @@ class Keywords(TypedDict, total=False):
     taps: Sequence[str]
     start: str | None
     masks: Sequence[str]
+    exclude_parallel: bool
     absorbed: bool
     roots: bool
     forward_derivative: bool
@@ -78,6 +79,8 @@ class Options:
             relevance, in the shape of the layer's output (for gradients: the multiplier), as a tap reads it.
         masks: names of layers: for each an input `mask_<layer>` (_ for a dot), (N, channels), ones by default, that is
             multiplied onto what passes the layer's output; channels are the axis behind the batch.
+        exclude_parallel: cut what leads around the masked layers, so that everything has passed all of them, one after
+            the other (of layers side by side: one of them).
         absorbed: also compute what biases and stabilisers absorb, (N, operators).
         roots: also report on the roots that the rules learn, (N, roots, quantities); names are in the metadata.
         forward_derivative: the model calls custom autograd functions or hooks, and yet the derivative of its forward is
@@ -103,6 +106,7 @@ class Options:
     taps: Sequence[str] = ()
     start: str | None = None
     masks: Sequence[str] = ()
+    exclude_parallel: bool = False
     absorbed: bool = False
     roots: bool = False
     forward_derivative: bool = False

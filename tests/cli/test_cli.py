@@ -16,7 +16,7 @@ from torch import nn
 import relcompile
 from relcompile.cli import main as cli
 from relcompile.cli.compile_command import default_output
-from relcompile.cli.input_specs import default_spec
+from relcompile.cli.input_specs import default_specs
 from relcompile.errors import CompositeError, ExplainerFileError, InputSpecError
 from relcompile.methods.composites import Entry
 from relcompile.methods.rules.input_layer import Flat
@@ -408,10 +408,10 @@ GUESSES: dict[str, tuple[nn.Module, str | None]] = {
 def test_the_shape_of_the_input_is_guessed(name: str) -> None:
     network, spec = GUESSES[name]
     if spec is not None:
-        assert default_spec(network) == spec
+        assert default_specs(network) == (spec,)
         return
     with pytest.raises(InputSpecError, match="cannot be guessed"):
-        default_spec(network)
+        default_specs(network)
 
 
 @pytest.mark.parametrize("channels", [10**6, -3, 0, "3x9", 2.5, None])
@@ -419,7 +419,7 @@ def test_a_guess_is_no_size_that_the_file_makes_up(channels: Any) -> None:
     network = nn.Conv2d(3, 2, 1)
     vars(network)["in_channels"] = channels
     with pytest.raises(InputSpecError, match="cannot be guessed"):
-        default_spec(network)
+        default_specs(network)
     del network.in_channels
     with pytest.raises(InputSpecError, match="cannot be guessed"):
-        default_spec(network)
+        default_specs(network)
