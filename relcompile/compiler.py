@@ -108,6 +108,7 @@ class CapturedModel:
         """`compile`, with everything that is asked for in one object."""
         options.check(self.digest, self.inputs)
         captured = self._look(progress)
+        options = options.settled(captured.module)
         if options.composite.is_gradient and not options.forward_derivative:
             refuse_lost_backwards(captured.lost_backwards)
         question, module = Question.resolve(captured, self.inputs, options), captured.module

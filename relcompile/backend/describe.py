@@ -46,6 +46,7 @@ def described(module: GraphModule, question: Question, options: Options, digest:
         relcompile=version("relcompile"),
         torch=torch.__version__,
         rule=question.composite.name,
+        chosen=options.chosen,
         layers=(*map(_layer_record, annotated), *([_STRAYS] if absorbed else [])),
         target=question.target.record(number_of_classes(explained_output(module, question.output).meta["val"])),
         start=question.places.start,

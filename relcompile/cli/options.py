@@ -13,7 +13,8 @@ Rule: TypeAlias = Annotated[
     typer.Option(
         "--rule",
         "-r",
-        help="A name (see `relcompile rules`), perhaps with parameters (gamma=0.5,bias=plain), or a .toml file.",
+        help="A name (see `relcompile rules`), perhaps with parameters (gamma=0.5,bias=plain), a .toml file, or auto: "
+        "what suits the network.",
     ),
 ]
 Layers: TypeAlias = Annotated[

@@ -132,7 +132,7 @@ def metadata(data: Metadata) -> None:
     shapes = [f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.inputs]
     rows = {
         "model": data.model or "",
-        "rule": data.rule,
+        "rule": rule(data),
         "inputs": ", ".join(shapes),
         "outputs": ", ".join(data.output_names),
         "explained": data.explained if data.quantity == "the output" else f"{data.explained}: {data.quantity}",
@@ -166,6 +166,11 @@ def metadata(data: Metadata) -> None:
         rows["preprocessing"] = ", ".join(f"{k}={v}" for k, v in vars(data.preprocessing).items() if v is not None)
         rows["photographs"] = photographs(data)
     facts("explainer", rows)
+
+
+def rule(data: Metadata) -> str:
+    """The rule, and why it is this one if nobody chose it."""
+    return data.rule if data.chosen is None else f"{data.rule}, chosen as {data.chosen}"
 
 
 def photographs(data: Metadata) -> str:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Literal, TypedDict
 
 import torch
+from torch.fx import GraphModule
 
 from relcompile.calibration.store import Calibration
 from relcompile.errors import CompositeError
@@ -17,6 +18,7 @@ from relcompile.methods.rules.adjoint import Fallback
 from relcompile.methods.rules.parameters import Bounds
 from relcompile.methods.spelling import layer_entry, named
 from relcompile.preprocessing import Preprocessing
+from relcompile.question.automatic import AUTO, STAND_IN, choice_for
 from relcompile.question.references import Reference, chosen_reference
 from relcompile.question.targets import Target
 
@@ -52,7 +54,8 @@ class Options:
     """What is asked of a model.
 
     Args:
-        rule: a name ("z+", "epsilon=0.25"), a composite file (.toml) or a composite.
+        rule: a name ("z+", "epsilon=0.25"), a composite file (.toml) or a composite; "auto" chooses by what is in the
+            model, and says why in the metadata.
         layers: rules of single layers that win over it, "NAME-GLOB=RULE" as in "features.0=flat".
         rules: rules from outside: entries that win over those of `rule`, for an operator, a module class or a layer;
             each has to match something.
@@ -86,6 +89,7 @@ class Options:
         preprocessing: stored with the explainer: how a photograph becomes the input; that of the calibration, if it
             was made from photographs.
         name: of the model; stored with the explainer, and part of the names of the maps that it makes.
+        chosen: why the rule was chosen, if "auto" chose it: `settled` fills it in.
     """
 
     rule: str | Composite = "z+"
@@ -109,6 +113,14 @@ class Options:
     class_names: Sequence[str] | None = None
     preprocessing: Preprocessing | None = None
     name: str | None = None
+    chosen: str | None = None
+
+    def settled(self, module: GraphModule) -> Options:
+        """The same with the rule that suits a captured model, if that was left open."""
+        if self.rule != AUTO:
+            return self
+        choice = choice_for(module)
+        return replace(self, rule=choice.rule, chosen=choice.why)
 
     @cached_property
     def composite(self) -> Composite:
@@ -147,7 +159,8 @@ class Options:
             self.photographs.require_input({name: tuple(tensor.shape) for name, tensor in inputs.items()})
 
     def _composed(self, given: Given) -> Composite:
-        composite = named(self.rule, given) if isinstance(self.rule, str) else self.rule
+        rule = STAND_IN if self.rule == AUTO else self.rule
+        composite = named(rule, given) if isinstance(rule, str) else rule
         outside = (replace(entry, required=True) for entry in self.rules)
         composite = composite.with_entries(*(layer_entry(text, given) for text in self.layers), *outside)
         return composite if self.fallback is None else replace(composite, fallback=Fallback())
