@@ -51,6 +51,8 @@ def compile_(
     start: options.Start = None,
     mask: options.Masks = None,
     exclude_parallel: options.ExcludeParallel = False,
+    reduce: options.Reduce = None,
+    output_dtype: options.OutputDtype = None,
     absorbed: options.Absorbed = False,
     roots: options.Roots = False,
     forward_derivative: options.ForwardDerivative = False,
@@ -66,7 +68,7 @@ def compile_(
     """Compile a trained model and a rule into one explainer file."""
     place: Place = context.obj
     places = [f"{verb}={name}" for verb, names in (("tap", tap), ("mask", mask)) for name in names or ()]
-    chosen = (None if target == "index" else target, at, start and f"start={start}")
+    chosen = (None if target == "index" else target, at, start and f"start={start}", reduce)
     output = out or default_output(model, rule, *(layer or ()), *chosen, *places)
     if isinstance(place, Console) and not trust_model_file:
         with atomic_path(output) as temporary:
@@ -99,6 +101,8 @@ def compile_(
         start=start,
         masks=tuple(mask or ()),
         exclude_parallel=exclude_parallel,
+        reduce=reduce,
+        output_dtype=output_dtype,
         absorbed=absorbed,
         roots=roots,
         forward_derivative=forward_derivative,
