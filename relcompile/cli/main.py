@@ -21,6 +21,7 @@ from relcompile.cli.calibrate_command import calibrate
 from relcompile.cli.compare_command import compare
 from relcompile.cli.compile_command import compile_
 from relcompile.cli.confined import Console, Place, start
+from relcompile.cli.demo_command import demo
 from relcompile.cli.explain_command import explain
 from relcompile.cli.inspect_command import inspect
 from relcompile.cli.orderly import orderly
@@ -110,6 +111,7 @@ app.command(_COMPILE)(compile_)
 app.command()(batch)
 app.command()(calibrate)
 app.command()(compare)
+app.command()(demo)
 app.command()(explain)
 app.command()(inspect)
 app.command()(rules)
