@@ -4,6 +4,7 @@ import * as ort from "./runtime/ort.wasm.bundle.min.mjs";
 import { preprocess } from "./photographs.js";
 
 const SHOWN = 5; // of the best classes
+const PERCENTILE = 0.995; // of |relevance|, at which colours end
 const COLOURS = [[5, 48, 97], [67, 147, 195], [247, 247, 247], [214, 96, 77], [103, 0, 31]]; // from -1 to 1
 const $ = (id) => document.getElementById(id);
 const about = await (await fetch("explainer.json")).json();
@@ -88,10 +89,11 @@ async function show({ scores, relevance, milliseconds }, target) {
   const size = about.height * about.width;
   const map = new Float64Array(size);
   relevance.forEach((value, k) => (map[k % size] += value));
-  const most = map.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
-  draw($("map"), (k) => [...colour(most ? map[k] / most : 0), 255]);
-  $("low").textContent = (-most).toPrecision(3);
-  $("high").textContent = most.toPrecision(3);
+  const sorted = map.map(Math.abs).sort();
+  const limit = sorted[Math.floor(PERCENTILE * (size - 1))] || sorted[size - 1] || 1;
+  draw($("map"), (k) => colour(Math.max(-1, Math.min(1, map[k] / limit))));
+  $("low").textContent = (-limit).toPrecision(3);
+  $("high").textContent = limit.toPrecision(3);
   $("target").value = target;
   const rows = bestOf(scores).slice(0, SHOWN).map((k) => row([named(k), scores[k].toFixed(3)], k === target));
   $("classes").tBodies[0].replaceChildren(...rows);
@@ -129,11 +131,12 @@ function draw(canvas, colourAt) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-/** -1 is blue, 0 white, 1 red. */
+/** RGBA: -1 is blue, 1 red; what is near 0 lets the photograph through. */
 function colour(value) {
   const place = ((value + 1) / 2) * (COLOURS.length - 1);
   const below = Math.min(Math.floor(place), COLOURS.length - 2);
-  return COLOURS[below].map((low, c) => low + (place - below) * (COLOURS[below + 1][c] - low));
+  const rgb = COLOURS[below].map((low, c) => low + (place - below) * (COLOURS[below + 1][c] - low));
+  return [...rgb, 255 * Math.abs(value)];
 }
 
 function point(event) {
