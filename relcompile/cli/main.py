@@ -1,4 +1,4 @@
-"""`relcompile MODEL [options]` compiles; `calibrate`, `compare`, `explain`, `inspect` and `rules` are sub-commands.
+"""`relcompile MODEL [options]` compiles; `calibrate`, `compare`, `evaluate`, `explain`, ... are sub-commands.
 
 Bad input ends in one message on stderr and exit code 2; an error of relcompile itself in one and exit code 1.
 """
@@ -20,9 +20,11 @@ from relcompile.cli.calibrate_command import calibrate
 from relcompile.cli.compare_command import compare
 from relcompile.cli.compile_command import compile_
 from relcompile.cli.confined import Console, Place, start
+from relcompile.cli.evaluate_command import evaluate
 from relcompile.cli.explain_command import explain
 from relcompile.cli.inspect_command import inspect
 from relcompile.cli.orderly import orderly
+from relcompile.cli.report_command import report
 from relcompile.cli.rules_command import rules
 from relcompile.errors import InputSpecError, RelcompileError
 
@@ -107,8 +109,10 @@ def _version(
 app.command(_COMPILE)(compile_)
 app.command()(calibrate)
 app.command()(compare)
+app.command()(evaluate)
 app.command()(explain)
 app.command()(inspect)
+app.command()(report)
 app.command()(rules)
 
 

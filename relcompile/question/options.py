@@ -121,7 +121,7 @@ class Options:
         """
         chosen_reference(self.composite, self.reference)
         for need, given in (("bounds", self.bounds), ("calibration", self.calibration)):
-            if given is not None and not self._wins(need):
+            if given is not None and not self.takes(need):
                 raise CompositeError(f"rule {self.composite.name} takes no {need}: leave --{need} ({need}=) out")
         if self.calibration is not None:
             self.calibration.require(weights_sha256, self.preprocessing)
@@ -132,7 +132,7 @@ class Options:
         composite = named(self.rule, given) if isinstance(self.rule, str) else self.rule
         return composite.with_entries(*(layer_entry(text, given) for text in self.layers))
 
-    def _wins(self, need: str) -> bool:
+    def takes(self, need: str) -> bool:
         """Whether the rules are others without what they were given."""
         given = Given(self.bounds, self.calibration)
         try:
