@@ -78,7 +78,7 @@ def compile_as_asked(
     metadata = described(module, question, options, digest)
     reports += run_passes(module, OPTIMISE, keeps=verify_canonical, on_pass=progress)
     reports += run_passes(module, answering_passes(question), keeps=verify_canonical, on_pass=progress)
-    explainer = Explainer(module, metadata, example_arguments(module, inputs, metadata.target), reports)
+    explainer = Explainer(module, metadata, example_arguments(module, inputs, metadata.target), options, reports)
     if progress:
         progress("compare with the model")
     check_outputs(model, inputs, explainer)
