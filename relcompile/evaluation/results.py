@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import csv, parquet
 from numpy.typing import NDArray
+from pyarrow import csv, parquet
 
 from relcompile.errors import EvaluationError
 from relcompile.files.paths import atomic_path, open_input
