@@ -160,7 +160,7 @@ class Options:
         check_outputs_asked(self.reduce, self.output_dtype)
         chosen_reference(self.composite, self.reference)
         for need, given in (("bounds", self.bounds), ("calibration", self.calibration)):
-            if given is not None and not self._wins(need):
+            if given is not None and not self.takes(need):
                 raise CompositeError(f"rule {self.composite.name} takes no {need}: leave --{need} ({need}=) out")
         if self.calibration is not None:
             self.calibration.require(weights_sha256, self.preprocessing)
@@ -174,7 +174,7 @@ class Options:
         composite = composite.with_entries(*(layer_entry(text, given) for text in self.layers), *outside)
         return composite if self.fallback is None else replace(composite, fallback=Fallback())
 
-    def _wins(self, need: str) -> bool:
+    def takes(self, need: str) -> bool:
         """Whether the rules are others without what they were given."""
         given = Given(self.bounds, self.calibration)
         try:
