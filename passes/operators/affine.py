@@ -95,8 +95,11 @@ class ConvolutionCall(AffineCall):
                 s.shape[2:], geometry.stride, geometry.padding, geometry.dilation, weight.shape[2:], strict=True
             )
         ]
-        missing = [want - have for want, have in zip(target, reached, strict=True)]
-        return self._convolution(s, weight, None, geometry._replace(transposed=True, output_padding=missing))
+        if all(isinstance(size, int) for size in target):
+            missing = [want - have for want, have in zip(target, reached, strict=True)]
+            return self._convolution(s, weight, None, geometry._replace(transposed=True, output_padding=missing))
+        most = geometry._replace(transposed=True, output_padding=[st - 1 for st in geometry.stride])
+        return crop_to(self._convolution(s, weight, None, most), target)
 
     def _convolution(self, x: Value, weight: Value, bias: Value | None, geometry: Geometry) -> Value:
         return self.emit.call(aten.convolution.default, x, weight, bias, *geometry)
