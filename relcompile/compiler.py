@@ -22,6 +22,7 @@ from relcompile.frontend.canonical import (
 )
 from relcompile.frontend.constants import refuse_lost_backwards
 from relcompile.frontend.first_run import check_runs
+from relcompile.frontend.free_axes import free_axes
 from relcompile.frontend.numbers import check_numbers
 from relcompile.question.io_names import check_names
 from relcompile.question.options import Keywords, Options
@@ -66,9 +67,10 @@ def compile_as_asked(
     digest = weights_digest(model)
     inputs = named_inputs(model, example_inputs)
     options.check(digest, inputs)
+    free = free_axes(options.dynamic, inputs)
     check_numbers(model, inputs)
     check_runs(model, inputs)
-    captured = captured_graph(model, inputs, progress)
+    captured = captured_graph(model, inputs, progress, free)
     if options.composite.is_gradient and not options.forward_derivative:
         refuse_lost_backwards(captured.lost_backwards)
     question, module = Question.resolve(captured, inputs, options), captured.module
@@ -81,5 +83,5 @@ def compile_as_asked(
     explainer = Explainer(module, metadata, example_arguments(module, inputs, metadata.target), reports)
     if progress:
         progress("compare with the model")
-    check_outputs(model, inputs, explainer)
+    check_outputs(model, explainer)
     return explainer

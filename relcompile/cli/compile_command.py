@@ -45,6 +45,7 @@ def compile_(
     allow: options.Allow = None,
     trust_model_file: options.Trust = False,
     explain: options.Explained = None,
+    dynamic: options.Dynamic = None,
     explained_output: options.ExplainedOutput = 0,
     at: options.At = None,
     tap: options.Taps = None,
@@ -64,7 +65,9 @@ def compile_(
 ) -> None:
     """Compile a trained model and a rule into one explainer file."""
     place: Place = context.obj
-    places = [f"{verb}={name}" for verb, names in (("tap", tap), ("mask", mask)) for name in names or ()]
+    places = [
+        f"{verb}={name}" for verb, names in (("tap", tap), ("mask", mask), ("dynamic", dynamic)) for name in names or ()
+    ]
     chosen = (None if target == "index" else target, at, start and f"start={start}")
     output = out or default_output(model, rule, *(layer or ()), *chosen, *places)
     if isinstance(place, Console) and not trust_model_file:
@@ -92,6 +95,7 @@ def compile_(
         target=target,
         reference=parsing.reference(reference, reference_image, known, inputs or (_USUAL_PHOTOGRAPH,)),
         explain=explain or None,
+        dynamic=tuple(dynamic or ()),
         output=explained_output,
         at=at,
         taps=tuple(tap or ()),
