@@ -70,6 +70,8 @@ def compile_as_asked(
     options.check(digest, inputs)
     check_numbers(model, inputs)
     if isinstance(model, OnnxModel):
+        if progress:
+            progress("compare with ONNX Runtime")
         check_original(model, inputs)
     check_runs(model, inputs)
     captured = captured_graph(model, inputs, progress)
