@@ -133,6 +133,8 @@ class CapturedModel:
             free = free_axes(dynamic, self.inputs)
             check_numbers(self.model, self.inputs)
             if isinstance(self.model, OnnxModel):
+                if progress:
+                    progress("compare with ONNX Runtime")
                 check_original(self.model, self.inputs)
             check_runs(self.model, self.inputs)
             self._captured[dynamic] = captured_graph(self.model, self.inputs, progress, free)
