@@ -43,7 +43,7 @@ from passes.relevance.rule import AnyRule, DifferenceRule, Messages, Rule, Sprea
 from passes.relevance.spread import spread
 from passes.relevance.stabilise import Relative, Stabiliser, safe_divide, stabilise, stabiliser_level, without_zeros
 from passes.views.layer import Layer
-from relcompile.methods.rules.adjoint import Adjoint
+from relcompile.methods.rules.adjoint import Adjoint, Fallback
 from relcompile.methods.rules.affine import AlphaBeta, Contrastive, Epsilon, Gamma
 from relcompile.methods.rules.between_roots import BetweenRoots, ContributionsApart
 from relcompile.methods.rules.deeplift import Rescale, RevealCancel
@@ -105,6 +105,7 @@ __all__ = [
     "DifferenceRule",
     "EachPart",
     "Epsilon",
+    "Fallback",
     "FixedRoot",
     "Flat",
     "Form",

@@ -65,6 +65,8 @@ def described(module: GraphModule, question: Question, options: Options, digest:
         taps=_tap_records(module, question),
         masks=_mask_records(module, question),
         exclude_parallel=question.places.exclude_parallel,
+        reduce=question.reduce,
+        output_dtype=question.output_dtype,
         reference=describe_reference(question.reference),
         sampling=None if question.composite.sampling is None else str(question.composite.sampling),
         noise=tuple(_input_record(module, name) for name in question.noise.values()),

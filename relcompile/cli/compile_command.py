@@ -53,6 +53,8 @@ def compile_(
     start: options.Start = None,
     mask: options.Masks = None,
     exclude_parallel: options.ExcludeParallel = False,
+    reduce: options.Reduce = None,
+    output_dtype: options.OutputDtype = None,
     absorbed: options.Absorbed = False,
     roots: options.Roots = False,
     forward_derivative: options.ForwardDerivative = False,
@@ -70,7 +72,7 @@ def compile_(
     verbs = (("plugin", plugin), ("tap", tap), ("mask", mask))
     places = [f"{verb}={name}" for verb, names in verbs for name in names or ()]
     further = [name for name, wanted in (("absorbed", absorbed), ("roots", roots)) if wanted]
-    chosen = (None if target == "index" else target, at, start and f"start={start}", fallback, *further)
+    chosen = (None if target == "index" else target, at, start and f"start={start}", fallback, reduce, *further)
     output = out or default_output(model, rule, *(layer or ()), *chosen, *places)
     if isinstance(place, Console) and not trust_model_file:
         with atomic_path(output) as temporary:
@@ -105,6 +107,8 @@ def compile_(
         start=start,
         masks=tuple(mask or ()),
         exclude_parallel=exclude_parallel,
+        reduce=reduce,
+        output_dtype=output_dtype,
         absorbed=absorbed,
         roots=roots,
         forward_derivative=forward_derivative,

@@ -22,6 +22,7 @@ from relcompile.cli.compare_command import compare
 from relcompile.cli.compile_command import compile_
 from relcompile.cli.concepts_command import concepts
 from relcompile.cli.confined import Console, Place, start
+from relcompile.cli.demo_command import demo
 from relcompile.cli.explain_command import explain
 from relcompile.cli.inspect_command import inspect
 from relcompile.cli.orderly import orderly
@@ -112,6 +113,7 @@ app.command()(batch)
 app.command()(calibrate)
 app.command()(compare)
 app.command()(concepts)
+app.command()(demo)
 app.command()(explain)
 app.command()(inspect)
 app.command()(rules)

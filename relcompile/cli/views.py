@@ -153,6 +153,10 @@ def metadata(data: Metadata) -> None:
         rows["masks"] = ", ".join(f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in masks)
     if data.exclude_parallel:
         rows["ways around masks"] = "cut"
+    if data.reduce is not None or data.output_dtype is not None:
+        rows["relevance as"] = ", ".join(
+            filter(None, (data.reduce and f"{data.reduce} over channels", data.output_dtype))
+        )
     if data.sampling is not None:
         rows["mean over"] = data.sampling
     if data.noise:

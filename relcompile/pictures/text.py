@@ -15,7 +15,7 @@ _STRONGEST: Final = 0.8  # black text stays readable on the darkest colour
 
 
 class Run(NamedTuple):
-    """Some characters; `value` is their relevance, None for what no token stands for; `name`: of a token without any."""
+    """Some characters, and their relevance: None for what no token stands for. `name`: that of a token without any."""
 
     text: str
     value: float | None

@@ -19,6 +19,7 @@ from relcompile.methods.rules.parameters import Bounds
 from relcompile.methods.spelling import layer_entry, named
 from relcompile.preprocessing import Preprocessing
 from relcompile.question.automatic import AUTO, STAND_IN, choice_for
+from relcompile.question.outputs import check_outputs_asked
 from relcompile.question.references import Reference, chosen_reference
 from relcompile.question.targets import Target
 
@@ -41,6 +42,8 @@ class Keywords(TypedDict, total=False):
     start: str | None
     masks: Sequence[str]
     exclude_parallel: bool
+    reduce: str | None
+    output_dtype: str | None
     absorbed: bool
     roots: bool
     forward_derivative: bool
@@ -81,6 +84,9 @@ class Options:
             multiplied onto what passes the layer's output; channels are the axis behind the batch.
         exclude_parallel: cut what leads around the masked layers, so that everything has passed all of them, one after
             the other (of layers side by side: one of them).
+        reduce: one number for all channels of the relevance that is read, (N, 1, ...): "sum", "abs" (the sum of
+            magnitudes) or "max" (the largest magnitude). Taps keep theirs.
+        output_dtype: "float16" for relevance and taps in half precision, from 6e-5 to 65504.
         absorbed: also compute what biases and stabilisers absorb, (N, operators).
         roots: also report on the roots that the rules learn, (N, roots, quantities); names are in the metadata.
         forward_derivative: the model calls custom autograd functions or hooks, and yet the derivative of its forward is
@@ -107,6 +113,8 @@ class Options:
     start: str | None = None
     masks: Sequence[str] = ()
     exclude_parallel: bool = False
+    reduce: str | None = None
+    output_dtype: str | None = None
     absorbed: bool = False
     roots: bool = False
     forward_derivative: bool = False
@@ -147,8 +155,9 @@ class Options:
         Raises:
             CalibrationError: the calibration belongs to a model with other weights, or to other preprocessing.
             CompositeError: as `composite`; or bounds, a calibration or a reference were given to a rule without.
-            InputSpecError: no photograph becomes such an input.
+            InputSpecError: no photograph becomes such an input; or relevance is to leave the graph in no known form.
         """
+        check_outputs_asked(self.reduce, self.output_dtype)
         chosen_reference(self.composite, self.reference)
         for need, given in (("bounds", self.bounds), ("calibration", self.calibration)):
             if given is not None and not self._wins(need):

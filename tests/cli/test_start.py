@@ -30,6 +30,7 @@ SLOW = ("torch", "onnx", "onnxruntime", "matplotlib", "PIL", "starlette", "uvico
         (["rules", "--operators", "gamma"], 2),
         (["explain"], 2),
         (["batch", "--help"], 0),
+        (["demo", "--help"], 0),
         (["serve", "--help"], 0),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
@@ -78,7 +79,7 @@ def test_an_unknown_rule_has_neighbours(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_every_command_is_a_file() -> None:
     modules = {command.callback.__module__ for command in app.registered_commands if command.callback}
-    names = ("batch", "compile", "calibrate", "compare", "explain", "inspect", "rules", "serve")
+    names = ("batch", "compile", "calibrate", "compare", "demo", "explain", "inspect", "rules", "serve")
     assert modules == {f"relcompile.cli.{name}_command" for name in names}
 
 
