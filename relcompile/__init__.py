@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from relcompile.backend.explainer import Explainer
     from relcompile.calibration.observer import calibrate
     from relcompile.calibration.store import Calibration
-    from relcompile.compiler import compile
+    from relcompile.compiler import CapturedModel, capture, compile
     from relcompile.errors import RelcompileError
     from relcompile.frontend.model_file import read_model
     from relcompile.methods.composites import Composite, Entry
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Calibration": "relcompile.calibration.store",
+    "CapturedModel": "relcompile.compiler",
     "Composite": "relcompile.methods.composites",
     "Entry": "relcompile.methods.composites",
     "Explainer": "relcompile.backend.explainer",
@@ -49,16 +50,19 @@ _HOME = {
     "UnsupportedOperatorError": "passes.errors",
     "UnsupportedRuleError": "passes.errors",
     "calibrate": "relcompile.calibration.observer",
+    "capture": "relcompile.compiler",
     "compile": "relcompile.compiler",
     "load": "relcompile.runtime.production",
     "read_model": "relcompile.frontend.model_file",
 }
 __all__ = [  # noqa: RUF022  (the same names as `_HOME`, spelt out for type checkers)
     "calibrate",
+    "capture",
     "compile",
     "load",
     "read_model",
     "Calibration",
+    "CapturedModel",
     "Composite",
     "Entry",
     "Explainer",

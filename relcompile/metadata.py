@@ -30,6 +30,7 @@ ABSORBED_OUTPUT = "absorbed"  # the output with the relevance that each layer ab
 ROOTS_OUTPUT = "roots"  # the output with the report on learned roots, if the file has one
 TARGET_INPUT = "target"  # the input for it, if it takes one
 TARGET_OUTPUT = "target"  # the output with the classes that were explained, if the file chooses several
+FALLBACK = "Fallback()"  # the rule of an operator that the method has none for, where the user asked for the gradient
 HEADS = ("sigmoid", "log_sigmoid", "hardsigmoid", "tanh")  # what turns a score into something else, beside softmax
 
 

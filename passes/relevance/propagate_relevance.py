@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 from passes.graphs.emitter import Emitter, Value
 from passes.graphs.nodes import arguments
 from passes.operators.call import Call
+from passes.operators.signs import SIGN
 from passes.relevance.ledgers import Ledger
 from passes.relevance.messages import Message, Multiplier, accumulate
 from passes.relevance.rule import RULE, Messages, passed_by
@@ -75,6 +76,7 @@ class PropagateRelevance:
             results += [] if report is None else [report]
         output = module.graph.output_node()
         output.args = ((*arguments(output)[0], *(value.node for value in results)),)
+        SIGN.forget(module.graph)  # what the rules wrote has none
         return len(described) or len(results)  # an output that is an input has no operator in between
 
     def _read(self, place: Node, walks: Sequence[_Walk], emit: Emitter) -> Value:

@@ -14,6 +14,7 @@ from relcompile.cli import options, views
 from relcompile.cli.photograph_files import Job, away, jobs_of, prepare
 from relcompile.errors import InputSpecError, RelcompileError
 from relcompile.files.paths import atomic_path, save_arrays
+from relcompile.runtime.best import explain_best
 from relcompile.runtime.explanation import Explanation
 from relcompile.runtime.production import ProductionExplainer, load
 from relcompile.runtime.session import Device
@@ -200,13 +201,9 @@ def explain_seen(
     array = np.concatenate([one.array for one in seen])
     pictures = None if reference is None else [photographs.reference(reference, one.view) for one in seen]
     differs_from = None if pictures is None else np.concatenate(pictures)
-    if target is not None or not explainer.metadata.target.takes_class:
-        return explainer.explain(array, target=target, reference=differs_from)
-    several = explainer.metadata.target.questions is not None
-    first = explainer.explain(array, target=[0] if several else 0, reference=differs_from)
-    best = np.array([first.scores(row).argmax() for row in range(len(seen))])
-    wanted = best[:, None] if several else best
-    return first if not best.any() else explainer.explain(array, target=wanted, reference=differs_from)
+    if target is None:
+        return explain_best(explainer, array, differs_from)
+    return explainer.explain(array, target=target, reference=differs_from)
 
 
 def _write(job: Job, seen: Seen, explanation: Explanation, row: int, request: Request, name: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""`relcompile MODEL [options]` compiles; the other commands (`calibrate`, `concepts`, ...) are sub-commands.
+"""`relcompile MODEL [options]` compiles; what else there is are sub-commands, a file each.
 
 Bad input ends in one message on stderr and exit code 2; an error of relcompile itself in one and exit code 1.
 """
@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from passes.errors import InternalError, PassError
 from relcompile.cli import views
+from relcompile.cli.batch_command import batch
 from relcompile.cli.calibrate_command import calibrate
 from relcompile.cli.compare_command import compare
 from relcompile.cli.compile_command import compile_
@@ -25,6 +26,7 @@ from relcompile.cli.explain_command import explain
 from relcompile.cli.inspect_command import inspect
 from relcompile.cli.orderly import orderly
 from relcompile.cli.rules_command import rules
+from relcompile.cli.serve_command import serve
 from relcompile.errors import InputSpecError, RelcompileError
 
 _COMPILE = "compile"
@@ -106,12 +108,14 @@ def _version(
 
 
 app.command(_COMPILE)(compile_)
+app.command()(batch)
 app.command()(calibrate)
 app.command()(compare)
 app.command()(concepts)
 app.command()(explain)
 app.command()(inspect)
 app.command()(rules)
+app.command()(serve)
 
 
 if __name__ == "__main__":

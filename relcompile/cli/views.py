@@ -23,7 +23,7 @@ from rich.text import Text
 
 from relcompile.files.records import LayerRecord, RootsRecord
 from relcompile.files.text import printable
-from relcompile.metadata import Metadata
+from relcompile.metadata import FALLBACK, Metadata
 
 if TYPE_CHECKING:
     from relcompile.methods.catalogue import Description
@@ -161,6 +161,9 @@ def metadata(data: Metadata) -> None:
         rows["noise"] = ", ".join(f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.noise)
     if data.reference is not None:
         rows["reference"] = data.reference
+    fallen = [record for record in data.layers if record.rule == FALLBACK]
+    if fallen:
+        rows["gradient as fallback"] = ", ".join(f"{record.name} ({record.operator})" for record in fallen)
     if data.layer_rules:
         rows["rules of layers"] = ", ".join(data.layer_rules)
     if data.preprocessing is not None:

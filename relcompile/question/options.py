@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import torch
 
 from relcompile.calibration.store import Calibration
 from relcompile.errors import CompositeError
-from relcompile.methods.composites import Composite
+from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.preset import Given, bounds_of
+from relcompile.methods.rules.adjoint import Fallback
 from relcompile.methods.rules.parameters import Bounds
 from relcompile.methods.spelling import layer_entry, named
 from relcompile.preprocessing import Preprocessing
@@ -26,6 +27,8 @@ class Keywords(TypedDict, total=False):
 
     rule: str | Composite
     layers: Sequence[str]
+    rules: Sequence[Entry]
+    fallback: Literal["gradient"] | None
     bounds: Bounds | None
     calibration: Calibration | None
     target: str | int | Target
@@ -54,6 +57,10 @@ class Options:
     Args:
         rule: a name ("z+", "epsilon=0.25"), a composite file (.toml) or a composite.
         layers: rules of single layers that win over it, "NAME-GLOB=RULE" as in "features.0=flat".
+        rules: rules from outside: entries that win over those of `rule`, for an operator, a module class or a layer;
+            each has to match something.
+        fallback: "gradient": operators that the rule has no answer for get their exact adjoint, which the explainer's
+            metadata say of each; None: they are refused.
         bounds: (low, high) of the input, numbers or one per channel, for the rules that need them; taken from
             `preprocessing` if that is given.
         calibration: the patterns of this very model, for the rules that need them (see `relcompile.calibrate`).
@@ -89,6 +96,8 @@ class Options:
 
     rule: str | Composite = "z+"
     layers: Sequence[str] = ()
+    rules: Sequence[Entry] = ()
+    fallback: Literal["gradient"] | None = None
     bounds: Bounds | None = None
     calibration: Calibration | None = None
     target: str | int | Target = "index"
@@ -119,6 +128,11 @@ class Options:
         return self._composed(Given(self.bounds or bounds_of(self.photographs), self.calibration))
 
     @property
+    def rules_of_layers(self) -> tuple[str, ...]:
+        """What wins over the rule, as it is told apart in the name of the explainer."""
+        return (*self.layers, *(entry.label for entry in self.rules))
+
+    @property
     def photographs(self) -> Preprocessing | None:
         """How a photograph becomes the input, if that is known."""
         return self.preprocessing or (None if self.calibration is None else self.calibration.preprocessing)
@@ -143,7 +157,9 @@ class Options:
 
     def _composed(self, given: Given) -> Composite:
         composite = named(self.rule, given) if isinstance(self.rule, str) else self.rule
-        return composite.with_entries(*(layer_entry(text, given) for text in self.layers))
+        outside = (replace(entry, required=True) for entry in self.rules)
+        composite = composite.with_entries(*(layer_entry(text, given) for text in self.layers), *outside)
+        return composite if self.fallback is None else replace(composite, fallback=Fallback())
 
     def _wins(self, need: str) -> bool:
         """Whether the rules are others without what they were given."""

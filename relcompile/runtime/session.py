@@ -4,10 +4,13 @@ import contextlib
 import io
 import logging
 import threading
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from relcompile.errors import ExplainerFileError, RuntimeUnavailableError
+from relcompile.files.arrays import DTYPES
+from relcompile.files.records import InputRecord
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -24,10 +27,32 @@ _EXTRAS = "install one of them: pip install 'relcompile[cpu]' or pip install 're
 _FATAL = 4  # ONNX Runtime's log severity
 
 
+_DTYPES: Final = {f"tensor({name})": name for name in DTYPES} | {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+}
+
+
 _log = logging.getLogger("relcompile.runtime")
 
 
 _preload_lock = threading.Lock()
+
+
+def described(values: Iterable[Any]) -> tuple[InputRecord, ...]:
+    """Names, shapes and dtypes of what a session reads or computes.
+
+    Raises:
+        MetadataError: one of them is no array of numbers.
+    """
+    return tuple(
+        InputRecord(
+            value.name,
+            tuple(size if isinstance(size, int | str) else f"axis {axis}" for axis, size in enumerate(value.shape)),
+            _DTYPES.get(str(value.type), str(value.type)),
+        )
+        for value in values
+    )
 
 
 def import_onnxruntime() -> Any:

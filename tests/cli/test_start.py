@@ -16,7 +16,7 @@ import relcompile
 from relcompile.cli.main import app, main
 from tests.cli.test_cli import small_network
 
-SLOW = ("torch", "onnx", "onnxruntime", "matplotlib", "PIL")
+SLOW = ("torch", "onnx", "onnxruntime", "matplotlib", "PIL", "starlette", "uvicorn", "pyarrow")
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,8 @@ SLOW = ("torch", "onnx", "onnxruntime", "matplotlib", "PIL")
         (["rules", "--nothing"], 2),
         (["rules", "--operators", "gamma"], 2),
         (["explain"], 2),
+        (["batch", "--help"], 0),
+        (["serve", "--help"], 0),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
@@ -76,9 +78,8 @@ def test_an_unknown_rule_has_neighbours(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_every_command_is_a_file() -> None:
     modules = {command.callback.__module__ for command in app.registered_commands if command.callback}
-    assert modules == {
-        f"relcompile.cli.{name}_command" for name in ("compile", "calibrate", "compare", "explain", "inspect", "rules")
-    }
+    names = ("batch", "compile", "calibrate", "compare", "explain", "inspect", "rules", "serve")
+    assert modules == {f"relcompile.cli.{name}_command" for name in names}
 
 
 # Before matplotlib 3.11, the first line ran the code in it.

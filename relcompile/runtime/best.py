@@ -1,0 +1,25 @@
+"""The best class of every sample."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from relcompile.runtime.explanation import Explanation
+from relcompile.runtime.feeds import Array
+from relcompile.runtime.production import ProductionExplainer
+
+
+def explain_best(explainer: ProductionExplainer, array: Array, reference: Array | None = None) -> Explanation:
+    """Explain the best class of each row. A file that takes a class is run a first time to find out which that is.
+
+    Args:
+        explainer: A file whose target is one class for each row, or several: then this one.
+        array: The input, (batch, ...).
+        reference: What differences are taken from, if the file takes that.
+    """
+    if not explainer.metadata.target.takes_class:
+        return explainer.explain(array, reference=reference)
+    first = explainer.explain(array, target=0, reference=reference)
+    best = np.array([first.scores(row).argmax() for row in range(len(array))])
+    wanted = best if explainer.metadata.target.questions is None else best[:, None]
+    return first if not best.any() else explainer.explain(array, target=wanted, reference=reference)
