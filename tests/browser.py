@@ -36,9 +36,7 @@ def opened(address: str, *, dark: bool = False, width: int = 1100, height: int =
 
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=executable(), args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(
-            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
-        )
+        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light")
         tab = Tab(page)
         page.on("console", lambda message: tab.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: tab.errors.append(str(error)))
