@@ -23,7 +23,7 @@ from rich.text import Text
 
 from relcompile.files.records import LayerRecord, RootsRecord
 from relcompile.files.text import printable
-from relcompile.metadata import Metadata
+from relcompile.metadata import FALLBACK, Metadata
 
 if TYPE_CHECKING:
     from relcompile.methods.catalogue import Description
@@ -128,7 +128,7 @@ def roots(record: RootsRecord, rows: Sequence[Sequence[float]], title: str) -> N
 
 def metadata(data: Metadata) -> None:
     """What an explainer says about itself."""
-    target = data.target.mode if data.target.index is None else f"class {data.target.index}"
+    target = ", ".join(data.target.description)
     shapes = [f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.inputs]
     rows = {
         "model": data.model or "",
@@ -149,12 +149,17 @@ def metadata(data: Metadata) -> None:
     if data.masks:
         masks = [mask.input for mask in data.masks]
         rows["masks"] = ", ".join(f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in masks)
+    if data.exclude_parallel:
+        rows["ways around masks"] = "cut"
     if data.sampling is not None:
         rows["mean over"] = data.sampling
     if data.noise:
         rows["noise"] = ", ".join(f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.noise)
     if data.reference is not None:
         rows["reference"] = data.reference
+    fallen = [record for record in data.layers if record.rule == FALLBACK]
+    if fallen:
+        rows["gradient as fallback"] = ", ".join(f"{record.name} ({record.operator})" for record in fallen)
     if data.layer_rules:
         rows["rules of layers"] = ", ".join(data.layer_rules)
     if data.preprocessing is not None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import torch
 
 from relcompile.calibration.store import Calibration
 from relcompile.errors import CompositeError
-from relcompile.methods.composites import Composite
+from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.preset import Given, bounds_of
+from relcompile.methods.rules.adjoint import Fallback
 from relcompile.methods.rules.parameters import Bounds
 from relcompile.methods.spelling import layer_entry, named
 from relcompile.preprocessing import Preprocessing
@@ -25,6 +26,8 @@ class Keywords(TypedDict, total=False):
 
     rule: str | Composite
     layers: Sequence[str]
+    rules: Sequence[Entry]
+    fallback: Literal["gradient"] | None
     bounds: Bounds | None
     calibration: Calibration | None
     target: str | int | Target
@@ -35,6 +38,7 @@ class Keywords(TypedDict, total=False):
     taps: Sequence[str]
     start: str | None
     masks: Sequence[str]
+    exclude_parallel: bool
     absorbed: bool
     roots: bool
     forward_derivative: bool
@@ -50,6 +54,10 @@ class Options:
     Args:
         rule: a name ("z+", "epsilon=0.25"), a composite file (.toml) or a composite.
         layers: rules of single layers that win over it, "NAME-GLOB=RULE" as in "features.0=flat".
+        rules: rules from outside: entries that win over those of `rule`, for an operator, a module class or a layer;
+            each has to match something.
+        fallback: "gradient": operators that the rule has no answer for get their exact adjoint, which the explainer's
+            metadata say of each; None: they are refused.
         bounds: (low, high) of the input, numbers or one per channel, for the rules that need them; taken from
             `preprocessing` if that is given.
         calibration: the patterns of this very model, for the rules that need them (see `relcompile.calibrate`).
@@ -68,6 +76,8 @@ class Options:
             relevance, in the shape of the layer's output (for gradients: the multiplier), as a tap reads it.
         masks: names of layers: for each an input `mask_<layer>` (_ for a dot), (N, channels), ones by default, that is
             multiplied onto what passes the layer's output; channels are the axis behind the batch.
+        exclude_parallel: cut what leads around the masked layers, so that everything has passed all of them, one after
+            the other (of layers side by side: one of them).
         absorbed: also compute what biases and stabilisers absorb, (N, operators).
         roots: also report on the roots that the rules learn, (N, roots, quantities); names are in the metadata.
         forward_derivative: the model calls custom autograd functions or hooks, and yet the derivative of its forward is
@@ -80,6 +90,8 @@ class Options:
 
     rule: str | Composite = "z+"
     layers: Sequence[str] = ()
+    rules: Sequence[Entry] = ()
+    fallback: Literal["gradient"] | None = None
     bounds: Bounds | None = None
     calibration: Calibration | None = None
     target: str | int | Target = "index"
@@ -90,6 +102,7 @@ class Options:
     taps: Sequence[str] = ()
     start: str | None = None
     masks: Sequence[str] = ()
+    exclude_parallel: bool = False
     absorbed: bool = False
     roots: bool = False
     forward_derivative: bool = False
@@ -105,6 +118,11 @@ class Options:
             CompositeError: a rule does not exist, or lacks what it needs.
         """
         return self._composed(Given(self.bounds or bounds_of(self.photographs), self.calibration))
+
+    @property
+    def rules_of_layers(self) -> tuple[str, ...]:
+        """What wins over the rule, as it is told apart in the name of the explainer."""
+        return (*self.layers, *(entry.label for entry in self.rules))
 
     @property
     def photographs(self) -> Preprocessing | None:
@@ -130,7 +148,9 @@ class Options:
 
     def _composed(self, given: Given) -> Composite:
         composite = named(self.rule, given) if isinstance(self.rule, str) else self.rule
-        return composite.with_entries(*(layer_entry(text, given) for text in self.layers))
+        outside = (replace(entry, required=True) for entry in self.rules)
+        composite = composite.with_entries(*(layer_entry(text, given) for text in self.layers), *outside)
+        return composite if self.fallback is None else replace(composite, fallback=Fallback())
 
     def _wins(self, need: str) -> bool:
         """Whether the rules are others without what they were given."""

@@ -22,7 +22,7 @@ from passes.runner import Pass
 from relcompile.question.inputs import AddBaseline, AddMasks, AddNoise, AddTarget
 from relcompile.question.many_targets import first_of
 from relcompile.question.question import Question
-from relcompile.question.targets import FIRST_QUESTION, input_value
+from relcompile.question.targets import EXPLAINED_CLASSES, FIRST_QUESTION, input_value
 
 
 def relevance_passes(question: Question) -> tuple[Pass, ...]:
@@ -51,6 +51,7 @@ def relevance_passes(question: Question) -> tuple[Pass, ...]:
             ledgers=question.ledgers,
             start=places.start_anchor,
             masks={anchor: partial(_mask, question, name) for anchor, name in places.mask_inputs.items()},
+            through_masks=places.exclude_parallel,
         ),
         *average,
     )
@@ -63,8 +64,8 @@ def answering_passes(question: Question) -> tuple[Pass, ...]:
     """
     if not question.target.is_many:
         return ()
-    firsts = (FIRST_QUESTION, *map(_first_mask, question.places.mask_inputs.values()))
-    shown = () if question.target.is_input else (FIRST_QUESTION,)
+    shown = () if question.target.is_input else (EXPLAINED_CLASSES,)
+    firsts = (FIRST_QUESTION, *shown, *map(_first_mask, question.places.mask_inputs.values()))
     return (*LOWER, AnswerQuestions(firsts, shown, 1 + question.rows.copies), ShareSubexpressions(), RemoveDeadCode())
 
 

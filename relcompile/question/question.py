@@ -20,10 +20,10 @@ from relcompile.frontend.capture import Captured
 from relcompile.methods.composites import Composite
 from relcompile.methods.results import Asked
 from relcompile.methods.sampling import Background
-from relcompile.question.many_targets import target_named
 from relcompile.question.options import Options
 from relcompile.question.places import Places
 from relcompile.question.references import Reference, chosen_reference, number_of_references, reference_tensors
+from relcompile.question.target_names import target_named
 from relcompile.question.targets import ClassInput, Seed, Target, number_of_classes
 
 
@@ -182,7 +182,7 @@ def _check(question: Question, module: GraphModule) -> None:
         composite.result.check(
             Asked(
                 method=composite.name,
-                seeded=question.target.is_seed,
+                one_class=question.target.is_one_class,
                 output=tuple(explained_output(module, question.output).meta["val"].shape),
                 place=place,
                 reports=bool(question.ledgers),

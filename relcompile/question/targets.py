@@ -13,17 +13,31 @@ from relcompile.files.records import TargetRecord
 from relcompile.metadata import TARGET_INPUT
 
 FIRST_QUESTION: Final = "first question"  # the anchor of V[:, 0]
+EXPLAINED_CLASSES: Final = "first explained class"  # the same of the classes (N, K), if the file has to say them
 
 
 class Target(Protocol):
     """Which entries of the explained output y (N, classes, ...) are explained."""
 
-    is_input: ClassVar[bool]
-    """The explainer has an input `target`."""
-    is_seed: ClassVar[bool]
-    """That input is what relevance starts with, not the choice of a class."""
-    is_many: ClassVar[bool]
-    """A sample is asked K questions V (N, K, ...): `choice` asks the first, a node anchored as `FIRST_QUESTION`."""
+    @property
+    def is_input(self) -> bool:
+        """The explainer has an input `target`."""
+        ...
+
+    @property
+    def is_seed(self) -> bool:
+        """That input is what relevance starts with, not the choice of a class."""
+        ...
+
+    @property
+    def is_many(self) -> bool:
+        """A sample is asked K questions V (N, K, ...): `choice` asks the first, a node anchored as `FIRST_QUESTION`."""
+        ...
+
+    @property
+    def is_one_class(self) -> bool:
+        """Relevance starts at one class, with its score."""
+        ...
 
     def record(self, classes: int | None, /) -> TargetRecord:
         """As the metadata say it; `classes` is None if y is one number per sample.
@@ -50,6 +64,7 @@ class ClassInput:
     is_input: ClassVar[bool] = True
     is_seed: ClassVar[bool] = False
     is_many: ClassVar[bool] = False
+    is_one_class: ClassVar[bool] = True
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("index", classes=classes)
@@ -69,6 +84,7 @@ class BestClass:
     is_input: ClassVar[bool] = False
     is_seed: ClassVar[bool] = False
     is_many: ClassVar[bool] = False
+    is_one_class: ClassVar[bool] = True
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("argmax", classes=classes)
@@ -94,6 +110,7 @@ class FixedClass:
     is_input: ClassVar[bool] = False
     is_seed: ClassVar[bool] = False
     is_many: ClassVar[bool] = False
+    is_one_class: ClassVar[bool] = True
 
     def record(self, classes: int | None, /) -> TargetRecord:
         if classes is None and self.index != 0:
@@ -119,6 +136,7 @@ class Seed:
     is_input: ClassVar[bool] = True
     is_seed: ClassVar[bool] = True
     is_many: ClassVar[bool] = False
+    is_one_class: ClassVar[bool] = False
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("seed", classes=classes)

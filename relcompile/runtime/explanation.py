@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from relcompile.errors import InputSpecError
+from relcompile.files.records import OTHERS
 from relcompile.metadata import Metadata
 from relcompile.runtime.feeds import Array
 
@@ -70,8 +71,19 @@ class Explanation:
             return -1, "the best class of every position", float(self.output[sample].max(0).sum())
         if self.metadata.target.takes_seed:
             return -1, "the seed", float((self.target[sample] * self.output[sample]).sum())
-        index = int(self.target[sample])
-        return index, self.label(index), float(self.scores(sample)[index])
+        index, scores = int(self.target[sample]), self.scores(sample)
+        named = [(f" against {label}", score) for label, score in self._against(index, scores)]
+        label, other = named[0] if named else ("", 0.0)
+        return index, self.label(index) + label, float(scores[index]) - other
+
+    def _against(self, index: int, scores: Array) -> list[tuple[str, float]]:
+        """What the class is set against, and its score, for the one question of a sample."""
+        others = np.delete(scores, index)
+        best = int(scores.argmax())
+        known = {OTHERS: (OTHERS, others.mean() if len(others) else 0.0), "argmax": (self.label(best), scores[best])}
+        against = self.metadata.target.against
+        found = [known[one] if isinstance(one, str) else (self.label(one), scores[one]) for one in against]
+        return [(label, float(score)) for label, score in found]
 
     def title(self, sample: int = 0) -> str:
         """What was explained, by which explainer, its score, and how much relevance was found."""

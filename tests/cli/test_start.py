@@ -79,7 +79,7 @@ def test_an_unknown_rule_has_neighbours(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_every_command_is_a_file() -> None:
     modules = {command.callback.__module__ for command in app.registered_commands if command.callback}
-    names = ("batch", "compile", "calibrate", "compare", "demo", "explain", "inspect", "rules", "serve")
+    names = ("batch", "calibrate", "compare", "compile", "concepts", "demo", "explain", "inspect", "rules", "serve")
     assert modules == {f"relcompile.cli.{name}_command" for name in names}
 
 
