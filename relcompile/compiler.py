@@ -108,6 +108,7 @@ class CapturedModel:
         """`compile`, with everything that is asked for in one object."""
         options.check(self.digest, self.inputs)
         captured = self._look(progress)
+        options = options.settled(captured.module)
         if options.composite.is_gradient and not options.forward_derivative:
             refuse_lost_backwards(captured.lost_backwards)
         question, module = Question.resolve(captured, self.inputs, options), captured.module
@@ -117,7 +118,9 @@ class CapturedModel:
         metadata = described(module, question, options, self.digest)
         reports += run_passes(module, OPTIMISE, keeps=verify_canonical, on_pass=progress)
         reports += run_passes(module, answering_passes(question), keeps=verify_canonical, on_pass=progress)
-        explainer = Explainer(module, metadata, example_arguments(module, self.inputs, metadata.target), reports)
+        explainer = Explainer(
+            module, metadata, example_arguments(module, self.inputs, metadata.target), options, reports
+        )
         if progress:
             progress("compare with the model")
         check_outputs(self.model, self.inputs, explainer)

@@ -7,6 +7,7 @@ _BRINGS: Final = {
     "pictures": ("matplotlib", "PIL"),
     "serve-cpu": ("starlette", "uvicorn", "prometheus_client"),
     "batch": ("pyarrow",),
+    "evaluate": ("scipy", "skimage", "plotly", "jinja2"),
     "ray": ("ray",),
 }
 

@@ -59,11 +59,14 @@ class Metadata:
         taps: Relevance of layers, beside `relevance`.
         masks: Layers whose relevance is masked, and the further inputs that hold the masks.
         exclude_parallel: Relevance that leads around these layers is cut.
+        reduce: How the channels of relevance became one: "sum", "abs" or "max"; or None.
+        output_dtype: Of relevance and taps, "float16"; None: that of the model.
         sampling: Which copies of the input were averaged over, "GaussianNoise(count=25, level=0.15)", or None.
         noise: Further inputs of the graph that want standard normal numbers.
         reference: What differences are taken from: "0", "0.1,0.2,0.3", "tensor", "input" (it is a further input of
             the graph), or None.
         reference_input: That further input, or None.
+        chosen: Why the rule is this one, if the user left that to relcompile (`--rule auto`); else None.
         format: Version of this contract.
 
     Raises:
@@ -89,12 +92,15 @@ class Metadata:
     taps: tuple[TapRecord, ...] = ()
     masks: tuple[MaskRecord, ...] = ()
     exclude_parallel: bool = False
+    reduce: str | None = None
+    output_dtype: str | None = None
     sampling: str | None = None
     noise: tuple[InputRecord, ...] = ()
     reference: str | None = None
     reference_input: InputRecord | None = None
     model: str | None = None
     layer_rules: tuple[str, ...] = ()
+    chosen: str | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -138,7 +144,16 @@ class Metadata:
         places = {"start": self.start, "at": self.at}
         place = tuple(f"{verb} {layer}" for verb, layer in places.items() if layer is not None)
         reference = () if self.reference in (None, "0") else (f"reference {self.reference}",)
-        return (*filter(None, (self.model,)), self.rule, *self.layer_rules, *self.target.name, *place, *reference)
+        over = () if self.reduce is None else (f"{self.reduce} over channels",)
+        return (
+            *filter(None, (self.model,)),
+            self.rule,
+            *self.layer_rules,
+            *self.target.name,
+            *place,
+            *reference,
+            *over,
+        )
 
     @property
     def output_names(self) -> list[str]:

@@ -96,10 +96,11 @@ def _call(node: Node, names: _Names) -> str:
 def _function(target: Any) -> str:
     if target in _FUNCTIONS:
         return f"operator.{target.__name__}"
-    if not isinstance(target, torch._ops.OpOverload):
+    schema = getattr(target, "_schema", None)
+    if schema is None:
         raise ExportError(f"{target} is no operator of torch: the graph cannot be written as Python")
-    namespace, _, name = target._schema.name.partition("::")
-    return ".".join(("torch.ops", *map(_identifier, (namespace, name, target._overloadname))))
+    namespace, _, name = schema.name.partition("::")
+    return ".".join(("torch.ops", *map(_identifier, (namespace, name, schema.overload_name or "default"))))
 
 
 def _identifier(text: str) -> str:

@@ -53,6 +53,8 @@ def compile_(
     start: options.Start = None,
     mask: options.Masks = None,
     exclude_parallel: options.ExcludeParallel = False,
+    reduce: options.Reduce = None,
+    output_dtype: options.OutputDtype = None,
     absorbed: options.Absorbed = False,
     roots: options.Roots = False,
     forward_derivative: options.ForwardDerivative = False,
@@ -70,7 +72,7 @@ def compile_(
     verbs = (("plugin", plugin), ("tap", tap), ("mask", mask))
     places = [f"{verb}={name}" for verb, names in verbs for name in names or ()]
     further = [name for name, wanted in (("absorbed", absorbed), ("roots", roots)) if wanted]
-    chosen = (None if target == "index" else target, at, start and f"start={start}", fallback, *further)
+    chosen = (None if target == "index" else target, at, start and f"start={start}", fallback, reduce, *further)
     output = out or default_output(model, rule, *(layer or ()), *chosen, *places)
     if isinstance(place, Console) and not trust_model_file:
         with atomic_path(output) as temporary:
@@ -105,6 +107,8 @@ def compile_(
         start=start,
         masks=tuple(mask or ()),
         exclude_parallel=exclude_parallel,
+        reduce=reduce,
+        output_dtype=output_dtype,
         absorbed=absorbed,
         roots=roots,
         forward_derivative=forward_derivative,
@@ -124,6 +128,7 @@ def compile_file(
     Raises:
         RelcompileError, PassError: with a message for the user; no file is left behind.
     """
+    from relcompile.backend.absorbed import absorbed_share
     from relcompile.backend.cancellation import largest_share
     from relcompile.backend.magnitude import nearest_to_overflow
     from relcompile.backend.onnx_file import save
@@ -142,8 +147,9 @@ def compile_file(
         parity = save(explainer, temporary, tell)
         tell("measure")
         timing = _timing(model, explainer, temporary)
-        share = largest_share(explainer) if asked.composite.shares_the_score else None
-        doubts = _cancellation(share) | _overflow(nearest_to_overflow(explainer))
+        shares = asked.composite.shares_the_score
+        doubts = _cancellation(largest_share(explainer) if shares else None)
+        doubts |= _absorption(absorbed_share(explainer) if shares else None) | _overflow(nearest_to_overflow(explainer))
         rows = {"file": str(output), "size": f"{temporary.stat().st_size / 1e6:.1f} MB"}
     _report(explainer, rows, parity, timing | doubts)
 
@@ -223,9 +229,19 @@ def _overflow(share: float) -> dict[str, str]:
     }
 
 
+def _absorption(share: float | None) -> dict[str, str]:
+    """A row of the report, if most of the score reaches no input."""
+    from relcompile.backend.absorbed import MOST
+
+    if share is None or share <= MOST:
+        return {}
+    ways = "root and z+,absorbed=shared hand it back, and gamma loses less; --absorbed says where"
+    return {"absorbed on the way": f"{share:.0%} of the score: the map is of the rest; {ways}"}
+
+
 def _report(explainer: Explainer, rows: dict[str, str], parity: Parity | None, timing: dict[str, str]) -> None:
     views.summary(explainer.metadata.layers)
-    rows = {"explained": explainer.metadata.quantity, **rows}
+    rows = {"rule": views.rule(explainer.metadata), "explained": explainer.metadata.quantity, **rows}
     if parity is not None:
         errors = ", ".join(f"{name} {error:.1e}" for name, error in parity.errors.items())
         rows["difference from PyTorch (of the maximum)"] = errors

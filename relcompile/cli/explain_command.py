@@ -13,7 +13,7 @@ import typer
 from relcompile.cli import options, views
 from relcompile.cli.photograph_files import Job, away, jobs_of, prepare
 from relcompile.errors import InputSpecError, RelcompileError
-from relcompile.files.paths import save_arrays
+from relcompile.files.paths import atomic_path, save_arrays
 from relcompile.runtime.best import explain_best
 from relcompile.runtime.explanation import Explanation
 from relcompile.runtime.production import ProductionExplainer, load
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from relcompile.pictures.photographs import Photographs, Seen
 
 Array: TypeAlias = np.ndarray[Any, Any]
+Asked: TypeAlias = int | tuple[int, ...] | None
 _MOST_LAYERS = 5  # shown of what layers absorb
 
 
@@ -50,6 +51,11 @@ class Request:
     style: Style
     full: bool
     reference: str | None
+
+    @property
+    def is_styled(self) -> bool:
+        """The user says how one map is drawn."""
+        return self.full or self.style != type(self.style)()
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -81,14 +87,18 @@ def explain(
     with away():
         from relcompile.pictures.heatmap import Style
 
-    if no_png and (overlay_only or full_resolution or colormap != "RdBu_r"):
-        raise InputSpecError("--no-png draws nothing: leave --overlay-only, --full-resolution and --colormap out")
     request = Request(
         tuple(target or ()), out, top, batch, no_png, Style(colormap, overlay_only), full_resolution, reference_image
     )
+    if no_png and request.is_styled:
+        raise InputSpecError("--no-png draws nothing: leave --overlay-only, --full-resolution and --colormap out")
     production = load(explainer, device=cast("Device", device))
+    if production.metadata.target.questions is not None and request.is_styled:
+        raise InputSpecError(
+            "this explainer draws a row of maps: leave --overlay-only, --full-resolution and --colormap out"
+        )
     jobs = jobs_of(images, out)
-    names = [ending(production, target) for target in targets_of(request.targets)]
+    names = [ending(production, target) for target in targets_of(production, request.targets)]
     written = [job.written(name, suffix) for job in jobs for name in names for suffix in request.suffixes]
     prepare((explainer, *(job.path for job in jobs)), written)
     explain_all(production, jobs, request)
@@ -130,7 +140,7 @@ def _explain_batch(
     if not read:
         return
     seen = [one for _, one in read]
-    for target in targets_of(request.targets):
+    for target in targets_of(explainer, request.targets):
         explanation = explain_seen(explainer, photographs, seen, target, request.reference)
         for row, (job, one) in enumerate(read):
             try:
@@ -144,8 +154,6 @@ def photographs_of(explainer: ProductionExplainer) -> Photographs:
     from relcompile.pictures.photographs import Photographs
 
     found = Photographs.of(explainer.metadata)
-    if explainer.metadata.target.questions is not None:
-        raise InputSpecError("this explainer has several targets for each photograph; use relcompile.load in Python")
     if explainer.metadata.target.takes_seed:
         raise InputSpecError("this explainer takes a relevance seed; use relcompile.load in Python")
     if found.assumption is not None:
@@ -169,21 +177,24 @@ def check_reference_image(explainer: ProductionExplainer, reference: str | None)
         )
 
 
-def targets_of(given: Sequence[int]) -> Sequence[int | None]:
-    """The classes to explain; None stands for the best, or for what the file always explains."""
-    return tuple(dict.fromkeys(given)) or (None,)
+def targets_of(explainer: ProductionExplainer, given: Sequence[int]) -> Sequence[Asked]:
+    """The classes to explain, run by run; None stands for the best, or for what the file always explains."""
+    classes = tuple(dict.fromkeys(given))
+    several = explainer.metadata.target.questions is not None and classes
+    return (classes,) if several else classes or (None,)
 
 
-def ending(explainer: ProductionExplainer, target: int | None) -> tuple[str, ...]:
+def ending(explainer: ProductionExplainer, target: Asked) -> tuple[str, ...]:
     """What the name of a map ends in."""
-    return (*explainer.metadata.name, *(() if target is None else (str(target),)))
+    classes = target if isinstance(target, tuple) else () if target is None else (target,)
+    return (*explainer.metadata.name, *((",".join(map(str, classes)),) if classes else ()))
 
 
 def explain_seen(
     explainer: ProductionExplainer,
     photographs: Photographs,
     seen: Sequence[Seen],
-    target: int | None,
+    target: Asked,
     reference: str | None,
 ) -> Explanation:
     """Explain `target`, or the best class of each if none is given; a first run then only finds out which that is."""
@@ -204,16 +215,31 @@ def _write(job: Job, seen: Seen, explanation: Explanation, row: int, request: Re
     scores, relevance = explanation.scores(row), explanation.relevance[row]
     order = np.argsort(-scores)[: request.top]
     views.classes(job.path.name, [(explanation.label(int(k)), float(scores[k])) for k in order])
-    arrays = {"relevance": relevance, "output": explanation.output[row], "target": np.array(explanation.chosen(row)[0])}
+    chosen = np.array([one.chosen(row)[0] for one in explanation.each()])
+    several = explanation.metadata.target.questions is not None
+    arrays = {"relevance": relevance, "output": explanation.output[row], "target": chosen if several else chosen[0]}
     if explanation.absorbed is not None:
         arrays["absorbed"] = explanation.absorbed[row]
-        views.facts("absorbed by biases and stabilisers", _absorbed(explanation, row))
+    for one in explanation.each() if explanation.absorbed is not None else ():
+        views.facts(f"absorbed by biases and stabilisers, {one.chosen(row)[1]}", _absorbed(one, row))
     paths = [job.written(name, suffix) for suffix in request.suffixes]
-    if not request.arrays_only:
+    if not request.arrays_only and several:
+        _save_row(paths[0], explanation, row, seen, job.path.name)
+    elif not request.arrays_only:
         view = seen.whole if request.full else seen.view
         save_heatmap(paths[0], relevance, view, explanation.title(row), request.style)
     save_arrays(paths[-1], **arrays)
     views.note(f"wrote {' and '.join(map(str, paths))}")
+
+
+def _save_row(path: Path, explanation: Explanation, row: int, seen: Seen, photograph: str) -> None:
+    """One map for each of several targets."""
+    from relcompile.pictures.comparison import comparison_figure
+
+    title = " · ".join((photograph, *explanation.metadata.name))
+    figure = comparison_figure(seen.view, explanation.maps(row), title)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def _absorbed(explanation: Explanation, row: int) -> dict[str, str]:

@@ -75,6 +75,10 @@ def report_roots(explainer: ProductionExplainer, path: Path, target: int | None)
         raise InputSpecError(
             "this explainer reports no roots; compile it again with --roots and a rule that learns them"
         )
+    if explainer.metadata.target.questions is not None:
+        raise InputSpecError(
+            "this explainer has several targets, and so as many reports; use relcompile.load in Python"
+        )
     explanation = _explanation(explainer, path, target)
     if explanation.roots is None:
         raise InputSpecError("this explainer promises a report on roots and does not compute it")

@@ -23,9 +23,11 @@ from relcompile.cli.compile_command import compile_
 from relcompile.cli.concepts_command import concepts
 from relcompile.cli.confined import Console, Place, start
 from relcompile.cli.demo_command import demo
+from relcompile.cli.evaluate_command import evaluate
 from relcompile.cli.explain_command import explain
 from relcompile.cli.inspect_command import inspect
 from relcompile.cli.orderly import orderly
+from relcompile.cli.report_command import report
 from relcompile.cli.rules_command import rules
 from relcompile.cli.serve_command import serve
 from relcompile.errors import InputSpecError, RelcompileError
@@ -123,8 +125,10 @@ app.command()(calibrate)
 app.command()(compare)
 app.command()(concepts)
 app.command()(demo)
+app.command()(evaluate)
 app.command()(explain)
 app.command()(inspect)
+app.command()(report)
 app.command()(rules)
 app.command()(serve)
 

@@ -13,7 +13,8 @@ Rule: TypeAlias = Annotated[
     typer.Option(
         "--rule",
         "-r",
-        help="A name (see `relcompile rules`), perhaps with parameters (gamma=0.5,bias=plain), or a .toml file.",
+        help="A name (see `relcompile rules`), perhaps with parameters (gamma=0.5,bias=plain), a .toml file, or auto: "
+        "what suits the network.",
     ),
 ]
 Layers: TypeAlias = Annotated[
@@ -80,6 +81,10 @@ Masks: TypeAlias = Annotated[
 ExcludeParallel: TypeAlias = Annotated[
     bool, typer.Option("--exclude-parallel", help="Cut what leads around the masked layers (residual connections).")
 ]
+Reduce: TypeAlias = Annotated[
+    str | None, typer.Option(help="One number for all channels: sum, abs (sum of magnitudes) or max (of magnitudes).")
+]
+OutputDtype: TypeAlias = Annotated[str | None, typer.Option(help="float16: relevance in half precision.")]
 Absorbed: TypeAlias = Annotated[bool, typer.Option(help="Also output what biases and stabilisers absorb.")]
 Roots: TypeAlias = Annotated[bool, typer.Option(help="Also output the report on learned roots.")]
 ForwardDerivative: TypeAlias = Annotated[

@@ -26,6 +26,7 @@ from relcompile.files.text import printable
 from relcompile.metadata import FALLBACK, Metadata
 
 if TYPE_CHECKING:
+    from relcompile.evaluation.verdict import Verdict
     from relcompile.methods.catalogue import Description
 
 _out = Console()
@@ -132,7 +133,7 @@ def metadata(data: Metadata) -> None:
     shapes = [f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.inputs]
     rows = {
         "model": data.model or "",
-        "rule": data.rule,
+        "rule": rule(data),
         "inputs": ", ".join(shapes),
         "outputs": ", ".join(data.output_names),
         "explained": data.explained if data.quantity == "the output" else f"{data.explained}: {data.quantity}",
@@ -151,6 +152,10 @@ def metadata(data: Metadata) -> None:
         rows["masks"] = ", ".join(f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in masks)
     if data.exclude_parallel:
         rows["ways around masks"] = "cut"
+    if data.reduce is not None or data.output_dtype is not None:
+        rows["relevance as"] = ", ".join(
+            filter(None, (data.reduce and f"{data.reduce} over channels", data.output_dtype))
+        )
     if data.sampling is not None:
         rows["mean over"] = data.sampling
     if data.noise:
@@ -166,6 +171,11 @@ def metadata(data: Metadata) -> None:
         rows["preprocessing"] = ", ".join(f"{k}={v}" for k, v in vars(data.preprocessing).items() if v is not None)
         rows["photographs"] = photographs(data)
     facts("explainer", rows)
+
+
+def rule(data: Metadata) -> str:
+    """The rule, and why it is this one if nobody chose it."""
+    return data.rule if data.chosen is None else f"{data.rule}, chosen as {data.chosen}"
 
 
 def photographs(data: Metadata) -> str:
@@ -204,3 +214,13 @@ def operators(names: Mapping[str, Sequence[str]]) -> None:
     for kind, members in names.items():
         table.add_row(kind, ", ".join(members))
     _out.print(table)
+
+
+def verdicts(found: Sequence[Verdict], refused: Mapping[str, str]) -> None:
+    """One line a rule, and what could not be measured."""
+    table = Table("rule", "verdict", title="verdict", title_justify="left")
+    for verdict in found:
+        table.add_row(plain(verdict.rule), plain(verdict.sentence))
+    _out.print(table)
+    for unit, reason in refused.items():
+        note(f"not measured: {unit}: {reason}")

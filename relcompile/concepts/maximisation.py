@@ -73,7 +73,11 @@ class Maxima:
         samples = np.concatenate([self.samples, np.where(new > 0, numbers, -1)], 1)
         chosen = np.concatenate([self.classes, np.where(new > 0, classes, -1)], 1)
         best = np.argsort(-scores, axis=1, kind="stable")[:, : self.scores.shape[1]]
-        return Maxima(*(np.take_along_axis(each, best, 1) for each in (scores, samples, chosen)))
+        return Maxima(
+            np.take_along_axis(scores, best, 1),
+            np.take_along_axis(samples, best, 1),
+            np.take_along_axis(chosen, best, 1),
+        )
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:

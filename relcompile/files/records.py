@@ -10,6 +10,7 @@ from relcompile.files.arrays import DTYPES
 OTHERS = "others"  # the mean of all classes but one
 MANY = "questions"  # the symbol of a number of questions that the caller chooses
 TargetMode = Literal["index", "argmax", "fixed", "seed"]
+_MOST_NAMED = 10  # classes
 _MOST_AXES = 64  # numpy has no more
 _MOST_ELEMENTS = 2**31  # of one sample of an input
 
@@ -84,13 +85,18 @@ class TargetRecord:
     def description(self) -> tuple[str, ...]:
         """Who chooses how many classes, and what they are set against."""
         chosen = self.mode if self.index is None else f"class {self.index}"
+        if self.indices is not None and len(self.indices) <= _MOST_NAMED:
+            return (f"classes {','.join(map(str, self.indices))}", *self._against)
         several = (
             ()
             if self.questions is None
             else ("many targets" if self.questions == MANY else f"{self.questions} targets",)
         )
-        against = (f"against {', '.join(str(one) or 'nothing' for one in self.against)}",) if self.against else ()
-        return (", ".join((chosen, *several)), *against)
+        return (", ".join((chosen, *several)), *self._against)
+
+    @property
+    def _against(self) -> tuple[str, ...]:
+        return (f"against {', '.join(str(one) or 'nothing' for one in self.against)}",) if self.against else ()
 
     @property
     def is_reported(self) -> bool:

@@ -84,10 +84,10 @@ class FixedContrasts:
     """Always these classes, each on its own or against something of its own."""
 
     questions: tuple[FixedClass | Contrast, ...]
-    is_input: Final = False
-    is_seed: Final = False
-    is_many: Final = True
-    is_one_class: Final = False
+    is_input = False
+    is_seed = False
+    is_many = True
+    is_one_class = False
 
     def record(self, classes: int | None, /) -> TargetRecord:
         records = [question.record(classes) for question in self.questions]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from operator import getitem
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from torch._dynamo.source import ConstantSource
@@ -34,10 +34,10 @@ from relcompile.question.targets import (
 class ClassInputs:
     """A runtime input `target` int64 (N, K): K classes of every sample."""
 
-    is_input: ClassVar[bool] = True
-    is_seed: ClassVar[bool] = False
-    is_many: ClassVar[bool] = True
-    is_one_class: ClassVar[bool] = True
+    is_input = True
+    is_seed = False
+    is_many = True
+    is_one_class = True
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("index", classes=_require(classes), questions=MANY)
@@ -54,10 +54,10 @@ class ClassInputs:
 class Seeds:
     """A runtime input `target` (N, K, ...): K times what `Seed` is."""
 
-    is_input: ClassVar[bool] = True
-    is_seed: ClassVar[bool] = True
-    is_many: ClassVar[bool] = True
-    is_one_class: ClassVar[bool] = False
+    is_input = True
+    is_seed = True
+    is_many = True
+    is_one_class = False
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("seed", classes=classes, questions=MANY)
@@ -75,10 +75,10 @@ class BestClasses:
     """The `count` classes with the largest scores, the best one first."""
 
     count: int
-    is_input: ClassVar[bool] = False
-    is_seed: ClassVar[bool] = False
-    is_many: ClassVar[bool] = True
-    is_one_class: ClassVar[bool] = True
+    is_input = False
+    is_seed = False
+    is_many = True
+    is_one_class = True
 
     def record(self, classes: int | None, /) -> TargetRecord:
         if not 1 <= self.count <= _require(classes):
@@ -101,10 +101,10 @@ class FixedClasses:
     """Always these classes; None for all of them."""
 
     indices: tuple[int, ...] | None
-    is_input: ClassVar[bool] = False
-    is_seed: ClassVar[bool] = False
-    is_many: ClassVar[bool] = True
-    is_one_class: ClassVar[bool] = True
+    is_input = False
+    is_seed = False
+    is_many = True
+    is_one_class = True
 
     def record(self, classes: int | None, /) -> TargetRecord:
         for index in self.indices or ():

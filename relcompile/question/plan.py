@@ -21,6 +21,7 @@ from passes.rewrites.share_subexpressions import ShareSubexpressions
 from passes.runner import Pass
 from relcompile.question.inputs import AddBaseline, AddMasks, AddNoise, AddTarget
 from relcompile.question.many_targets import first_of
+from relcompile.question.outputs import FinishOutputs
 from relcompile.question.question import Question
 from relcompile.question.targets import EXPLAINED_CLASSES, FIRST_QUESTION, input_value
 
@@ -54,7 +55,15 @@ def relevance_passes(question: Question) -> tuple[Pass, ...]:
             through_masks=places.exclude_parallel,
         ),
         *average,
+        *_finish(question, len(read)),
     )
+
+
+def _finish(question: Question, read: int) -> tuple[Pass, ...]:
+    if question.reduce is None and question.output_dtype is None:
+        return ()
+    taps = len(question.places.taps)
+    return (FinishOutputs(len(question.outputs), read, taps, question.reduce, question.output_dtype),)
 
 
 def answering_passes(question: Question) -> tuple[Pass, ...]:

@@ -42,6 +42,7 @@ class Question:
         places: the layers where relevance starts, is read and is masked.
         ledgers: what else is written down about every operator.
         reference: what differences are taken from, or where paths start; None for a method without either.
+        reduce, output_dtype: how relevance leaves the graph, as in `FinishOutputs`.
         references: the same by name of an explained input: samples, or None for a further input of the explainer.
     """
 
@@ -56,6 +57,8 @@ class Question:
     ledgers: tuple[Ledger, ...] = ()
     reference: Reference | None = None
     references: Mapping[str, torch.Tensor | None] | None = None
+    reduce: str | None = None
+    output_dtype: str | None = None
 
     @classmethod
     def resolve(cls, captured: Captured, inputs: Mapping[str, torch.Tensor], options: Options) -> Question:
@@ -103,6 +106,8 @@ class Question:
             ledgers=((AbsorbedRelevance(),) if options.absorbed else ()) + ((RootReport(),) if options.roots else ()),
             reference=reference,
             references=references,
+            reduce=options.reduce,
+            output_dtype=options.output_dtype,
         )
         _check(question, captured.module)
         return question

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Protocol, final
+from typing import Any, Final, Protocol, final
 
 import torch
 
@@ -61,10 +61,10 @@ class Target(Protocol):
 class ClassInput:
     """A runtime input `target` int64 (N,): the class of every sample; NaN where there is no such class."""
 
-    is_input: ClassVar[bool] = True
-    is_seed: ClassVar[bool] = False
-    is_many: ClassVar[bool] = False
-    is_one_class: ClassVar[bool] = True
+    is_input = True
+    is_seed = False
+    is_many = False
+    is_one_class = True
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("index", classes=classes)
@@ -81,10 +81,10 @@ class ClassInput:
 class BestClass:
     """The class with the largest score, of an output with further axes at each of its places."""
 
-    is_input: ClassVar[bool] = False
-    is_seed: ClassVar[bool] = False
-    is_many: ClassVar[bool] = False
-    is_one_class: ClassVar[bool] = True
+    is_input = False
+    is_seed = False
+    is_many = False
+    is_one_class = True
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("argmax", classes=classes)
@@ -107,10 +107,10 @@ class FixedClass:
     """Always the class `index`."""
 
     index: int
-    is_input: ClassVar[bool] = False
-    is_seed: ClassVar[bool] = False
-    is_many: ClassVar[bool] = False
-    is_one_class: ClassVar[bool] = True
+    is_input = False
+    is_seed = False
+    is_many = False
+    is_one_class = True
 
     def record(self, classes: int | None, /) -> TargetRecord:
         if classes is None and self.index != 0:
@@ -133,10 +133,10 @@ class FixedClass:
 class Seed:
     """A runtime input `target` like the output: relevance, or for gradients a cotangent."""
 
-    is_input: ClassVar[bool] = True
-    is_seed: ClassVar[bool] = True
-    is_many: ClassVar[bool] = False
-    is_one_class: ClassVar[bool] = False
+    is_input = True
+    is_seed = True
+    is_many = False
+    is_one_class = False
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("seed", classes=classes)

@@ -13,12 +13,14 @@ def explain_best(explainer: ProductionExplainer, array: Array, reference: Array 
     """Explain the best class of each row. A file that takes a class is run a first time to find out which that is.
 
     Args:
-        explainer: A file whose target is one class for each row.
+        explainer: A file whose target is a class, or several, for each row.
         array: The input, (batch, ...).
         reference: What differences are taken from, if the file takes that.
     """
     if not explainer.metadata.target.takes_class:
         return explainer.explain(array, reference=reference)
-    first = explainer.explain(array, target=0, reference=reference)
+    several = explainer.metadata.target.questions is not None
+    first = explainer.explain(array, target=[0] if several else 0, reference=reference)
     best = np.array([first.scores(row).argmax() for row in range(len(array))])
-    return first if not best.any() else explainer.explain(array, target=best, reference=reference)
+    wanted = best[:, None] if several else best
+    return first if not best.any() else explainer.explain(array, target=wanted, reference=reference)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.question.networks import TARGET, X, needs, residual
 Capture = pytest.CaptureFixture[str]
 
 
-def executed(source: str, tensors: dict[str, torch.Tensor]) -> nn.Module:
+def executed(source: str, tensors: Mapping[str, Any]) -> nn.Module:
     space: dict[str, Any] = {}
     exec(compile(source, "explainer.py", "exec"), space)
     return space["Explainer"](tensors)

@@ -70,13 +70,13 @@ def by_zennit(composite: Any, masks: Mapping[str, Tensor], *, exclude_parallel: 
     model, outputs = TwoBlocks(Sum).double().eval(), dict[str, Tensor]()
     x = X.clone().requires_grad_()
 
-    def keep(name: str, output: Tensor) -> Tensor:
+    def keep(name: str, _module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
         outputs[name] = output * 1.0  # a tensor of its own: what arrives here is masked
         return outputs[name]
 
     with composite(layer_map=NORM).context(model):
         for name in masks:
-            model.get_submodule(name).register_forward_hook(lambda _m, _x, y, name=name: keep(name, y))
+            model.get_submodule(name).register_forward_hook(partial(keep, name))
         y = model(x)
         R = torch.zeros_like(y).scatter(1, TARGET[:, None], y.gather(1, TARGET[:, None]).detach())
         if not exclude_parallel:

@@ -34,11 +34,8 @@ def test_a_missing_package_names_its_extra(module: str, monkeypatch: pytest.Monk
 
 @pytest.mark.heavy
 def test_the_runtime_is_small_and_runs_files_without_torch(tmp_path: Path) -> None:
-    model = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(784, 300)
-    )
     image = torch.randn(1, 3, 16, 16)
-    explainer = relcompile.compile(model.eval(), image, rule="z+")
+    explainer = relcompile.compile(Scores().eval(), image, rule="z+")
     explainer.save(tmp_path / "model.z+.onnx")
     np.save(tmp_path / "image.npy", image.numpy())
     python = installed(tmp_path, "serve-cpu")
