@@ -26,6 +26,7 @@ from relcompile.cli.demo_command import demo
 from relcompile.cli.doctor_command import doctor
 from relcompile.cli.evaluate_command import evaluate
 from relcompile.cli.explain_command import explain
+from relcompile.cli.export_command import export
 from relcompile.cli.inspect_command import inspect
 from relcompile.cli.orderly import orderly
 from relcompile.cli.report_command import report
@@ -129,6 +130,7 @@ app.command()(demo)
 app.command()(doctor)
 app.command()(evaluate)
 app.command()(explain)
+app.command()(export)
 app.command()(inspect)
 app.command()(report)
 app.command()(rules)
