@@ -13,6 +13,11 @@ _BRINGS: Final = {
 }
 
 
+def packages() -> dict[str, tuple[str, ...]]:
+    """The modules that each extra brings, beside ONNX Runtime."""
+    return dict(_BRINGS)
+
+
 def way_out(error: ModuleNotFoundError) -> str | None:
     """What to install, if the module that is missing is one of those."""
     package = (error.name or "").partition(".")[0]
