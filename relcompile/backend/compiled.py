@@ -112,7 +112,8 @@ def _cut(tensor: torch.Tensor, shape: Sequence[Any], sizes: Mapping[Any, int]) -
     """The first elements along the axes whose symbolic `shape` has other `sizes` now."""
     for axis, size in enumerate(shape):
         if axis and isinstance(size, torch.SymInt):
-            tensor = tensor.narrow(axis, 0, int(size.node.expr.xreplace(sizes)))
+            known: Any = size.node.expr.xreplace(sizes)
+            tensor = tensor.narrow(axis, 0, int(known))
     return tensor.contiguous()
 
 

@@ -34,9 +34,9 @@ class OfAnySize(nn.Module):
 
 def bert() -> Any:
     """One layer, three classes, at most 64 positions."""
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
-    limits = {"vocab_size": 50, "max_position_embeddings": 64, "num_labels": 3}
-    model = transformers.BertForSequenceClassification(transformers.BertConfig(**sizes, **limits)).eval()
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
+    limits: dict[str, Any] = {"num_attention_heads": 2, "vocab_size": 50, "max_position_embeddings": 64}
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(**sizes, **limits, num_labels=3)).eval()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     return model
@@ -51,7 +51,7 @@ def gradient(score: Tensor, at: Tensor, target: Tensor) -> Tensor:
 def test_an_image_has_any_size(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = OfAnySize().eval()
-    asked = {"rule": "gradient*input", "dynamic": ["x:2", "x:3"]}
+    asked: dict[str, Any] = {"rule": "gradient*input", "dynamic": ["x:2", "x:3"]}
     exact = relcompile.compile(model.double(), torch.randn(1, 3, 41, 37).double(), **asked)
     relcompile.compile(model.float(), torch.randn(1, 3, 41, 37), **asked).save(tmp_path / "any.onnx")
     production = relcompile.load(tmp_path / "any.onnx")
@@ -66,7 +66,7 @@ def test_an_image_has_any_size(tmp_path: Path) -> None:
 def test_a_text_has_any_length(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = bert()
-    asked = {"rule": "gradient*input", "dynamic": ["input_ids:1"]}
+    asked: dict[str, Any] = {"rule": "gradient*input", "dynamic": ["input_ids:1"]}
     relcompile.compile(model, torch.randint(3, 50, (1, 12)), **asked).save(tmp_path / "bert.onnx")
     production = relcompile.load(tmp_path / "bert.onnx")
     for batch, length in ((1, 8), (2, 64), (5, 8), (5, 64)):

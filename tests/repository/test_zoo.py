@@ -10,7 +10,7 @@ from torch import nn
 
 from benchmarks import zoo
 from benchmarks.parts.specimen import Inputs, Specimen
-from benchmarks.parts.zoo_page import Row, markdown
+from benchmarks.parts.zoo_page import Row, markdown, page
 
 
 def perceptron() -> tuple[nn.Module, Inputs]:
@@ -43,7 +43,7 @@ def test_every_step_is_taken_and_measured() -> None:
     assert row.unaccounted < 1e-10
     assert row.parity is not None
     assert row.parity < 1e-4
-    assert "| own | perceptron | three-layers | " in markdown([row])
+    assert "| own | perceptron | three-layers | 3.1e-05 M | yes | " in markdown([row])
 
 
 def test_a_step_that_fails_is_the_last() -> None:
@@ -51,6 +51,10 @@ def test_a_step_that_fails_is_the_last() -> None:
     zoo.examine(Specimen("own", "none", "looping", looping), row, list(zoo.STEPS))
     assert row.failure.startswith("gradient: ")
     assert row.steps == ()
+    text = page([row], [("own", "looping"), ("own", "waiting")])
+    assert "| own | 1 | 0 | 0 of 0 | 0 of 0 | 0 of 0 | 1 |" in text
+    assert "- own `looping`: gradient: " in text
+    assert "## What was not run\n\nown `waiting`\n" in text
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
