@@ -34,7 +34,6 @@ from benchmarks.parts.zoo_models import LIBRARIES
 from benchmarks.parts.zoo_page import Row, page, write_csv
 from relcompile.backend.onnx_file import save
 
-
 _IMPORTED: Final = (
     "torch._dynamo",
     "torch.export",
