@@ -78,6 +78,40 @@ def test_a_text_has_any_length(tmp_path: Path) -> None:
         assert_close(found.relevance, gradient(score, words, target).sum(-1), FLOAT32)
 
 
+class Attending(nn.Module):
+    """(N, T, 4): attention, and the first, the last and the mean of all positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm, self.head = nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 3)
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.embed(x)
+        y = self.norm(y + self.attention(y, y, y, need_weights=False)[0])
+        return self.head(y[:, 0] + y[:, -1] + y.mean(1))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"rule": "attnlrp", "target": "indices"},
+        {"rule": "attnlrp", "target": "topk:2", "taps": ["norm"]},
+        {"rule": "cp-lrp", "absorbed": True},
+        {"rule": "smoothgrad"},
+    ],
+    ids=str,
+)
+def test_other_questions_go_with_it(asked: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = Attending().double().eval()
+    free = relcompile.compile(model, torch.randn(2, 6, 4).double(), dynamic=["x:1"], **asked)
+    fixed = relcompile.compile(model, torch.randn(3, 9, 4).double(), **asked)
+    arguments = list(fixed.examples.values())
+    for found, expected in zip(free(*arguments), fixed(*arguments), strict=True):
+        assert_close(found, expected, FLOAT64)
+
+
 class PerStep(nn.Module):
     """What a subclass does along axis 1 of (N, T, 4)."""
 
