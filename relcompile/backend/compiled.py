@@ -14,6 +14,7 @@ from passes.runner import PassReport
 from relcompile.errors import InputSpecError, TargetError
 from relcompile.files.records import MANY, TargetRecord
 from relcompile.metadata import TARGET_INPUT, Metadata
+from relcompile.question.options import Options
 
 
 class Compiled(torch.nn.Module):
@@ -34,6 +35,7 @@ class Compiled(torch.nn.Module):
         graph_module: the fx graph of aten operators.
         metadata: what is written into every exported file.
         examples: arguments by name, the batch on axis 0, that exports and self-checks run on.
+        options: what was asked for.
         reports: what every pass did.
     """
 
@@ -42,12 +44,14 @@ class Compiled(torch.nn.Module):
         graph_module: GraphModule,
         metadata: Metadata,
         examples: Mapping[str, torch.Tensor],
+        options: Options,
         reports: Sequence[PassReport] = (),
     ) -> None:
         super().__init__()
         self.graph_module = graph_module
         self.metadata = metadata
         self.examples = dict(examples)
+        self.options = options
         self.reports = tuple(reports)
         self.train(False)
 

@@ -19,6 +19,7 @@ from passes.views.layer import LAYER
 from relcompile.errors import CompositeError
 from relcompile.files.records import MANY, InputRecord, LayerRecord, MaskRecord, RootsRecord, TapRecord, TargetRecord
 from relcompile.metadata import Metadata
+from relcompile.methods.rules.adjoint import Fallback
 from relcompile.question.io_names import relevance_names
 from relcompile.question.options import Options
 from relcompile.question.question import Question
@@ -45,6 +46,7 @@ def described(module: GraphModule, question: Question, options: Options, digest:
         relcompile=version("relcompile"),
         torch=torch.__version__,
         rule=question.composite.name,
+        chosen=options.chosen,
         layers=(*map(_layer_record, annotated), *([_STRAYS] if absorbed else [])),
         target=question.target.record(number_of_classes(explained_output(module, question.output).meta["val"])),
         start=question.places.start,
@@ -58,10 +60,13 @@ def described(module: GraphModule, question: Question, options: Options, digest:
         class_names=None if options.class_names is None else tuple(options.class_names),
         preprocessing=options.photographs,
         model=options.name,
-        layer_rules=tuple(options.layers),
+        layer_rules=(*options.rules_of_layers, *(["fallback=gradient"] if _falls_back(annotated) else [])),
         at=question.places.at,
         taps=_tap_records(module, question),
         masks=_mask_records(module, question),
+        exclude_parallel=question.places.exclude_parallel,
+        reduce=question.reduce,
+        output_dtype=question.output_dtype,
         reference=describe_reference(question.reference),
         sampling=None if question.composite.sampling is None else str(question.composite.sampling),
         noise=tuple(_input_record(module, question, name) for name in question.noise.values()),
@@ -84,6 +89,10 @@ def example_arguments(
     if target.takes_class and target.questions is not None:
         arguments[TARGET_INPUT] += torch.arange(_EXAMPLES) % (target.classes or 1)
     return arguments
+
+
+def _falls_back(annotated: Sequence[Node]) -> bool:
+    return any(isinstance(RULE.of(node), Fallback) for node in annotated)
 
 
 def _layer_record(node: Node) -> LayerRecord:

@@ -21,10 +21,11 @@ from passes.runner import run_passes
 from passes.stages import verify_canonical, verify_lowered
 from relcompile.backend.check_runtime import Parity, check_parity
 from relcompile.backend.compiled import Compiled
+from relcompile.backend.source import python_source
 from relcompile.errors import ExportError
 from relcompile.files.paths import atomic_path
 from relcompile.files.seal import SEAL_KEY, UNSEALED, seal
-from relcompile.metadata import METADATA_KEY
+from relcompile.metadata import METADATA_KEY, SOURCE_KEY
 
 _PROVENANCE = "nn_module_stack", "stack_trace"
 _LARGEST_FOLDED = 4096  # elements; what is larger, ONNX Runtime folds when it loads the file
@@ -49,13 +50,14 @@ def save(explainer: Compiled, path: Path, progress: Callable[[str], None] | None
 
 
 def write_pt2(explainer: Compiled, path: Path) -> None:
-    """Write a `torch.export` archive of the explainer graph."""
+    """Write a `torch.export` archive of the explainer graph, with its metadata and its Python source beside it."""
     program = _exported(explainer.graph_module, explainer)
     for node in program.graph.nodes:  # names are no part of what torch reads back, and folders are no one's business
         for place in _PROVENANCE:
             node.meta.pop(place, None)
+    extra = {METADATA_KEY: explainer.metadata.to_json(), SOURCE_KEY: python_source(explainer)}
     with atomic_path(path) as temporary:
-        torch.export.save(program, temporary, extra_files={METADATA_KEY: explainer.metadata.to_json()})
+        torch.export.save(program, temporary, extra_files=extra)
 
 
 def write_onnx(explainer: Compiled, path: Path, progress: Callable[[str], None] | None = None) -> Parity:

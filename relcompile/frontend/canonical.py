@@ -11,6 +11,7 @@ import torch
 from torch.fx import GraphModule
 
 from passes.pipelines import CANONICALIZE
+from passes.rewrites.merge_branches import MergeBranches
 from passes.runner import PassReport, run_passes
 from passes.stages import verify_canonical, verify_captured
 from relcompile.errors import InputSpecError
@@ -34,9 +35,18 @@ def captured_graph(
     return capture(model, {name: _at_least_two(tensor) for name, tensor in inputs.items()}, free)
 
 
-def canonicalize(module: GraphModule, progress: Progress | None = None) -> list[PassReport]:
-    """Captured graph -> the operators that rules know, in place."""
-    return run_passes(module, CANONICALIZE, keeps=verify_captured, ensures=verify_canonical, on_pass=progress)
+def canonicalize(
+    module: GraphModule, progress: Progress | None = None, *, merge_branches: bool = True
+) -> list[PassReport]:
+    """Captured graph -> the operators that rules know, in place.
+
+    Args:
+        module: the graph, as captured.
+        progress: told the name of every pass.
+        merge_branches: linear maps of one value that are only added become one linear map.
+    """
+    passes = [p for p in CANONICALIZE if merge_branches or not isinstance(p, MergeBranches)]
+    return run_passes(module, passes, keeps=verify_captured, ensures=verify_canonical, on_pass=progress)
 
 
 def named_inputs(model: torch.nn.Module, given: ExampleInputs) -> dict[str, torch.Tensor]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 import linecache
 import logging
 import re
@@ -148,7 +150,8 @@ def _export(flat: FlatModel, inputs: Mapping[str, torch.Tensor], free: FreeAxes)
     shapes = {name: {0: batch, **dict.fromkeys(free.get(name, ()), torch.export.Dim.DYNAMIC)} for name in inputs}
 
     def export() -> torch.export.ExportedProgram:
-        return torch.export.export(flat, (*inputs.values(),), dynamic_shapes=shapes, strict=False)
+        with contextlib.redirect_stderr(io.StringIO()):  # where torch prints the graph of what it cannot capture
+            return torch.export.export(flat, (*inputs.values(),), dynamic_shapes=shapes, strict=False)
 
     try:
         return export()
@@ -178,6 +181,8 @@ def _explain(error: Exception) -> str:
     frames = re.findall(r'File "([^"]+)", line (\d+), in forward\n\s*([^\n]+)', text + _user_frame(error))
     place = f"\n  at {frames[-1][0].rpartition('/')[2]}:{frames[-1][1]}: {frames[-1][2]}" if frames else ""
     first = next((line for line in text.splitlines() if line.strip()), text)[:400]
+    if "data-dependent" in first:
+        first = "its forward decides by the values of a tensor, and a graph does the same for all of them"
     return f"the model cannot be captured as one static graph: {first}{place}\n  {advice}"
 
 
@@ -205,8 +210,8 @@ def _lifted(program: torch.export.ExportedProgram, flat: FlatModel, names: tuple
     for node in list(graph.nodes):
         if node.target in _ASSERTIONS:
             graph.erase_node(node)
-    for node in graph.find_nodes(op="placeholder"):
-        node.name = node.target = str(node.target)
+    for node, name in zip(graph.find_nodes(op="placeholder"), names, strict=True):
+        node.name = node.target = name  # torch writes them in small letters
     for node in graph.nodes:
         entries = ((call, flat.layer_entry(entry)) for call, entry in node.meta.get("nn_module_stack", {}).items())
         node.meta["nn_module_stack"] = {call: entry for call, entry in entries if entry is not None}

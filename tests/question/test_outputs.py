@@ -1,67 +1,86 @@
-"""The explained output by its name: keys of dictionaries, of named tuples and of what transformers returns."""
+"""Relevance as it leaves the graph: channels reduced to one, half precision."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import SequenceClassifierOutput
 
 import relcompile
-from relcompile.errors import InputSpecError
+from relcompile.errors import ExportError, InputSpecError, RelcompileError
 from tests.compare import FLOAT64, assert_close
+from tests.question.networks import TARGET, X, residual
+
+REDUCED: dict[str, Callable[[Tensor], Tensor]] = {
+    "sum": lambda R: R.sum(1, keepdim=True),
+    "abs": lambda R: R.abs().sum(1, keepdim=True),
+    "max": lambda R: R.abs().amax(1, keepdim=True),
+}
 
 
-class Both(NamedTuple):
-    scores: Tensor
-    features: Tensor
+@pytest.mark.parametrize("reduce", REDUCED)
+def test_channels_become_one(reduce: str) -> None:
+    options: dict[str, Any] = {"rule": "epsilon", "taps": ["pool"], "absorbed": True}
+    whole = relcompile.compile(residual(), X, **options)(X, TARGET)
+    found = relcompile.compile(residual(), X, **options, reduce=reduce)(X, TARGET)
+    assert_close(found[1], REDUCED[reduce](whole[1]), FLOAT64)
+    for actual, expected in zip((found[0], *found[2:]), (whole[0], *whole[2:]), strict=True):
+        assert_close(actual, expected, FLOAT64)
 
 
-class Nested(nn.Module):
-    """Scores (N, 3) and features (N, 4), in whatever `packed` makes of them."""
-
-    def __init__(self, packed: Callable[[Tensor, Tensor], Any]) -> None:
-        super().__init__()
-        self.stem, self.head, self.packed = nn.Linear(5, 4), nn.Linear(4, 3), packed
-
-    def forward(self, x: Tensor) -> Any:
-        features = self.stem(x).relu()
-        return self.packed(self.head(features), features)
+def test_of_every_question_and_behind_the_mean_of_copies() -> None:
+    whole = relcompile.compile(residual(), X, rule="smoothgrad=3", target="3,1")
+    found = relcompile.compile(residual(), X, rule="smoothgrad=3", target="3,1", reduce="abs")
+    noise = torch.randn(3, 3, *X.shape[1:], generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    assert_close(found(X, noise)[1], whole(X, noise)[1].abs().sum(2, keepdim=True), FLOAT64)
 
 
-def of_transformers(scores: Tensor, features: Tensor) -> SequenceClassifierOutput:
-    return SequenceClassifierOutput(logits=scores, hidden_states=(features,))  # type: ignore[arg-type]
+def test_a_file_in_half_precision(tmp_path: Path) -> None:
+    model, x = residual().float(), X.float()
+    single = relcompile.compile(model, x, rule="epsilon", taps=["pool"], absorbed=True)(x, TARGET)
+    explainer = relcompile.compile(
+        model, x, rule="epsilon", taps=["pool"], absorbed=True, output_dtype="float16", reduce="sum"
+    )
+    explainer.save(tmp_path / "half.onnx")
+    found = relcompile.load(tmp_path / "half.onnx", device="cpu").explain(x.numpy(), target=TARGET.numpy())
+    assert [found.output.dtype, found.relevance.dtype, found.taps["pool"].dtype] == [np.float32, np.float16, np.float16]
+    assert found.absorbed is not None
+    assert found.absorbed.dtype == np.float32
+    assert_close(found.relevance.astype(np.float32), single[1].sum(1, keepdim=True), 2e-3)  # 11 bits
+    assert_close(found.taps["pool"].astype(np.float32), single[2], 2e-3)
+    assert (found.metadata.reduce, found.metadata.output_dtype) == ("sum", "float16")
+    assert "sum over channels" in found.title(0)
 
 
-@pytest.mark.parametrize(
-    ("packed", "scores", "features"),
-    [
-        (lambda s, f: (s, f), "output_0", "output_1"),
-        (lambda s, f: (s, (f, [f])), "output_0", "1_1_0"),
-        (lambda s, f: {"hidden": f, "logits": s}, "logits", "hidden"),
-        (lambda s, f: {"heads": {"main": s}, "maps": [f]}, "heads_main", "maps_0"),
-        (Both, "scores", "features"),
-        (of_transformers, "logits", "hidden_states_0"),
-    ],
-    ids=["tuple", "tuple-of-tuples", "dictionary", "dictionaries", "named-tuple", "transformers"],
-)
-def test_an_output_is_explained_by_name(packed: Callable[..., Any], scores: str, features: str) -> None:
-    torch.manual_seed(0)
-    model = Nested(packed).double().eval()
-    x, target = torch.randn(2, 5).double().requires_grad_(), torch.tensor([2, 1])
-    hidden = model.stem(x).relu()
-    for name, output in ((scores, model.head(hidden)), (features, hidden)):
-        explainer = relcompile.compile(model, x.detach(), rule="gradient", output=name)
-        relevance = explainer(x.detach(), target)[len(explainer.metadata.outputs)]
-        expected = torch.autograd.grad(output[torch.arange(2), target].sum(), x, retain_graph=True)[0]
-        assert explainer.metadata.explained == name
-        assert_close(relevance, expected, FLOAT64)
+def tiny() -> nn.Module:
+    model = residual().float()
+    with torch.no_grad():
+        for parameter in model.get_submodule("head").parameters():
+            parameter.mul_(1e-7)
+    return model
 
 
-def test_a_name_that_no_output_has_is_refused_with_those_there_are() -> None:
-    model = Nested(lambda s, f: {"logits": s, "hidden": f})
-    with pytest.raises(InputSpecError, match=r"no floating point output scores.*0: logits float32, 1: hidden float32"):
-        relcompile.compile(model, torch.randn(2, 5), output="scores")
+WRONG: dict[str, tuple[dict[str, Any], type[RelcompileError], str]] = {
+    "no such reduction": ({"reduce": "mean"}, InputSpecError, "must be sum or abs or max"),
+    "no such type": ({"output_dtype": "int8"}, InputSpecError, r"\(--output-dtype\) must be float16"),
+    "no channels": ({"reduce": "sum", "at": "head"}, InputSpecError, "is over channels, but relevance is"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_does_not_exist_is_refused(name: str) -> None:
+    options, error, message = WRONG[name]
+    with pytest.raises(error, match=message):
+        relcompile.compile(residual(), X, **options)
+
+
+def test_numbers_that_half_precision_loses(tmp_path: Path) -> None:
+    explainer = relcompile.compile(tiny(), X.float(), rule="epsilon", output_dtype="float16")
+    with pytest.raises(ExportError, match="too small for float16"):
+        explainer.save(tmp_path / "half.onnx")
+    assert not list(tmp_path.iterdir())
