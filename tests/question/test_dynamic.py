@@ -52,14 +52,12 @@ def test_an_image_has_any_size(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = OfAnySize().eval()
     asked: dict[str, Any] = {"rule": "gradient*input", "dynamic": ["x:2", "x:3"]}
-    exact = relcompile.compile(model.double(), torch.randn(1, 3, 41, 37).double(), **asked)
-    relcompile.compile(model.float(), torch.randn(1, 3, 41, 37), **asked).save(tmp_path / "any.onnx")
+    relcompile.compile(model, torch.randn(1, 3, 41, 37), **asked).save(tmp_path / "any.onnx")
     production = relcompile.load(tmp_path / "any.onnx")
     assert production.metadata.inputs[0].shape == ("batch", 3, "x_2", "x_3")
     for size in ((1, 3, 41, 37), (2, 3, 30, 64), (5, 3, 29, 33)):
         x, target = torch.randn(size).double().requires_grad_(), torch.arange(size[0]) % 3
         wanted = gradient(model.double()(x), x, target)
-        assert_close(exact(x.detach(), target)[1], wanted, FLOAT64)
         assert_close(production.explain(x.detach().float().numpy(), target=target.numpy()).relevance, wanted, FLOAT32)
 
 
@@ -95,7 +93,6 @@ class Attending(nn.Module):
 @pytest.mark.parametrize(
     "asked",
     [
-        {"rule": "attnlrp", "target": "indices"},
         {"rule": "attnlrp", "target": "topk:2", "taps": ["norm"]},
         {"rule": "cp-lrp", "absorbed": True},
         {"rule": "smoothgrad"},

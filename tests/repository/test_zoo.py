@@ -10,7 +10,7 @@ from torch import nn
 
 from benchmarks import zoo
 from benchmarks.parts.specimen import Inputs, Specimen
-from benchmarks.parts.zoo_page import Row, markdown, page
+from benchmarks.parts.zoo_page import EQUAL, Row, markdown, page
 
 
 def perceptron() -> tuple[nn.Module, Inputs]:
@@ -44,6 +44,22 @@ def test_every_step_is_taken_and_measured() -> None:
     assert row.parity is not None
     assert row.parity < 1e-4
     assert "| own | perceptron | three-layers | 3.1e-05 M | yes | " in markdown([row])
+
+
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [
+        ("timm", "test_vit"),  # patches, attention, layer norms
+        ("transformers", "LlamaForCausalLM"),  # tokens, rotary positions, gates, root mean square norms
+    ],
+)
+def test_a_sample_of_the_zoo(library: str, name: str) -> None:
+    specimen = next(s for s in zoo.LIBRARIES[library]() if s.name == name)
+    row = Row(library, specimen.family, name)
+    zoo.examine(specimen, row, ["gradient"])
+    assert row.failure == ""
+    assert row.gradient is not None
+    assert row.gradient < EQUAL
 
 
 def test_a_step_that_fails_is_the_last() -> None:
