@@ -28,12 +28,20 @@ DTYPES: Final = {
 
 def plain(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A function of torch that takes the operands as they come and needs no attribute."""
-    return lambda _node, *operands: function(*operands)
+
+    def compute(_node: Node, *operands: Tensor) -> Tensor:
+        return function(*operands)
+
+    return compute
 
 
 def repeated(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
     """A function of two values, over any number of operands."""
-    return lambda _node, *operands: reduce(function, operands)
+
+    def compute(_node: Node, *operands: Tensor) -> Tensor:
+        return reduce(function, operands)
+
+    return compute
 
 
 def mean(_node: Node, *operands: Tensor) -> Tensor:
