@@ -33,6 +33,10 @@ class RuntimeUnavailableError(RelcompileError):
     """ONNX Runtime, or the device that was asked for, is missing."""
 
 
+class OverloadedError(RelcompileError):
+    """More requests wait for an explainer than may wait."""
+
+
 class MetadataError(RelcompileError, ValueError):
     """What an explainer is to say about itself contradicts itself."""
 
@@ -43,3 +47,7 @@ class ExplainerFileError(RelcompileError):
 
 class CalibrationError(RelcompileError):
     """Calibration data or a calibration file cannot be read, or belongs to another model."""
+
+
+class EvaluationError(RelcompileError):
+    """Explanations cannot be evaluated as asked, or a file of results cannot be read."""

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from relcompile.calibration.data import Data
-    from relcompile.calibration.observer import Observer
+    from relcompile.calibration.observer import Estimator, Observer
     from relcompile.calibration.state import StateFile
     from relcompile.calibration.store import Calibration
     from relcompile.preprocessing import Preprocessing
@@ -36,7 +36,7 @@ def calibrate(
     rule: Annotated[str, typer.Option("--rule", "-r", help="The rule that needs it.")] = "patternattribution",
     out: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = _DEFAULT_OUTPUT,
     inputs: options.Inputs = None,
-    estimator: Annotated[str, typer.Option(help="relu (two components) or linear.")] = "relu",
+    estimator: Annotated[Literal["relu", "linear"], typer.Option(help="relu has two components.")] = "relu",
     batch: Annotated[int, typer.Option(help="Samples at a time.")] = 32,
     samples: Annotated[int | None, typer.Option(help="At most so many of the samples, evenly spaced.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
@@ -69,12 +69,19 @@ def calibrate(
     keep_inputs((model, *files_read(data)), (out, state.path))
     refuse_links([state.path] if out != _DEFAULT_OUTPUT else [out, state.path])
     network = read_model(model, arch=arch, allow=tuple(allow or ()), trust=trust_model_file)
-    opened = _open(data, network, tuple(inputs or ()), preprocessing, samples)
+    opened = open_data(data, network, tuple(inputs or ()), preprocessing, samples)
     return calibrate_on(network, opened, estimator, batch, state, place, resume=resume)
 
 
 def calibrate_on(
-    model: torch.nn.Module, data: Data, estimator: Any, batch: int, state: StateFile, place: Place, *, resume: bool
+    model: torch.nn.Module,
+    data: Data,
+    estimator: Estimator,
+    batch: int,
+    state: StateFile,
+    place: Place,
+    *,
+    resume: bool,
 ) -> None:
     """Estimate the patterns of a model on data and write them.
 
@@ -147,7 +154,7 @@ def _check_rule(rule: str) -> None:
         raise CalibrationError(f"rule {rule!r} needs no calibration; these do: {', '.join(known)}")
 
 
-def _open(
+def open_data(
     path: Path,
     model: torch.nn.Module,
     specs: tuple[str, ...],

@@ -244,6 +244,7 @@ def test_bad_composite(content: str, model: Path, tmp_path: Path, capsys: pytest
         ((), "m.z+.onnx"),
         ((None, "argmax", None), "m.z+.argmax.onnx"),
         (("features.*=flat", "3", "layer4"), "m.z+.features.xflat.3.layer4.onnx"),
+        (("absorbed", "roots"), "m.z+.absorbed.roots.onnx"),
     ],
 )
 def test_other_requests_have_other_names(further: tuple[str | None, ...], name: str) -> None:
@@ -281,7 +282,7 @@ def test_composite_file(tmp_path: Path) -> None:
     compiled = relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), rule=str(tmp_path / "mine.toml"))
     assert compiled.metadata.rule == "mine"
     assert {record.name: record.rule for record in compiled.metadata.layers if record.kind != "pool"} == {
-        "0": "AlphaBeta(alpha=1.5, beta=0.5, bias='split', epsilon=1e-09)",
+        "0": "AlphaBeta(alpha=1.5, beta=0.5, bias='split', epsilon=1e-09, products='magnitudes', absorbed='lost')",
         "1": "Guided()",
         "4": "Adjoint()",
         "5": "Gamma(gamma=0.5, bias='plain', epsilon=1e-06)",
