@@ -112,7 +112,7 @@ def slope_error(model: OnnxModel, inputs: Tensors, output: int, name: str) -> fl
 def central_difference(f: Callable[[float], float]) -> float:
     """f'(0): a line through the differences of many steps.
 
-    Far ones cross kinks, near ones see the rounding of float32. Of several reaches that with the smallest standard error
+    Far ones cross kinks, near ones see the rounding of float32. Of several reaches that with the least standard error
     of the line counts: the choice knows nothing of the answer.
     """
     return min((_line(f, reach) for reach in REACHES), key=lambda line: line[1])[0]
