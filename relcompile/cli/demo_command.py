@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from relcompile.cli import views
-from relcompile.cli.needs import require
 
 
 def demo(
@@ -23,7 +22,6 @@ def demo(
 
     Any file server can serve the folder: `python -m http.server --directory site`.
     """
-    require("serve-cpu,pictures", "PIL")
     from relcompile.demo.site import write_site
 
     write_site(explainer, out, runtime)

@@ -26,6 +26,7 @@ from relcompile.files.text import printable
 from relcompile.metadata import FALLBACK, Metadata
 
 if TYPE_CHECKING:
+    from relcompile.evaluation.verdict import Verdict
     from relcompile.methods.catalogue import Description
     from relcompile.pictures.text import ColouredText
 
@@ -231,3 +232,13 @@ def operators(names: Mapping[str, Sequence[str]]) -> None:
     for kind, members in names.items():
         table.add_row(kind, ", ".join(members))
     _out.print(table)
+
+
+def verdicts(found: Sequence[Verdict], refused: Mapping[str, str]) -> None:
+    """One line a rule, and what could not be measured."""
+    table = Table("rule", "verdict", title="verdict", title_justify="left")
+    for verdict in found:
+        table.add_row(plain(verdict.rule), plain(verdict.sentence))
+    _out.print(table)
+    for unit, reason in refused.items():
+        note(f"not measured: {unit}: {reason}")

@@ -36,6 +36,7 @@ class Keywords(TypedDict, total=False):
     target: str | int | Target
     reference: Reference | None
     explain: Sequence[str] | None
+    dynamic: Sequence[str]
     output: int
     at: str | None
     taps: Sequence[str]
@@ -74,6 +75,8 @@ class Options:
             is a background: deeplift relevance is averaged over it (DeepLIFT SHAP).
         explain: names of the inputs that get relevance; all floating point inputs by default, or else the integer
             inputs that are embedded (relevance of every token: the sum over the features of its embedding).
+        dynamic: axes of inputs that are free like the batch: "input_ids:1" for the length of a text, "x:2" and "x:3"
+            for the sides of an image. Their sizes are the caller's choice, of an exported file too.
         output: position of the output that is explained; if that is not floating point and exactly one is, that one.
         at: name of a layer: relevance is that of its output, and not that of the input. (Grad-CAM reads its feature
             map there; by default it takes the last one.)
@@ -107,6 +110,7 @@ class Options:
     target: str | int | Target = "index"
     reference: Reference | None = None
     explain: Sequence[str] | None = None
+    dynamic: Sequence[str] = ()
     output: int = 0
     at: str | None = None
     taps: Sequence[str] = ()
@@ -160,7 +164,7 @@ class Options:
         check_outputs_asked(self.reduce, self.output_dtype)
         chosen_reference(self.composite, self.reference)
         for need, given in (("bounds", self.bounds), ("calibration", self.calibration)):
-            if given is not None and not self._wins(need):
+            if given is not None and not self.takes(need):
                 raise CompositeError(f"rule {self.composite.name} takes no {need}: leave --{need} ({need}=) out")
         if self.calibration is not None:
             self.calibration.require(weights_sha256, self.preprocessing)
@@ -174,7 +178,7 @@ class Options:
         composite = composite.with_entries(*(layer_entry(text, given) for text in self.layers), *outside)
         return composite if self.fallback is None else replace(composite, fallback=Fallback())
 
-    def _wins(self, need: str) -> bool:
+    def takes(self, need: str) -> bool:
         """Whether the rules are others without what they were given."""
         given = Given(self.bounds, self.calibration)
         try:
