@@ -101,7 +101,7 @@ def to_onnx(module: GraphModule, explainer: Compiled) -> onnx.ModelProto:
         ExportError: the exporter fails, or the result breaks the contract.
     """
     metadata = explainer.metadata
-    program = _exported(module, explainer)
+    program = _decomposed_if_needed(_exported(module, explainer))
     try:
         with _quiet():
             exported: Any = torch.onnx.export(
@@ -135,6 +135,22 @@ def _exported(module: GraphModule, explainer: Compiled) -> torch.export.Exported
             return torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
     except Exception as error:
         raise ExportError(f"the explainer graph cannot be exported: {_first_line(error)}") from error
+
+
+def _decomposed_if_needed(program: Any) -> torch.export.ExportedProgram:
+    """`program`, which the exporter decomposes where it holds what ONNX lacks.
+
+    The exporter does so with every program, and torch traces it twice for that, which takes longer than all else.
+    Lowered graphs of most networks hold operators only that ONNX has.
+    """
+    decompose = program.run_decompositions
+
+    def run_decompositions(table: Any = None, **options: Any) -> Any:
+        needed = table is None or any(node.target in table for node in program.graph.nodes)
+        return decompose(table, **options) if needed else program
+
+    program.run_decompositions = run_decompositions
+    return program
 
 
 def _tidy(model: ir.Model) -> None:
