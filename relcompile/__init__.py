@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from relcompile.extras import way_out
+
 if TYPE_CHECKING:
     from passes.errors import (
         InternalError,
@@ -83,7 +85,13 @@ __all__ = [  # noqa: RUF022  (the same names as `_HOME`, spelt out for type chec
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    try:
+        return getattr(import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        reason = way_out(error)
+        if reason is None:
+            raise
+        raise ModuleNotFoundError(f"relcompile.{name}: {reason}", name=error.name) from error
 
 
 def __dir__() -> list[str]:

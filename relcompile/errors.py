@@ -47,3 +47,7 @@ class ExplainerFileError(RelcompileError):
 
 class CalibrationError(RelcompileError):
     """Calibration data or a calibration file cannot be read, or belongs to another model."""
+
+
+class EvaluationError(RelcompileError):
+    """Explanations cannot be evaluated as asked, or a file of results cannot be read."""

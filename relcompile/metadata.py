@@ -66,6 +66,7 @@ class Metadata:
         reference: What differences are taken from: "0", "0.1,0.2,0.3", "tensor", "input" (it is a further input of
             the graph), or None.
         reference_input: That further input, or None.
+        chosen: Why the rule is this one, if the user left that to relcompile (`--rule auto`); else None.
         format: Version of this contract.
 
     Raises:
@@ -99,6 +100,7 @@ class Metadata:
     reference_input: InputRecord | None = None
     model: str | None = None
     layer_rules: tuple[str, ...] = ()
+    chosen: str | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:

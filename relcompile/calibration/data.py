@@ -20,7 +20,7 @@ from relcompile.preprocessing import Preprocessing
 
 Array: TypeAlias = np.ndarray[Any, Any]
 _ARRAYS = (".npy", ".npz")
-_WHAT: Final = "the calibration data"
+_WHAT: Final = "the data"
 _AT_ONCE: Final = 256  # samples of which the checksum is taken
 
 

@@ -9,7 +9,6 @@ from typing import Annotated, cast
 import typer
 
 from relcompile.cli import views
-from relcompile.cli.needs import require
 from relcompile.errors import InputSpecError
 from relcompile.runtime.session import Device
 
@@ -50,16 +49,13 @@ def batch(
 
     A job that was stopped, in whatever way, goes on with the same command: every photograph is in the results once.
     """
-    require("batch", "pyarrow", "PIL")
     from relcompile.bulk.engines import run_here, run_on_ray
     from relcompile.bulk.explain_batch import ExplainBatch
     from relcompile.bulk.job import Job
     from relcompile.bulk.parts import parts_of
 
     on_ray = engine is Engine.RAY
-    if on_ray:
-        require("ray", "ray")
-    elif workers > 1:
+    if workers > 1 and not on_ray:
         raise InputSpecError(f"--workers {workers} needs --engine ray")
     if photographs.is_dir() and out.resolve().is_relative_to(photographs.resolve()):
         raise InputSpecError(f"{out} lies in {photographs}: results would be read as photographs; give another folder")

@@ -69,7 +69,7 @@ def calibrate(
     keep_inputs((model, *files_read(data)), (out, state.path))
     refuse_links([state.path] if out != _DEFAULT_OUTPUT else [out, state.path])
     network = read_model(model, arch=arch, allow=tuple(allow or ()), trust=trust_model_file)
-    opened = _open(data, network, tuple(inputs or ()), preprocessing, samples)
+    opened = open_data(data, network, tuple(inputs or ()), preprocessing, samples)
     return calibrate_on(network, opened, estimator, batch, state, place, resume=resume)
 
 
@@ -154,7 +154,7 @@ def _check_rule(rule: str) -> None:
         raise CalibrationError(f"rule {rule!r} needs no calibration; these do: {', '.join(known)}")
 
 
-def _open(
+def open_data(
     path: Path,
     model: torch.nn.Module,
     specs: tuple[str, ...],

@@ -47,6 +47,7 @@ def compile_(
     allow: options.Allow = None,
     trust_model_file: options.Trust = False,
     explain: options.Explained = None,
+    dynamic: options.Dynamic = None,
     explained_output: options.ExplainedOutput = 0,
     at: options.At = None,
     tap: options.Taps = None,
@@ -70,7 +71,7 @@ def compile_(
 ) -> None:
     """Compile a trained model and a rule into one explainer file."""
     place: Place = context.obj
-    verbs = (("plugin", plugin), ("tap", tap), ("mask", mask))
+    verbs = (("plugin", plugin), ("tap", tap), ("mask", mask), ("dynamic", dynamic))
     places = [f"{verb}={name}" for verb, names in verbs for name in names or ()]
     further = [name for name, wanted in (("absorbed", absorbed), ("roots", roots)) if wanted]
     chosen = (None if target == "index" else target, at, start and f"start={start}", fallback, reduce, *further)
@@ -102,6 +103,7 @@ def compile_(
         target=target,
         reference=parsing.reference(reference, reference_image, known, inputs or (_USUAL_PHOTOGRAPH,)),
         explain=explain or None,
+        dynamic=tuple(dynamic or ()),
         output=explained_output,
         at=at,
         taps=tuple(tap or ()),
@@ -135,6 +137,7 @@ def compile_file(
     Raises:
         RelcompileError, PassError: with a message for the user; no file is left behind.
     """
+    from relcompile.backend.absorbed import absorbed_share
     from relcompile.backend.cancellation import largest_share
     from relcompile.backend.magnitude import nearest_to_overflow
     from relcompile.backend.onnx_file import save
@@ -153,8 +156,9 @@ def compile_file(
         parity = save(explainer, temporary, tell, pair=pair)
         tell("measure")
         timing = _timing(model, explainer, temporary)
-        share = largest_share(explainer) if asked.composite.shares_the_score else None
-        doubts = _cancellation(share) | _overflow(nearest_to_overflow(explainer))
+        shares = asked.composite.shares_the_score
+        doubts = _cancellation(largest_share(explainer) if shares else None)
+        doubts |= _absorption(absorbed_share(explainer) if shares else None) | _overflow(nearest_to_overflow(explainer))
         beside = [path for path in temporary.parent.iterdir() if companion(output).fullmatch(path.name)]
         rows = {"file": str(output), "size": f"{temporary.stat().st_size / 1e6:.1f} MB"}
         rows |= {path.name: f"{path.stat().st_size / 1e6:.1f} MB" for path in sorted(beside)}
@@ -237,9 +241,19 @@ def _overflow(share: float) -> dict[str, str]:
     }
 
 
+def _absorption(share: float | None) -> dict[str, str]:
+    """A row of the report, if most of the score reaches no input."""
+    from relcompile.backend.absorbed import MOST
+
+    if share is None or share <= MOST:
+        return {}
+    ways = "root and z+,absorbed=shared hand it back, and gamma loses less; --absorbed says where"
+    return {"absorbed on the way": f"{share:.0%} of the score: the map is of the rest; {ways}"}
+
+
 def _report(explainer: Explainer, rows: dict[str, str], parity: Parity | None, timing: dict[str, str]) -> None:
     views.summary(explainer.metadata.layers)
-    rows = {"explained": explainer.metadata.quantity, **rows}
+    rows = {"rule": views.rule(explainer.metadata), "explained": explainer.metadata.quantity, **rows}
     if parity is not None:
         errors = ", ".join(f"{name} {error:.1e}" for name, error in parity.errors.items())
         rows["difference from PyTorch (of the maximum)"] = errors

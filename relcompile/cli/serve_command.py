@@ -10,7 +10,6 @@ from typing import Annotated, cast
 import typer
 
 from relcompile.cli import views
-from relcompile.cli.needs import require
 from relcompile.errors import InputSpecError
 from relcompile.runtime.production import load
 from relcompile.runtime.session import Device
@@ -34,7 +33,6 @@ def serve(
 
     One client works with all of them. Metrics for Prometheus are at /metrics.
     """
-    require("serve-cpu", "starlette", "uvicorn", "prometheus_client")
     from relcompile.runtime.run_queue import RunQueue
     from relcompile.serving.application import Limits
     from relcompile.serving.server import Address, serve

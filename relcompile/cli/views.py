@@ -26,10 +26,13 @@ from relcompile.files.text import printable
 from relcompile.metadata import FALLBACK, Metadata
 
 if TYPE_CHECKING:
+    from relcompile.evaluation.verdict import Verdict
     from relcompile.methods.catalogue import Description
+    from relcompile.pictures.text import ColouredText
 
 _out = Console()
 _err = Console(stderr=True)
+_STRONGEST = 6  # tokens whose relevance is printed as a number
 
 
 def plain(text: str) -> Text:
@@ -132,7 +135,7 @@ def metadata(data: Metadata) -> None:
     shapes = [f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.inputs]
     rows = {
         "model": data.model or "",
-        "rule": data.rule,
+        "rule": rule(data),
         "inputs": ", ".join(shapes),
         "outputs": ", ".join(data.output_names),
         "explained": data.explained if data.quantity == "the output" else f"{data.explained}: {data.quantity}",
@@ -172,6 +175,11 @@ def metadata(data: Metadata) -> None:
     facts("explainer", rows)
 
 
+def rule(data: Metadata) -> str:
+    """The rule, and why it is this one if nobody chose it."""
+    return data.rule if data.chosen is None else f"{data.rule}, chosen as {data.chosen}"
+
+
 def photographs(data: Metadata) -> str:
     """What happens to a photograph, for the first input that one becomes."""
     image = next((i.shape for i in data.inputs if len(i.shape) == 4), None)
@@ -188,6 +196,22 @@ def classes(title: str, rows: Sequence[tuple[str, float]]) -> None:
     for name, score in rows:
         table.add_row(plain(name), f"{score:.3f}")
     _out.print(table)
+
+
+def coloured_text(text: ColouredText) -> None:
+    """A text whose tokens have the colour of their relevance; what speaks against is underlined, too."""
+    line = Text()
+    for run in text.runs():
+        shown = plain(run.text)
+        if run.value is not None:
+            colour = "#{:02x}{:02x}{:02x}".format(*text.colour(run.value))
+            shown.stylize(f"black on {colour}{' underline' if run.value < 0 else ''}")
+        line.append_text(shown)
+    _out.print(plain(text.title), style="bold")
+    _out.print(line, soft_wrap=True)
+    strongest = sorted(zip(text.pieces, text.relevance, strict=True), key=lambda pair: -abs(pair[1]))[:_STRONGEST]
+    words = ", ".join(f"{piece.token} {value:+.3g}" for piece, value in strongest)
+    _out.print(plain(f"{words}{'. ' if text.note else ''}{text.note}"), style="dim", soft_wrap=True)
 
 
 def rules(descriptions: Sequence[Description]) -> None:
@@ -208,3 +232,13 @@ def operators(names: Mapping[str, Sequence[str]]) -> None:
     for kind, members in names.items():
         table.add_row(kind, ", ".join(members))
     _out.print(table)
+
+
+def verdicts(found: Sequence[Verdict], refused: Mapping[str, str]) -> None:
+    """One line a rule, and what could not be measured."""
+    table = Table("rule", "verdict", title="verdict", title_justify="left")
+    for verdict in found:
+        table.add_row(plain(verdict.rule), plain(verdict.sentence))
+    _out.print(table)
+    for unit, reason in refused.items():
+        note(f"not measured: {unit}: {reason}")

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Literal, TypedDict
 
 import torch
+from torch.fx import GraphModule
 
 from relcompile.calibration.store import Calibration
 from relcompile.errors import CompositeError
@@ -17,6 +18,7 @@ from relcompile.methods.rules.adjoint import Fallback
 from relcompile.methods.rules.parameters import Bounds
 from relcompile.methods.spelling import layer_entry, named
 from relcompile.preprocessing import Preprocessing
+from relcompile.question.automatic import AUTO, STAND_IN, choice_for
 from relcompile.question.outputs import check_outputs_asked
 from relcompile.question.references import Reference, chosen_reference
 from relcompile.question.targets import Target
@@ -34,6 +36,7 @@ class Keywords(TypedDict, total=False):
     target: str | int | Target
     reference: Reference | None
     explain: Sequence[str] | None
+    dynamic: Sequence[str]
     output: int
     at: str | None
     taps: Sequence[str]
@@ -55,7 +58,8 @@ class Options:
     """What is asked of a model.
 
     Args:
-        rule: a name ("z+", "epsilon=0.25"), a composite file (.toml) or a composite.
+        rule: a name ("z+", "epsilon=0.25"), a composite file (.toml) or a composite; "auto" chooses by what is in the
+            model, and says why in the metadata.
         layers: rules of single layers that win over it, "NAME-GLOB=RULE" as in "features.0=flat".
         rules: rules from outside: entries that win over those of `rule`, for an operator, a module class or a layer;
             each has to match something.
@@ -71,6 +75,8 @@ class Options:
             is a background: deeplift relevance is averaged over it (DeepLIFT SHAP).
         explain: names of the inputs that get relevance; all floating point inputs by default, or else the integer
             inputs that are embedded (relevance of every token: the sum over the features of its embedding).
+        dynamic: axes of inputs that are free like the batch: "input_ids:1" for the length of a text, "x:2" and "x:3"
+            for the sides of an image. Their sizes are the caller's choice, of an exported file too.
         output: position of the output that is explained; if that is not floating point and exactly one is, that one.
         at: name of a layer: relevance is that of its output, and not that of the input. (Grad-CAM reads its feature
             map there; by default it takes the last one.)
@@ -92,6 +98,7 @@ class Options:
         preprocessing: stored with the explainer: how a photograph becomes the input; that of the calibration, if it
             was made from photographs.
         name: of the model; stored with the explainer, and part of the names of the maps that it makes.
+        chosen: why the rule was chosen, if "auto" chose it: `settled` fills it in.
     """
 
     rule: str | Composite = "z+"
@@ -103,6 +110,7 @@ class Options:
     target: str | int | Target = "index"
     reference: Reference | None = None
     explain: Sequence[str] | None = None
+    dynamic: Sequence[str] = ()
     output: int = 0
     at: str | None = None
     taps: Sequence[str] = ()
@@ -117,6 +125,14 @@ class Options:
     class_names: Sequence[str] | None = None
     preprocessing: Preprocessing | None = None
     name: str | None = None
+    chosen: str | None = None
+
+    def settled(self, module: GraphModule) -> Options:
+        """The same with the rule that suits a captured model, if that was left open."""
+        if self.rule != AUTO:
+            return self
+        choice = choice_for(module)
+        return replace(self, rule=choice.rule, chosen=choice.why)
 
     @cached_property
     def composite(self) -> Composite:
@@ -148,7 +164,7 @@ class Options:
         check_outputs_asked(self.reduce, self.output_dtype)
         chosen_reference(self.composite, self.reference)
         for need, given in (("bounds", self.bounds), ("calibration", self.calibration)):
-            if given is not None and not self._wins(need):
+            if given is not None and not self.takes(need):
                 raise CompositeError(f"rule {self.composite.name} takes no {need}: leave --{need} ({need}=) out")
         if self.calibration is not None:
             self.calibration.require(weights_sha256, self.preprocessing)
@@ -156,12 +172,13 @@ class Options:
             self.photographs.require_input({name: tuple(tensor.shape) for name, tensor in inputs.items()})
 
     def _composed(self, given: Given) -> Composite:
-        composite = named(self.rule, given) if isinstance(self.rule, str) else self.rule
+        rule = STAND_IN if self.rule == AUTO else self.rule
+        composite = named(rule, given) if isinstance(rule, str) else rule
         outside = (replace(entry, required=True) for entry in self.rules)
         composite = composite.with_entries(*(layer_entry(text, given) for text in self.layers), *outside)
         return composite if self.fallback is None else replace(composite, fallback=Fallback())
 
-    def _wins(self, need: str) -> bool:
+    def takes(self, need: str) -> bool:
         """Whether the rules are others without what they were given."""
         given = Given(self.bounds, self.calibration)
         try:

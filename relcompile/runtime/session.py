@@ -21,7 +21,10 @@ _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 
 
-_EXTRAS = "install one of them: pip install 'relcompile[cpu]' or pip install 'relcompile[gpu]'"
+_EXTRAS = (
+    "install one of them: pip install 'relcompile[serve-cpu]' or 'relcompile[serve-gpu]', or, with the compiler, "
+    "'relcompile[cpu]' or 'relcompile[gpu]'"
+)
 
 
 _FATAL = 4  # ONNX Runtime's log severity
@@ -81,7 +84,10 @@ def session_options(runtime: Any, threads: int | None, spinning: bool) -> Any:
 
 def open_session(runtime: Any, path: Path, device: Device, options: Any) -> Any:
     """A session on the device, and an error rather than a silent move to another one."""
-    reason = "this ONNX Runtime was built without CUDA; pip install 'relcompile[gpu]' (and not [cpu] beside it)"
+    reason = (
+        "this ONNX Runtime was built without CUDA; pip install 'relcompile[gpu]' or 'relcompile[serve-gpu]' (and "
+        "nothing with cpu beside it)"
+    )
     if device != "cpu" and _CUDA in runtime.get_available_providers():
         complaints = _preload_cuda(runtime) or "ONNX Runtime's log on stderr says why"
         reason = f"CUDA did not start: {complaints}"

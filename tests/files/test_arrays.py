@@ -111,7 +111,7 @@ def test_anything_else_is_named(name: str, tmp_path: Path, monkeypatch: pytest.M
 
 STARTS = [
     "the reference x.npy cannot be read: ",
-    "the calibration data x.npy cannot be read: ",
+    "the data x.npy cannot be read: ",
     "the arrays x.npz cannot be read: ",
 ]
 

@@ -369,8 +369,8 @@ def test_a_missing_or_broken_onnxruntime_names_both_extras(
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
     with pytest.raises(RuntimeUnavailableError, match=message) as caught:
         load(linear)
-    assert "pip install 'relcompile[cpu]'" in str(caught.value)
-    assert "pip install 'relcompile[gpu]'" in str(caught.value)
+    assert "pip install 'relcompile[serve-cpu]'" in str(caught.value)
+    assert "'relcompile[gpu]'" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from relcompile.errors import CaptureError, CompositeError
 from relcompile.frontend import canonical
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-QUESTIONS = (
+QUESTIONS: tuple[dict[str, Any], ...] = (
     {"rule": "z+"},
     {"rule": "epsilon", "at": "0"},
     {"rule": "gradient", "target": "topk:2"},

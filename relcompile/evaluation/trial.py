@@ -1,0 +1,164 @@
+"""One rule on one subject: its explainer, compiled once, and the maps that it makes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from relcompile.compiler import compile_as_asked
+from relcompile.evaluation.fed import Fed, Weights
+from relcompile.evaluation.randomised import cascade
+from relcompile.evaluation.subject import Subject
+from relcompile.files.records import LayerRecord
+from relcompile.metadata import Metadata
+from relcompile.methods.results import AsMultiplier
+from relcompile.question.options import Options
+
+Maps = NDArray[np.float64]
+Tick = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured.
+
+    Attributes:
+        seed: of everything that is drawn.
+        vectors: random relevances that start at the output, for CSC.
+        steps: layers of the cascade.
+        patch: side, in pixels, of what is removed at once; 0: a fourteenth of the side of the picture.
+        shares: of the picture that are removed.
+        draws: perturbed inputs, or random subsets, for each picture.
+        radius: of the perturbed inputs, as a share of the pictures' range.
+        parity: SSIM and IoU as the papers' released code has them.
+    """
+
+    seed: int = 0
+    vectors: int = 5
+    steps: int = 8
+    patch: int = 0
+    shares: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
+    draws: int = 8
+    radius: float = 0.02
+    parity: bool = False
+
+    def patch_of(self, height: int, width: int) -> int:
+        """The side of a patch in a picture of this size."""
+        return self.patch or max(1, min(height, width) // 14)
+
+
+USUAL: Final = Settings()
+
+
+@dataclass(eq=False)
+class Bench:
+    """What trials of several rules share.
+
+    Attributes:
+        subject: network and pictures.
+        settings: how much is measured.
+        tick: told whenever some pictures were explained.
+        shown: rules whose maps are kept already.
+    """
+
+    subject: Subject
+    settings: Settings = USUAL
+    tick: Tick = lambda: None
+    shown: set[str] = field(default_factory=set[str])
+
+    @cached_property
+    def weights(self) -> Weights:
+        """Of the network as it is."""
+        return Weights.of(self.subject.network, self.example)
+
+    @cached_property
+    def random_weights(self) -> Mapping[str, Weights]:
+        """Of the cascade, by the lowest layer that is random."""
+        found = dict[str, Weights]()
+        for layer, network in cascade(self.subject.network, self.settings.steps, self.settings.seed):
+            found[layer] = Weights.of(network, self.example)
+            self.tick()
+        return found
+
+    @property
+    def example(self) -> Tensor:
+        """An input to compile for."""
+        return self.subject.images[:2]
+
+
+@dataclass(eq=False)
+class Trial:
+    """One rule.
+
+    Attributes:
+        bench: what it is tried on.
+        name: of the rule, in the tables of results.
+        options: what is asked of the compiler.
+    """
+
+    bench: Bench
+    name: str
+    options: Options
+
+    @cached_property
+    def explainer(self) -> Fed:
+        """Compiled for the target as an input, to be fed with weights."""
+        return Fed(self.bench.subject.network, self.bench.example, self.options)
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the explainer says of itself."""
+        return self.explainer.metadata
+
+    @cached_property
+    def maps(self) -> Maps:
+        """Relevance of the targets, (N, H, W)."""
+        return self.explain(self.bench.subject.images, self.bench.subject.targets)
+
+    def explain(self, images: Tensor, targets: Tensor, weights: Weights | None = None) -> Maps:
+        """Maps (N, H, W) in float64; see `flat`."""
+        return self.flat(self.relevance(images, targets, weights))
+
+    def relevance(self, images: Tensor, targets: Tensor, weights: Weights | None = None) -> Tensor:
+        """Relevance (N, C, H, W) of any pictures and classes, with any weights."""
+        size, found = self.bench.subject.batch, list[Tensor]()
+        for part, classes in zip(images.split(size), targets.split(size), strict=True):
+            outputs = self.explainer.explain(
+                weights or self.bench.weights, part, classes, seed=self.bench.settings.seed
+            )
+            found.append(outputs[len(self.metadata.outputs)])
+            self.bench.tick()
+        return torch.cat(found)
+
+    def flat(self, relevance: Tensor) -> Maps:
+        """(N, C, H, W) -> (N, H, W): the sum over channels; the largest |value| for a gradient, whose sign says little.
+
+        Source: Sixt et al. 2020, released code.
+        """
+        wide = relevance.double()
+        is_gradient = isinstance(self.options.composite.result, AsMultiplier)
+        return (wide.abs().amax(1) if is_gradient else wide.sum(1)).numpy()
+
+    def layered(self, layers: list[str], **asked: Any) -> Any:
+        """An explainer of the network as it is, that also reads relevance at `layers`."""
+        options = replace(self.options, taps=tuple(layers), **asked)
+        return compile_as_asked(self.bench.subject.network, {self._input: self.bench.example}, options)
+
+    @property
+    def layers(self) -> list[LayerRecord]:
+        """Layers with weights and a name of their own, from the input to the output."""
+        affine = [record for record in self.metadata.layers if record.kind == "affine" and record.name]
+        count = Counter(record.name for record in affine)
+        return [record for record in affine if count[record.name] == 1]
+
+    @property
+    def _input(self) -> str:
+        return self.metadata.inputs[0].name
