@@ -8,8 +8,14 @@ _BRINGS: Final = {
     "serve-cpu": ("starlette", "uvicorn", "prometheus_client"),
     "batch": ("pyarrow",),
     "evaluate": ("scipy", "skimage", "plotly", "jinja2"),
+    "text": ("tokenizers",),
     "ray": ("ray",),
 }
+
+
+def packages() -> dict[str, tuple[str, ...]]:
+    """The modules that each extra brings, beside ONNX Runtime."""
+    return dict(_BRINGS)
 
 
 def way_out(error: ModuleNotFoundError) -> str | None:

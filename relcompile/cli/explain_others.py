@@ -10,7 +10,6 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from relcompile.cli import views
-from relcompile.cli.needs import require
 from relcompile.cli.photograph_files import Job, prepare
 from relcompile.errors import InputSpecError
 from relcompile.files.arrays import map_array, native
@@ -67,7 +66,6 @@ def explain_texts(
         tokenizer: a tokenizer.json.
         wanted: what is wanted for each file.
     """
-    require("text", "tokenizers")
     reader = Tokenizer(explainer.metadata, tokenizer)
     texts = {Job(path, wanted.folder / path.stem): _lines(path) for path in files}
     texts |= {Job(Path("text"), wanted.folder / "text"): list(given)} if given else {}

@@ -23,8 +23,10 @@ from relcompile.cli.compile_command import compile_
 from relcompile.cli.concepts_command import concepts
 from relcompile.cli.confined import Console, Place, start
 from relcompile.cli.demo_command import demo
+from relcompile.cli.doctor_command import doctor
 from relcompile.cli.evaluate_command import evaluate
 from relcompile.cli.explain_command import explain
+from relcompile.cli.export_command import export
 from relcompile.cli.inspect_command import inspect
 from relcompile.cli.orderly import orderly
 from relcompile.cli.report_command import report
@@ -125,8 +127,10 @@ app.command()(calibrate)
 app.command()(compare)
 app.command()(concepts)
 app.command()(demo)
+app.command()(doctor)
 app.command()(evaluate)
 app.command()(explain)
+app.command()(export)
 app.command()(inspect)
 app.command()(report)
 app.command()(rules)

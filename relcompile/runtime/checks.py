@@ -18,8 +18,8 @@ def check_arguments(path: object, device: object, threads: object, spinning: obj
     Raises:
         InputSpecError: names the argument, its value, and what is wanted.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise InputSpecError(f"path={path!r}: want the path of an explainer file")
+    if not isinstance(path, str | os.PathLike | bytes):
+        raise InputSpecError(f"path={path!r}: want the path of an explainer file, or its content as bytes")
     if device not in ("auto", "cpu", "cuda"):
         raise InputSpecError(f'device={device!r}: want "auto", "cpu" or "cuda"')
     if threads is not None and (type(threads) is not int or not 0 < threads <= _MOST_THREADS):

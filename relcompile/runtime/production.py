@@ -3,8 +3,9 @@
 Imports the standard library, numpy and, when a file is loaded, ONNX Runtime: neither torch nor onnx.
 """
 
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from relcompile.errors import ExplainerFileError, InputSpecError, RuntimeUnavailableError
+from relcompile.files.paths import told_of
 from relcompile.files.records import MANY, InputRecord
 from relcompile.files.seal import WEIGHTS_KEY, check_weights_beside
 from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY, ROOTS_OUTPUT, TARGET_OUTPUT, Metadata
@@ -33,7 +35,8 @@ from relcompile.runtime.session import Device, described, import_onnxruntime, op
 class ProductionExplainer:
     """A loaded explainer file; `load` makes it. Several threads may use one at the same time.
 
-    It is pickled and copied as the path and the settings that it was loaded with: whoever gets it loads the file again.
+    It is pickled and copied as the path, or content, and the settings that it was loaded with: whoever gets it loads
+    the file again.
 
     Args:
         metadata: What the file says about itself.
@@ -204,12 +207,12 @@ class ProductionExplainer:
 
 
 def load(
-    path: Path | str, *, device: Device = "auto", threads: int | None = None, spinning: bool = False
+    path: Path | str | bytes, *, device: Device = "auto", threads: int | None = None, spinning: bool = False
 ) -> ProductionExplainer:
     """Load an explainer file that relcompile wrote.
 
     Args:
-        path: The .onnx file.
+        path: The .onnx file, or its content.
         device: "cuda" insists on the GPU; "auto" takes it if it works, else the CPU, which is logged (level
             INFO) if ONNX Runtime was installed for CUDA.
         threads: CPU threads that share one operator, 1 or more; None: as many as there are physical cores.
@@ -223,6 +226,8 @@ def load(
         InputSpecError: `path`, `device`, `threads` or `spinning` is none of the above.
     """
     check_arguments(path, device, threads, spinning)
+    if isinstance(path, bytes):
+        return _load_content(path, {"device": device, "threads": threads, "spinning": spinning})
     runtime = import_onnxruntime()
     check_file(Path(path))
     session = open_session(runtime, Path(path), device, session_options(runtime, threads, spinning))
@@ -237,6 +242,15 @@ def load(
         return ProductionExplainer(metadata, session, _match_session(metadata, session), settings)
     except (ExplainerFileError, UnicodeDecodeError) as error:  # ONNX Runtime hands on what is not UTF-8
         raise ExplainerFileError(f"{path}: {error}") from error
+
+
+def _load_content(content: bytes, settings: dict[str, Any]) -> ProductionExplainer:
+    """By way of a file, which is gone afterwards, so that the same is checked; pickled with the content."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "explainer.onnx")
+        with told_of(Path("the explainer"), path):
+            path.write_bytes(content)
+            return replace(load(path, **settings), _loaded_with={"path": content, **settings})
 
 
 def _photographed(metadata: Metadata, inputs: Sequence[Any]) -> tuple[Sequence[Any], tuple[Any, ...]]:
