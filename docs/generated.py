@@ -106,7 +106,7 @@ def _section(same: list[Description]) -> str:
     title = ", ".join(f"`{rule.name}`" for rule in same)
     parts = [f"## {title} {{#{_anchor(same[0].name)}}}", same[0].summary]
     parts += [
-        f"![Relevance map of {rule.name}](images/rules/{_anchor(rule.name)}.png){{.map}}" for rule in _drawn(same)
+        f"![Relevance map of {rule.name}](images/rules/{picture_name(rule.name)}.png){{.map}}" for rule in _drawn(same)
     ]
     if "Equation" in facts:
         parts.append(f"```{{ .text .equation }}\n{facts['Equation']}\n```")
@@ -118,12 +118,17 @@ def _section(same: list[Description]) -> str:
 
 def _drawn(same: list[Description]) -> list[Description]:
     """The first of them that the gallery has."""
-    return [rule for rule in same if (PICTURES / f"{_anchor(rule.name)}.png").exists()][:1]
+    return [rule for rule in same if (PICTURES / f"{picture_name(rule.name)}.png").exists()][:1]
 
 
 def _parameters(preset: Preset[Any]) -> str:
     """What may follow the name, with the defaults."""
     return ", ".join(f"`{name}={default}`" for name, default in preset.parameters.items())
+
+
+def picture_name(rule: str) -> str:
+    """How the file with the map of a rule is called, without its suffix."""
+    return _anchor(rule)
 
 
 def _anchor(name: str) -> str:

@@ -3,7 +3,7 @@
 It needs the packages that photograph.py names, and downloads nothing:
 
     cd examples
-    python gallery.py --output gallery.png
+    python gallery.py --output gallery.png --each maps
 
 The patterns of PatternNet and PatternAttribution are learnt from crops of six photographs. That is enough to run
 them, not to judge them: the papers learn from all of ImageNet.
@@ -25,7 +25,7 @@ from PIL import Image
 
 import relcompile
 from relcompile.files.paths import atomic_path
-from relcompile.pictures.heatmap import draw_heatmap
+from relcompile.pictures.heatmap import Style, draw_heatmap, save_heatmap
 from relcompile.pictures.images import load_image, preprocess
 from relcompile.presets import PRESETS
 
@@ -79,6 +79,14 @@ def explain_all(model: torch.nn.Module, x: torch.Tensor, target: int, rules: Seq
     return maps
 
 
+def draw_each(folder: Path, maps: Mapping[str, Any]) -> None:
+    """One PNG a rule, as large as its map."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for rule, relevance in maps.items():
+        name = rule.replace("z+", "z-plus").replace("*", "-times-")
+        save_heatmap(folder / f"{name}.png", relevance, None, rule, Style(overlay_only=True))
+
+
 def draw(path: Path, view: Image.Image, maps: Mapping[str, Any], title: str) -> None:
     """The photograph and all maps in one PNG, every map with its own colours around zero."""
     rows = -(-(len(maps) + 1) // COLUMNS)
@@ -102,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--photo", default="chelsea.png", help="of scikit-image's data: chelsea.png, coffee.png, ...")
     parser.add_argument("--rules", nargs="+", default=RULES, help="default: all of them, unrolled searches apart")
     parser.add_argument("--output", type=Path, default=Path("gallery.png"), help="the picture to write")
+    parser.add_argument("--each", type=Path, help="a folder for one picture a rule")
     options = parser.parse_args(arguments)
     model = trained()
     array, view = preprocess(photo(options.photo), PREPROCESSING, (SIZE, SIZE))
@@ -110,6 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         best = int(model(x).argmax())
     maps = explain_all(model, x, best, options.rules)
     draw(options.output, view, maps, f"EfficientNet-Lite0 says {class_names()[best]}: why, rule by rule")
+    if options.each:
+        draw_each(options.each, maps)
+    for rule, relevance in maps.items():
+        print(f"{rule}: sum of relevance {relevance.sum():.4g}")
     print(f"wrote {options.output}")
 
 

@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from relcompile.extras import way_out
+
 if TYPE_CHECKING:
     from passes.errors import (
         InternalError,
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from relcompile.backend.explainer import Explainer
     from relcompile.calibration.observer import calibrate
     from relcompile.calibration.store import Calibration
-    from relcompile.compiler import compile
+    from relcompile.compiler import CapturedModel, capture, compile
     from relcompile.errors import RelcompileError
     from relcompile.frontend.model_file import read_model
     from relcompile.methods.composites import Composite, Entry
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Calibration": "relcompile.calibration.store",
+    "CapturedModel": "relcompile.compiler",
     "Composite": "relcompile.methods.composites",
     "Entry": "relcompile.methods.composites",
     "Explainer": "relcompile.backend.explainer",
@@ -49,16 +52,19 @@ _HOME = {
     "UnsupportedOperatorError": "passes.errors",
     "UnsupportedRuleError": "passes.errors",
     "calibrate": "relcompile.calibration.observer",
+    "capture": "relcompile.compiler",
     "compile": "relcompile.compiler",
     "load": "relcompile.runtime.production",
     "read_model": "relcompile.frontend.model_file",
 }
 __all__ = [  # noqa: RUF022  (the same names as `_HOME`, spelt out for type checkers)
     "calibrate",
+    "capture",
     "compile",
     "load",
     "read_model",
     "Calibration",
+    "CapturedModel",
     "Composite",
     "Entry",
     "Explainer",
@@ -79,7 +85,13 @@ __all__ = [  # noqa: RUF022  (the same names as `_HOME`, spelt out for type chec
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    try:
+        return getattr(import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        reason = way_out(error)
+        if reason is None:
+            raise
+        raise ModuleNotFoundError(f"relcompile.{name}: {reason}", name=error.name) from error
 
 
 def __dir__() -> list[str]:

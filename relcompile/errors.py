@@ -33,6 +33,10 @@ class RuntimeUnavailableError(RelcompileError):
     """ONNX Runtime, or the device that was asked for, is missing."""
 
 
+class OverloadedError(RelcompileError):
+    """More requests wait for an explainer than may wait."""
+
+
 class MetadataError(RelcompileError, ValueError):
     """What an explainer is to say about itself contradicts itself."""
 

@@ -24,11 +24,13 @@ from relcompile.files.typed_json import decode_record, parse_json
 from relcompile.preprocessing import Preprocessing
 
 METADATA_KEY = "relcompile"  # of the JSON text in the ONNX file's metadata_props
+SOURCE_KEY = "relcompile.py"  # of the Python source in a .pt2 file
 FORMAT = 1  # the format version that this relcompile writes, and the only one it reads
 ABSORBED_OUTPUT = "absorbed"  # the output with the relevance that each layer absorbed, if the file has one
 ROOTS_OUTPUT = "roots"  # the output with the report on learned roots, if the file has one
 TARGET_INPUT = "target"  # the input for it, if it takes one
 TARGET_OUTPUT = "target"  # the output with the classes that were explained, if the file chooses several
+FALLBACK = "Fallback()"  # the rule of an operator that the method has none for, where the user asked for the gradient
 HEADS = ("sigmoid", "log_sigmoid", "hardsigmoid", "tanh")  # what turns a score into something else, beside softmax
 
 
@@ -56,11 +58,15 @@ class Metadata:
         start: The layer at whose output relevance starts (the target has its shape); None: the explained output.
         taps: Relevance of layers, beside `relevance`.
         masks: Layers whose relevance is masked, and the further inputs that hold the masks.
+        exclude_parallel: Relevance that leads around these layers is cut.
+        reduce: How the channels of relevance became one: "sum", "abs" or "max"; or None.
+        output_dtype: Of relevance and taps, "float16"; None: that of the model.
         sampling: Which copies of the input were averaged over, "GaussianNoise(count=25, level=0.15)", or None.
         noise: Further inputs of the graph that want standard normal numbers.
         reference: What differences are taken from: "0", "0.1,0.2,0.3", "tensor", "input" (it is a further input of
             the graph), or None.
         reference_input: That further input, or None.
+        chosen: Why the rule is this one, if the user left that to relcompile (`--rule auto`); else None.
         format: Version of this contract.
 
     Raises:
@@ -85,12 +91,16 @@ class Metadata:
     start: str | None = None
     taps: tuple[TapRecord, ...] = ()
     masks: tuple[MaskRecord, ...] = ()
+    exclude_parallel: bool = False
+    reduce: str | None = None
+    output_dtype: str | None = None
     sampling: str | None = None
     noise: tuple[InputRecord, ...] = ()
     reference: str | None = None
     reference_input: InputRecord | None = None
     model: str | None = None
     layer_rules: tuple[str, ...] = ()
+    chosen: str | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -134,7 +144,16 @@ class Metadata:
         places = {"start": self.start, "at": self.at}
         place = tuple(f"{verb} {layer}" for verb, layer in places.items() if layer is not None)
         reference = () if self.reference in (None, "0") else (f"reference {self.reference}",)
-        return (*filter(None, (self.model,)), self.rule, *self.layer_rules, *self.target.name, *place, *reference)
+        over = () if self.reduce is None else (f"{self.reduce} over channels",)
+        return (
+            *filter(None, (self.model,)),
+            self.rule,
+            *self.layer_rules,
+            *self.target.name,
+            *place,
+            *reference,
+            *over,
+        )
 
     @property
     def output_names(self) -> list[str]:

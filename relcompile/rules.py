@@ -43,7 +43,7 @@ from passes.relevance.rule import AnyRule, DifferenceRule, Messages, Rule, Sprea
 from passes.relevance.spread import spread
 from passes.relevance.stabilise import Relative, Stabiliser, safe_divide, stabilise, stabiliser_level, without_zeros
 from passes.views.layer import Layer
-from relcompile.methods.rules.adjoint import Adjoint
+from relcompile.methods.rules.adjoint import Adjoint, Fallback
 from relcompile.methods.rules.affine import AlphaBeta, Contrastive, Epsilon, Gamma
 from relcompile.methods.rules.between_roots import BetweenRoots, ContributionsApart
 from relcompile.methods.rules.deeplift import Rescale, RevealCancel
@@ -61,6 +61,7 @@ from relcompile.methods.rules.learned_root import LearnedRoot
 from relcompile.methods.rules.parameters import Bound, Bounds, like_input, per_channel, require_choice, require_positive
 from relcompile.methods.rules.pattern import Normalised, PatternAttribution, PatternNet, RelevanceGradient
 from relcompile.methods.rules.pointwise import PassThrough, ScoresUnder, SignalTakesAll
+from relcompile.methods.rules.products import Half, Hold, Stop
 from relcompile.methods.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense
 from relcompile.methods.rules.residual import OneBranch, SplitByShare
 from relcompile.methods.rules.root_losses import HingeEmbedding, Loss, SquaredError, StructuralSimilarity
@@ -104,12 +105,15 @@ __all__ = [
     "DifferenceRule",
     "EachPart",
     "Epsilon",
+    "Fallback",
     "FixedRoot",
     "Flat",
     "Form",
     "Gamma",
     "Guided",
+    "Half",
     "HingeEmbedding",
+    "Hold",
     "Layer",
     "LearnedRoot",
     "LinearCall",
@@ -161,6 +165,7 @@ __all__ = [
     "SpreadRule",
     "SquaredError",
     "Stabiliser",
+    "Stop",
     "StructuralSimilarity",
     "StructureCall",
     "SumCall",

@@ -86,7 +86,8 @@ def test_the_names_of_the_contract() -> None:
         "rule": "AlphaBeta(alpha=1.0, beta=0.0, bias='none', epsilon=1e-09)",
         "parameters": 1728,
     }
-    assert raw["target"] == {"mode": "fixed", "index": 1, "classes": 2, "questions": None, "indices": None}
+    single = {"questions": None, "indices": None, "against": []}
+    assert raw["target"] == {"mode": "fixed", "index": 1, "classes": 2, **single}
     assert raw["inputs"][0] == {"name": "image", "shape": ["batch", 3, 224, "width"], "dtype": "float32"}
     assert raw["preprocessing"] == {
         "resize": 256,

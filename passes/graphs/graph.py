@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -39,6 +40,15 @@ _CONSTANT_FOR_AUTOGRAD: tuple[Any, ...] = (  # detached, or piecewise constant: 
     aten.new_empty.default,
     aten.new_empty_strided.default,
 )
+
+
+def copied(module: GraphModule) -> GraphModule:
+    """The same graph over the same tensors, into which no pass writes; every node keeps its name."""
+    copy = deepcopy(module, {id(tensor): tensor for tensor in module.state_dict(keep_vars=True).values()})
+    for node, new in zip(module.graph.nodes, copy.graph.nodes, strict=True):
+        new.name = node.name
+    copy.recompile()
+    return copy
 
 
 def tensor_of(module: GraphModule, node: Any) -> torch.Tensor | None:

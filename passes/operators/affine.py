@@ -59,6 +59,10 @@ class AffineCall(UnaryCall):
         """Wᵀ s: from the shape of z back to the shape of x."""
         raise NotImplementedError
 
+    def per_output(self, b: Value) -> Value:
+        """One number an output channel, (K,), as it broadcasts to z."""
+        raise NotImplementedError
+
     def adjoint(self, multiplier: Value) -> Adjoints:
         return (self.transposed(multiplier, self.weight),)
 
@@ -71,6 +75,9 @@ class LinearCall(AffineCall):
 
     def transposed(self, s: Value, weight: Value) -> Value:
         return self.emit.call(aten.matmul.default, s, weight)
+
+    def per_output(self, b: Value) -> Value:
+        return b
 
 
 class ConvolutionCall(AffineCall):
@@ -95,8 +102,14 @@ class ConvolutionCall(AffineCall):
                 s.shape[2:], geometry.stride, geometry.padding, geometry.dilation, weight.shape[2:], strict=True
             )
         ]
-        missing = [want - have for want, have in zip(target, reached, strict=True)]
-        return self._convolution(s, weight, None, geometry._replace(transposed=True, output_padding=missing))
+        if all(isinstance(size, int) for size in target):
+            missing = [want - have for want, have in zip(target, reached, strict=True)]
+            return self._convolution(s, weight, None, geometry._replace(transposed=True, output_padding=missing))
+        most = geometry._replace(transposed=True, output_padding=[st - 1 for st in geometry.stride])
+        return crop_to(self._convolution(s, weight, None, most), target)
+
+    def per_output(self, b: Value) -> Value:
+        return b.reshape([-1, *[1] * (self.x.ndim - 2)])
 
     def _convolution(self, x: Value, weight: Value, bias: Value | None, geometry: Geometry) -> Value:
         return self.emit.call(aten.convolution.default, x, weight, bias, *geometry)

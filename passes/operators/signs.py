@@ -16,6 +16,7 @@ Sign: TypeAlias = Literal["zero", "positive", "negative"] | None
 SIGN: Final = Fact[Sign]("sign")
 SignRule: TypeAlias = Callable[[Node], Sign]
 """The sign of an operator's value, from what `sign_of` says of its operands."""
+_CLAMPS: Final = (aten.clamp.default, aten.clamp_min.default, aten.hardtanh.default)
 _FLIP: dict[Sign, Sign] = {"positive": "negative", "negative": "positive", "zero": "zero", None: None}
 
 
@@ -93,11 +94,29 @@ def where_number(node: Node) -> Sign:
 
 
 def vanishes_with(value: Any, z: Node) -> bool:
-    """`value` is a product with relu(z): it is 0 where z is not positive."""
-    if not isinstance(value, Node) or value.target is not aten.mul.Tensor:
+    """`value` has relu(z), or a clamp of z from 0 on, as a factor: it is 0 where z is not positive."""
+    if not isinstance(value, Node):
         return False
-    factors = [a for a in arguments(value) if isinstance(a, Node) and a.target is aten.relu.default]
-    return any(arguments(factor)[0] is z for factor in factors)
+    operands = arguments(value)
+    if value.target is aten.mul.Tensor:
+        return any(vanishes_with(factor, z) for factor in operands[:2])
+    if value.target is aten.div.Tensor:
+        return vanishes_with(operands[0], z)
+    if value.target is aten.max_pool2d_with_indices_backward.default:  # places of the maxima of its second argument
+        return vanishes_with(operands[1], z) and _scales_maximum(operands[0], operands[1])
+    return bool(operands) and operands[0] is z and _cuts_at_zero(value)
+
+
+def _cuts_at_zero(value: Node) -> bool:
+    return value.target is aten.relu.default or (value.target in _CLAMPS and argument(value, 1) == 0)
+
+
+def _scales_maximum(value: Any, x: Node) -> bool:
+    """`value` has the maxima of x as a factor."""
+    if not isinstance(value, Node) or value.target not in (aten.mul.Tensor, aten.div.Tensor):
+        return isinstance(value, Node) and value.target is aten.max_pool2d.default and arguments(value)[0] is x
+    factors = arguments(value)[: 2 if value.target is aten.mul.Tensor else 1]
+    return any(_scales_maximum(factor, x) for factor in factors)
 
 
 def cat(node: Node) -> Sign:

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from passes.errors import UnsupportedRuleError
+from passes.operators.signs import SIGN
 from passes.relevance.add_contributions import AddContributions
 from passes.relevance.add_reference import AddReference, TakeFromZero
 from passes.relevance.add_spread import AddSpread
+from passes.relevance.infer_signs import InferSigns
 from passes.relevance.reference import CONTRIBUTIONS, REFERENCE
 from passes.relevance.rule import AnyRule, facts_needed
 from passes.relevance.spread import SPREAD
@@ -34,9 +36,10 @@ def annotating_passes(
         UnsupportedRuleError: a rule takes differences from a reference, and the method has none.
     """
     needed = facts_needed(rules)
-    spread = (AddSpread(sources, output),) if SPREAD in needed else ()
+    signs = (InferSigns(),) if SIGN in needed else ()
+    found_out = (*((AddSpread(sources, output),) if SPREAD in needed else ()), *signs)
     if references is not None:
-        return (AddReference(references, output), AddContributions(sources, output), *spread)
+        return (AddReference(references, output), AddContributions(sources, output), *found_out)
     informed = [rule for rule in rules if not facts_needed([rule]).isdisjoint((REFERENCE, CONTRIBUTIONS))]
     if informed:
         listing = "\n".join(f"  {rule}" for rule in dict.fromkeys(informed))
@@ -44,4 +47,4 @@ def annotating_passes(
             f"these rules take differences from a reference, and the method has none:\n{listing}\n"
             "Give the composite one, for example Composite(..., reference=0.0)."
         )
-    return (TakeFromZero(sources, output), *spread)
+    return (TakeFromZero(sources, output), *found_out)

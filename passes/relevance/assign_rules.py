@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -50,7 +50,7 @@ class AssignRules:
         refusals = {**unknown, **{node: reason for node, reason in reasons.items() if reason is not None}}
         passed = active_operators(module, self.read or self.sources, self.output)
         if any(node in refusals for node in passed):
-            raise refused({node: refusals[node] for node in passed if node in refusals})
+            raise refused({node: refusals[node] for node in passed if node in refusals}, _way_out(passed, reasons))
         for node, rule in rules.items():
             if node not in refusals:
                 RULE.note(node, rule)
@@ -61,6 +61,15 @@ class AssignRules:
 def _opaque(node: Node, emit: Emitter) -> Call:
     """What is above an operator that relevance cannot pass keeps its place in the network."""
     return OpaqueCall(node, emit, tuple(node.all_input_nodes))
+
+
+def _way_out(passed: Sequence[Node], reasons: Mapping[Node, str | None]) -> str:
+    """What helps those that the method refuses; not those that no method passes."""
+    count = sum(reasons.get(node) is not None for node in passed)
+    if not count:
+        return ""
+    which = "that one" if count == 1 else f"{count} of them"
+    return f'--fallback gradient (fallback="gradient") passes {which} by the exact derivative, and the file says so'
 
 
 def _refusal(rule: AnyRule, call: Call) -> str | None:

@@ -12,10 +12,12 @@ from torch.fx import GraphModule, Node
 from passes.graphs.emitter import Emitter, Value
 from passes.graphs.nodes import arguments
 from passes.operators.call import Call
+from passes.operators.signs import SIGN
 from passes.relevance.ledgers import Ledger
 from passes.relevance.messages import Message, Multiplier, accumulate
 from passes.relevance.rule import RULE, Messages, passed_by
 from passes.views.active import active_operators, describe_active, nodes_named, walk_start
+from passes.views.ways import ALL_WAYS, Ways, ways_through
 
 Inbox = dict[Node, list[Message]]
 Passages: TypeAlias = dict[Node, tuple[Message, Messages]]
@@ -38,6 +40,7 @@ class PropagateRelevance:
         ledgers: what else is written down about every operator, on the first walk.
         start: name of the node where relevance starts; None for the explained output.
         masks: by name of a node, writes what the relevance that arrives there is multiplied by, before it is read.
+        through_masks: what does not pass these nodes, one after the other, is cut.
 
     Guarantees: the forward half is untouched; the new outputs are `read_out` of every node in `read`, in order, then
     one tensor for each ledger that has something to say.
@@ -51,6 +54,7 @@ class PropagateRelevance:
     ledgers: tuple[Ledger, ...] = ()
     start: str | None = None
     masks: Mapping[str, Mask] = field(default_factory=dict[str, Mask])
+    through_masks: bool = False
     name: ClassVar[str] = "propagate-relevance"
 
     def apply(self, module: GraphModule, /) -> int:
@@ -63,14 +67,16 @@ class PropagateRelevance:
         masks = dict(zip(nodes_named(module, tuple(self.masks)), self.masks.values(), strict=True))
         with emit.on_behalf_of(start):
             seeds = self.seed(emit.value(start))
-        walks = [_Walk.down(above, carriers, masks, seed) for seed in seeds]
+        ways = ways_through(described, masks) if self.through_masks else ALL_WAYS
+        walks = [_Walk.down(above, carriers, masks, ways, seed) for seed in seeds]
         results = [self._read(place, walks, emit) for place in places]
         for ledger in self.ledgers:
             entries = _entries(ledger, described, walks[0].passed, emit)
-            report = ledger.output(described, entries, emit.value(start), _strays(above, walks[0].passed, places))
+            report = ledger.output(described, entries, emit.value(start), walks[0].strays(above, places))
             results += [] if report is None else [report]
         output = module.graph.output_node()
         output.args = ((*arguments(output)[0], *(value.node for value in results)),)
+        SIGN.forget(module.graph)  # what the rules wrote has none
         return len(described) or len(results)  # an output that is an input has no operator in between
 
     def _read(self, place: Node, walks: Sequence[_Walk], emit: Emitter) -> Value:
@@ -84,20 +90,27 @@ class _Walk:
 
     Attributes:
         masks: what messages are multiplied by, by node.
+        ways: where messages go.
         inbox: what arrived.
         passed: what arrived at an operator in all, and what left it.
     """
 
     masks: Mapping[Node, Mask]
+    ways: Ways
     inbox: Inbox
     passed: Passages = field(default_factory=Passages)
 
     @classmethod
     def down(
-        cls, described: Mapping[Node, Call], carriers: frozenset[Node], masks: Mapping[Node, Mask], seed: Message
+        cls,
+        described: Mapping[Node, Call],
+        carriers: frozenset[Node],
+        masks: Mapping[Node, Mask],
+        ways: Ways,
+        seed: Message,
     ) -> _Walk:
         """The walk of `seed` through the operators of `described`."""
-        walk = cls(masks, defaultdict(list, {seed.at.node: [seed]}))
+        walk = cls(masks, ways, defaultdict(list, {seed.at.node: [seed]}))
         for node, call in reversed(list(described.items())):
             if node in walk.inbox:
                 with call.emit.on_behalf_of(node):
@@ -109,7 +122,7 @@ class _Walk:
         leaving = passed_by(RULE.of(call.node), call, arriving)
         self.passed[call.node] = arriving, leaving
         for operand, message in zip(call.operands, leaving, strict=True):
-            if message is not None and operand in carriers:
+            if message is not None and operand in carriers and self.ways.lead(call.node, operand):
                 self.inbox[operand].append(message)
 
     def arriving(self, value: Value) -> Message:
@@ -121,12 +134,12 @@ class _Walk:
         total = accumulate(self.inbox[value.node])
         return total.times(self.masks[value.node](value)) if value.node in self.masks else total
 
-
-def _strays(above: Mapping[Node, Call], passed: Passages, places: Collection[Node]) -> list[Message]:
-    """The messages to values that no rule passes on and nobody reads."""
-    ended = {*passed, *places}
-    sent = [pair for node in passed for pair in zip(above[node].operands, passed[node][1], strict=True)]
-    return [message for operand, message in sent if message is not None and operand not in ended]
+    def strays(self, above: Mapping[Node, Call], places: Collection[Node]) -> list[Message]:
+        """The messages to values that no rule passes on and nobody reads."""
+        ended = {*self.passed, *places}
+        sent = ((n, *pair) for n in self.passed for pair in zip(above[n].operands, self.passed[n][1], strict=True))
+        found = [(node, operand, m) for node, operand, m in sent if m is not None and operand not in ended]
+        return [message for node, operand, message in found if self.ways.lead(node, operand)]
 
 
 def _entries(ledger: Ledger, described: Mapping[Node, Call], passed: Passages, emit: Emitter) -> dict[Node, Value]:

@@ -35,7 +35,7 @@ class Refuse:
         raise refused({call.node: self.reason})
 
 
-def refused(reasons: Mapping[Node, str]) -> UnsupportedOperatorError:
+def refused(reasons: Mapping[Node, str], way_out: str = "") -> UnsupportedOperatorError:
     """One error for all operators that are refused: every sort of operator once, with the first places."""
     sorts = defaultdict[tuple[str, str], list[Node]](list)
     for node, reason in reasons.items():
@@ -47,4 +47,4 @@ def refused(reasons: Mapping[Node, str]) -> UnsupportedOperatorError:
         lines.append(f"{operator}{times}: {reason}")
         lines += [f"  {describe_node(node)}" for node in nodes[:_PLACES]]
         lines += [f"  and {len(nodes) - _PLACES} more"] if len(nodes) > _PLACES else []
-    return UnsupportedOperatorError("\n".join(lines))
+    return UnsupportedOperatorError("\n".join([*lines, *([way_out] if way_out else [])]))

@@ -2,7 +2,7 @@
 
 Relies on the signs of values. Numbers may change by rounding only. In the order of the table:
 
-1. clamp_min(x, 0), x >= 0 -> x            and clamp_max(x, 0), x <= 0 -> x
+1. clamp_min(x, 0), x >= 0 -> x            and clamp_max(x, 0), x <= 0 -> x, and |x|, x >= 0 -> x
 2. x + 0 -> x,  x - 0 -> x                 0 is any value that is known to be zero, so its computation dies
 3. where(x >= 0, a, b), x >= 0 -> a
 4. where(y > 0, m, 0) y -> m y             the mask of a ReLU before a product with its output
@@ -78,6 +78,11 @@ def _clamp_of_known_sign(node: Node, _emit: Emitter) -> Node | None:
     operand: Any = arguments(node)[0]
     keeps = "positive" if node.target is aten.clamp_min.default else "negative"
     return operand if arguments(node)[1] == 0 and sign_of(operand) in (keeps, "zero") else None
+
+
+def _magnitude_of_positive(node: Node, _emit: Emitter) -> Node | None:
+    operand: Any = arguments(node)[0]
+    return operand if sign_of(operand) in ("positive", "zero") else None
 
 
 def _plus_zero(node: Node, _emit: Emitter) -> Node | None:
@@ -241,6 +246,7 @@ def _like(value: Any, node: Node) -> bool:
 _TABLE: dict[Any, tuple[Simplification, ...]] = {
     aten.clamp_min.default: (_clamp_of_known_sign,),
     aten.clamp_max.default: (_clamp_of_known_sign,),
+    aten.abs.default: (_magnitude_of_positive,),
     aten.add.Tensor: (_plus_zero, _number_into_bias),
     aten.sub.Tensor: (_minus_zero,),
     aten.where.self: (_where_of_known_sign,),

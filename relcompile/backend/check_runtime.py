@@ -52,7 +52,7 @@ def check_parity(explainer: Compiled, path: Path) -> Parity:
 
     Raises:
         ExportError: a value is not finite; or an output differs by more than `PARITY`, and by more than
-            `ILL_CONDITIONED` times its `sensitivity`.
+            `ILL_CONDITIONED` times its `sensitivity`; or relevance is too small for half precision.
         RuntimeUnavailableError: ONNX Runtime is not installed.
     """
     from relcompile.runtime.production import load
@@ -60,6 +60,7 @@ def check_parity(explainer: Compiled, path: Path) -> Parity:
     errors: Errors = defaultdict(list)
     samples = list(_samples(explainer))
     expected = [_named(explainer, explainer(*arguments)) for arguments in samples]
+    _require_range(expected)
     production = load(path, device="cpu")  # only now: a session keeps the memory that it once needed
     for arguments, wanted in zip(samples, expected, strict=True):
         found = production.run(dict(zip(explainer.examples, (a.numpy() for a in arguments), strict=True)))
@@ -75,6 +76,14 @@ def check_parity(explainer: Compiled, path: Path) -> Parity:
         listing = ", ".join(f"{name} {error:.2e}" for name, error in parity.errors.items())
         raise ExportError(f"ONNX Runtime and PyTorch disagree by more than {PARITY:g} of the maximum: {listing}")
     return parity
+
+
+def _require_range(expected: Sequence[dict[str, Array]]) -> None:
+    """Half precision holds what it is to hold: below its normal numbers digits are lost, and below 6e-8 all of them."""
+    for name in (name for name, value in expected[0].items() if value.dtype == np.float16):
+        largest = max(float(np.abs(values[name]).max(initial=0.0)) for values in expected)
+        if largest < np.finfo(np.float16).tiny:
+            raise ExportError(f"{name} is {largest:.1e} at most, too small for float16: leave --output-dtype out")
 
 
 @torch.no_grad()
@@ -95,13 +104,16 @@ def _samples(explainer: Compiled) -> Iterator[tuple[torch.Tensor, ...]]:
     """The examples in several batches, no two samples at the same kinks.
 
     The k-th sample is rolled by k along its last axis and scaled by 0.9^k. (Networks without biases do not notice a
-    scale.)
+    scale.) Last, where axes are free, the examples cut along them.
     """
     k = 0
     for batch in _BATCHES if explainer.metadata.sampling is None else _FEW:
         samples = [[_moved(a, j) for a in explainer.example_arguments(1)] for j in range(k, k + batch)]
         k += batch
         yield tuple(torch.cat(same) for same in zip(*samples, strict=True))
+    smaller = explainer.smaller_arguments()
+    if smaller is not None:
+        yield smaller
 
 
 def _moved(a: torch.Tensor, k: int) -> torch.Tensor:

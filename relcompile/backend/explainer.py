@@ -6,10 +6,19 @@ from pathlib import Path
 
 from relcompile.backend.compiled import Compiled
 from relcompile.backend.onnx_file import save
+from relcompile.backend.source import python_source
 
 
 class Explainer(Compiled):
     """A compiled explainer that can be written to a file; how it is called, `Compiled` says."""
+
+    def python(self) -> str:
+        """The graph as Python source, operator by operator under the names of the layers, which can be read and run.
+
+        Raises:
+            ExportError: it cannot be written as Python.
+        """
+        return python_source(self)
 
     def save(self, path: str | Path) -> None:
         """Write the explainer to `path`: .onnx, checked against this module in ONNX Runtime; or .pt2, for PyTorch.

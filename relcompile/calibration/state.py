@@ -1,4 +1,4 @@
-"""What an interrupted calibration leaves behind, for the run that goes on."""
+"""What an interrupted run over data leaves behind, for the run that goes on."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from typing import Final
 
 import torch
 
-from relcompile.calibration.store import count_of, read_tensors, write_tensors
+from relcompile.calibration.store import HOW_TO, Kind, count_of, read_tensors, write_tensors
 from relcompile.errors import CalibrationError
 from relcompile.files.paths import identity, partial_of
 
-_KIND: Final = "calibration state"
+_CALIBRATION_STATE: Final = Kind("calibration state", HOW_TO)
 
 
 class StateFile:
-    """The running sums of a calibration, in a file beside the one that is being made.
+    """What was found so far, in a file beside the one that is being made.
 
     Replaces and removes nothing but a state, and none that another run has written meanwhile.
 
     Args:
-        output: the calibration file.
-        folder: where it is written, for another process to move it beside the calibration file and to remove it there;
-            None: this one does so.
+        output: the file that is being made.
+        folder: where it is written, for another process to move it beside that file and to remove it there; None: this
+            one does so.
+        kind: what the state is of.
 
     Raises:
         CalibrationError: the name is taken by something else.
     """
 
-    def __init__(self, output: Path, folder: Path | None = None) -> None:
-        self.target = output
+    def __init__(self, output: Path, folder: Path | None = None, kind: Kind = _CALIBRATION_STATE) -> None:
+        self.target, self._kind = output, kind
         self.path = partial_of(output)
         self._written = self.path if folder is None else folder / self.path.name
         self._ours = identity(self.path)
@@ -43,7 +44,7 @@ class StateFile:
         return self._ours is not None
 
     def read(self, facts: Mapping[str, object], total: int) -> tuple[dict[str, torch.Tensor], int]:
-        """The sums, and how many samples they are of.
+        """What was found, and in how many samples.
 
         Args:
             facts: what the state has to be of.
@@ -68,18 +69,18 @@ class StateFile:
         waiting = identity(self._written)
         if (waiting is None or waiting != self._ours) and identity(self.path) != self._ours:
             raise CalibrationError(f"{self.path} is of another run, which has begun meanwhile; give another -o")
-        write_tensors(self._written, _KIND, sums, {**facts, "samples": samples})
+        write_tensors(self._written, self._kind, sums, {**facts, "samples": samples})
         self._ours = identity(self._written) or identity(self.path)
 
     def remove(self) -> None:
-        """When the calibration is complete."""
+        """When the run is complete."""
         if self._written == self.path and self.exists and identity(self.path) == self._ours:
             self.path.unlink()
             self._ours = None
 
     def _read(self) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
         try:
-            return read_tensors(self.path, _KIND)
+            return read_tensors(self.path, self._kind)
         except CalibrationError as error:
             raise CalibrationError(
                 f"{self.path} should hold the state of an interrupted run, and does not: {error}; move it away, or "

@@ -31,6 +31,22 @@ _LONGEST_FACTS: Final = 10_000  # characters
 HOW_TO: Final = "relcompile calibrate MODEL DATA --rule patternattribution -o patterns.safetensors"
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a file of tensors holds.
+
+    Attributes:
+        name: in it, and in messages.
+        how_to: the command that makes one.
+    """
+
+    name: str
+    how_to: str
+
+
+CALIBRATION: Final = Kind("calibration", HOW_TO)
+
+
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """One pattern for every affine layer of a model.
@@ -57,7 +73,7 @@ class Calibration:
         """
         facts = {name: getattr(self, name) for name in ("weights_sha256", "estimator", "samples")}
         facts["preprocessing"] = None if self.preprocessing is None else asdict(self.preprocessing)
-        write_tensors(Path(path), "calibration", self.patterns, facts)
+        write_tensors(Path(path), CALIBRATION, self.patterns, facts)
 
     @classmethod
     def load(cls, path: Path | str) -> Calibration:
@@ -66,7 +82,7 @@ class Calibration:
         Raises:
             CalibrationError: the file cannot be read, is damaged, or is something else.
         """
-        patterns, facts = read_tensors(Path(path), "calibration")
+        patterns, facts = read_tensors(Path(path), CALIBRATION)
         digest, estimator, samples = (facts.get(name) for name in ("weights_sha256", "estimator", "samples"))
         if not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
             raise CalibrationError(f"{path}: weights_sha256 is {_shown(digest)}, not a checksum")
@@ -114,14 +130,14 @@ def count_of(path: Path | str, samples: object, limit: int = _MOST_SAMPLES) -> i
     return samples
 
 
-def write_tensors(path: Path, kind: str, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
+def write_tensors(path: Path, kind: Kind, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors and the JSON object `facts`, whole or not at all, with a checksum of both.
 
     Raises:
         ExportError: it cannot be written.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    signed = {"kind": kind, "format": _FORMAT, **facts}
+    signed = {"kind": kind.name, "format": _FORMAT, **facts}
     text = json.dumps({**signed, _CHECKSUM: _digest(contiguous, signed)}, sort_keys=True)
     with atomic_path(path) as temporary:
         try:
@@ -130,25 +146,27 @@ def write_tensors(path: Path, kind: str, tensors: Mapping[str, torch.Tensor], fa
             raise ExportError(f"cannot write {temporary}: {error}") from error
 
 
-def read_tensors(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+def read_tensors(path: Path, kind: Kind) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
     """The tensors and facts of a file that `write_tensors` wrote as this kind.
 
     Raises:
         CalibrationError: it did not, or the file was changed since.
     """
     try:
-        open_input(path, "the calibration", LARGEST_CALIBRATION, CalibrationError).close()
+        open_input(path, f"the {kind.name}", LARGEST_CALIBRATION, CalibrationError).close()
         with safetensors.safe_open(path, "pt") as file:
             facts = _parsed((file.metadata() or {}).get(_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a file is no mapping)
     except CalibrationError as error:
-        raise CalibrationError(f"{error}; make one: {HOW_TO}") from error
+        raise CalibrationError(f"{error}; make one: {kind.how_to}") from error
     except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
-        raise CalibrationError(f"{path}: not a calibration file: {error}; make one: {HOW_TO}") from error
-    if facts.get("kind") != kind or facts.get("format") != _FORMAT:
-        raise CalibrationError(f"{path}: a safetensors file, but not a {kind} of relcompile; make one: {HOW_TO}")
+        raise CalibrationError(f"{path}: not a {kind.name} file: {error}; make one: {kind.how_to}") from error
+    if facts.get("kind") != kind.name or facts.get("format") != _FORMAT:
+        raise CalibrationError(
+            f"{path}: a safetensors file, but not a {kind.name} of relcompile; make one: {kind.how_to}"
+        )
     if facts.pop(_CHECKSUM, None) != _digest(tensors, facts):
-        raise CalibrationError(f"{path}: damaged: its checksum is that of other content; make it again: {HOW_TO}")
+        raise CalibrationError(f"{path}: damaged: its checksum is that of other content; make it again: {kind.how_to}")
     return tensors, facts
 
 

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from relcompile.calibration.data import Data
-    from relcompile.calibration.observer import Observer
+    from relcompile.calibration.observer import Estimator, Observer
     from relcompile.calibration.state import StateFile
     from relcompile.calibration.store import Calibration
     from relcompile.preprocessing import Preprocessing
@@ -36,7 +36,7 @@ def calibrate(
     rule: Annotated[str, typer.Option("--rule", "-r", help="The rule that needs it.")] = "patternattribution",
     out: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = _DEFAULT_OUTPUT,
     inputs: options.Inputs = None,
-    estimator: Annotated[str, typer.Option(help="relu (two components) or linear.")] = "relu",
+    estimator: Annotated[Literal["relu", "linear"], typer.Option(help="relu has two components.")] = "relu",
     batch: Annotated[int, typer.Option(help="Samples at a time.")] = 32,
     samples: Annotated[int | None, typer.Option(help="At most so many of the samples, evenly spaced.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
@@ -74,7 +74,14 @@ def calibrate(
 
 
 def calibrate_on(
-    model: torch.nn.Module, data: Data, estimator: Any, batch: int, state: StateFile, place: Place, *, resume: bool
+    model: torch.nn.Module,
+    data: Data,
+    estimator: Estimator,
+    batch: int,
+    state: StateFile,
+    place: Place,
+    *,
+    resume: bool,
 ) -> None:
     """Estimate the patterns of a model on data and write them.
 
@@ -156,7 +163,7 @@ def open_data(
 ) -> Data:
     """The data, in the shapes that `--input` says, or else the arrays have, or else the model suggests."""
     from relcompile.calibration.data import open_arrays, open_folder
-    from relcompile.cli.input_specs import default_spec, example_inputs
+    from relcompile.cli.input_specs import default_specs, example_inputs
     from relcompile.frontend.capture import forward_parameters
     from relcompile.preprocessing import assumed
 
@@ -164,7 +171,7 @@ def open_data(
         raise CalibrationError(f"{path} holds inputs, not photographs: leave the options of preprocessing out")
     if not os.path.isdir(path):
         return open_arrays(path, forward_parameters(model), example_inputs(model, specs), samples)
-    examples = example_inputs(model, specs or (default_spec(model),))
+    examples = example_inputs(model, specs or default_specs(model))
     if preprocessing is None:
         preprocessing, sentence = assumed(next(iter(examples.values())).shape[1])
         views.note(sentence)

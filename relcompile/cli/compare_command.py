@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from relcompile.cli import options, views
-from relcompile.cli.explain_command import check_reference_image, ending, explain_seen, photographs_of
+from relcompile.cli.explain_command import check_reference_image, ending, explain_seen, photographs_of, targets_of
 from relcompile.cli.photograph_files import away, prepare
 from relcompile.errors import InputSpecError
 from relcompile.files.paths import atomic_path
@@ -33,7 +33,7 @@ def compare(
     prepare(files, (picture,))
     maps, view = dict[str, Any](), None
     for path in explainers:
-        for name, explanation in _explained(path, photograph, tuple(target or (None,)), reference_image):
+        for name, explanation in _explained(path, photograph, tuple(target or ()), reference_image):
             maps[name if name not in maps else f"{name} ({path.name})"] = explanation.relevance[0]
             view = view or explanation.views[0]
     if view is None or len(maps) < 2:
@@ -45,7 +45,7 @@ def compare(
 
 
 def _explained(
-    path: Path, photograph: Path, targets: tuple[int | None, ...], reference: str | None
+    path: Path, photograph: Path, targets: tuple[int, ...], reference: str | None
 ) -> list[tuple[str, Explanation]]:
     """Title and explanation of every class."""
     from dataclasses import replace
@@ -56,7 +56,7 @@ def _explained(
     check_reference_image(explainer, wanted)
     seen = photographs.read(photograph)
     found = list[tuple[str, Explanation]]()
-    for target in targets:
+    for target in targets_of(explainer, targets):
         explanation = replace(explain_seen(explainer, photographs, [seen], target, wanted), views=(seen.view,))
-        found.append((" · ".join((*ending(explainer, None), explanation.chosen()[1])), explanation))
+        found += [(" · ".join((*ending(explainer, None), one.chosen()[1])), one) for one in explanation.each()]
     return found

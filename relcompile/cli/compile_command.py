@@ -34,6 +34,8 @@ def compile_(
     model: options.Model,
     rule: options.Rule = "z+",
     layer: options.Layers = None,
+    plugin: options.Plugins = None,
+    fallback: options.Fallback = None,
     bounds: options.Bounds = None,
     calibration: options.CalibrationFile = None,
     out: options.Output = None,
@@ -45,11 +47,15 @@ def compile_(
     allow: options.Allow = None,
     trust_model_file: options.Trust = False,
     explain: options.Explained = None,
+    dynamic: options.Dynamic = None,
     explained_output: options.ExplainedOutput = 0,
     at: options.At = None,
     tap: options.Taps = None,
     start: options.Start = None,
     mask: options.Masks = None,
+    exclude_parallel: options.ExcludeParallel = False,
+    reduce: options.Reduce = None,
+    output_dtype: options.OutputDtype = None,
     absorbed: options.Absorbed = False,
     roots: options.Roots = False,
     forward_derivative: options.ForwardDerivative = False,
@@ -64,14 +70,16 @@ def compile_(
 ) -> None:
     """Compile a trained model and a rule into one explainer file."""
     place: Place = context.obj
-    places = [f"{verb}={name}" for verb, names in (("tap", tap), ("mask", mask)) for name in names or ()]
-    chosen = (None if target == "index" else target, at, start and f"start={start}")
+    verbs = (("plugin", plugin), ("tap", tap), ("mask", mask), ("dynamic", dynamic))
+    places = [f"{verb}={name}" for verb, names in verbs for name in names or ()]
+    further = [name for name, wanted in (("absorbed", absorbed), ("roots", roots)) if wanted]
+    chosen = (None if target == "index" else target, at, start and f"start={start}", fallback, reduce, *further)
     output = out or default_output(model, rule, *(layer or ()), *chosen, *places)
     if isinstance(place, Console) and not trust_model_file:
         with atomic_path(output) as temporary:
             return place.run(model, temporary)
     from relcompile.calibration.store import Calibration
-    from relcompile.cli import parsing
+    from relcompile.cli import parsing, plugins
     from relcompile.frontend.model_file import read_model
     from relcompile.question.options import Options
     from relcompile.question.references import reference_file
@@ -87,16 +95,22 @@ def compile_(
     asked = Options(
         rule=rule,
         layers=tuple(layer or ()),
+        rules=plugins.entries(plugin or ()),
+        fallback=parsing.fallback(fallback),
         bounds=parsing.bounds(bounds),
         calibration=learned,
         target=target,
         reference=parsing.reference(reference, reference_image, known, inputs or (_USUAL_PHOTOGRAPH,)),
         explain=explain or None,
+        dynamic=tuple(dynamic or ()),
         output=explained_output,
         at=at,
         taps=tuple(tap or ()),
         start=start,
         masks=tuple(mask or ()),
+        exclude_parallel=exclude_parallel,
+        reduce=reduce,
+        output_dtype=output_dtype,
         absorbed=absorbed,
         roots=roots,
         forward_derivative=forward_derivative,
@@ -116,9 +130,11 @@ def compile_file(
     Raises:
         RelcompileError, PassError: with a message for the user; no file is left behind.
     """
+    from relcompile.backend.absorbed import absorbed_share
     from relcompile.backend.cancellation import largest_share
+    from relcompile.backend.magnitude import nearest_to_overflow
     from relcompile.backend.onnx_file import save
-    from relcompile.cli.input_specs import default_spec, example_inputs
+    from relcompile.cli.input_specs import default_specs, example_inputs
     from relcompile.compiler import compile_as_asked
 
     _ = asked.composite  # a mistyped rule is known before minutes of work, and so is an unwritable output
@@ -126,16 +142,18 @@ def compile_file(
         tell("read the model")
         model = read()
         if not specs:
-            specs = (default_spec(model),)
-            views.note(f"input: {specs[0]} (assumed; --input changes it)")
+            specs = default_specs(model)
+            views.note(f"input: {' '.join(specs)} (assumed; --input changes it)")
         inputs = example_inputs(model, specs)
         explainer = compile_as_asked(model, inputs, asked, tell)
         parity = save(explainer, temporary, tell)
         tell("measure")
         timing = _timing(model, explainer, temporary)
-        share = largest_share(explainer) if asked.composite.shares_the_score else None
+        shares = asked.composite.shares_the_score
+        doubts = _cancellation(largest_share(explainer) if shares else None)
+        doubts |= _absorption(absorbed_share(explainer) if shares else None) | _overflow(nearest_to_overflow(explainer))
         rows = {"file": str(output), "size": f"{temporary.stat().st_size / 1e6:.1f} MB"}
-    _report(explainer, rows, parity, timing | _cancellation(share))
+    _report(explainer, rows, parity, timing | doubts)
 
 
 def _picture(reference_image: str | None) -> Path | None:
@@ -201,9 +219,31 @@ def _cancellation(share: float | None) -> dict[str, str]:
     return {"largest |R| over |score|": f"{share:.3g}: relevance cancels; a rule with an absolute split bounds it"}
 
 
+def _overflow(share: float) -> dict[str, str]:
+    """A row of the report, if numbers come so near the end of their type that another input may pass it."""
+    from relcompile.backend.magnitude import SUSPICIOUS
+
+    if share <= SUSPICIOUS:
+        return {}
+    return {
+        "largest number inside": f"{share:.1e} of the largest that float32 holds: relevance may be NaN for other "
+        "inputs; scale weights or inputs down"
+    }
+
+
+def _absorption(share: float | None) -> dict[str, str]:
+    """A row of the report, if most of the score reaches no input."""
+    from relcompile.backend.absorbed import MOST
+
+    if share is None or share <= MOST:
+        return {}
+    ways = "root and z+,absorbed=shared hand it back, and gamma loses less; --absorbed says where"
+    return {"absorbed on the way": f"{share:.0%} of the score: the map is of the rest; {ways}"}
+
+
 def _report(explainer: Explainer, rows: dict[str, str], parity: Parity | None, timing: dict[str, str]) -> None:
     views.summary(explainer.metadata.layers)
-    rows = {"explained": explainer.metadata.quantity, **rows}
+    rows = {"rule": views.rule(explainer.metadata), "explained": explainer.metadata.quantity, **rows}
     if parity is not None:
         errors = ", ".join(f"{name} {error:.1e}" for name, error in parity.errors.items())
         rows["difference from PyTorch (of the maximum)"] = errors

@@ -11,9 +11,12 @@ import numpy as np
 import typer
 
 from relcompile.cli import options, views
+from relcompile.cli.explain_others import Wanted, explain_series, explain_texts, is_series
 from relcompile.cli.photograph_files import Job, away, jobs_of, prepare
 from relcompile.errors import InputSpecError, RelcompileError
-from relcompile.files.paths import save_arrays
+from relcompile.files.paths import atomic_path, save_arrays
+from relcompile.pictures.tokens import is_token_model, tokenizer_beside
+from relcompile.runtime.best import explain_best
 from relcompile.runtime.explanation import Explanation
 from relcompile.runtime.production import ProductionExplainer, load
 from relcompile.runtime.session import Device
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from relcompile.pictures.photographs import Photographs, Seen
 
 Array: TypeAlias = np.ndarray[Any, Any]
+Asked: TypeAlias = int | tuple[int, ...] | None
 _MOST_LAYERS = 5  # shown of what layers absorb
 
 
@@ -51,6 +55,11 @@ class Request:
     reference: str | None
 
     @property
+    def is_styled(self) -> bool:
+        """The user says how one map is drawn."""
+        return self.full or self.style != type(self.style)()
+
+    @property
     def suffixes(self) -> tuple[str, ...]:
         """Of what is written for a photograph."""
         return (".npz",) if self.arrays_only else (".png", ".npz")
@@ -58,7 +67,16 @@ class Request:
 
 def explain(
     explainer: Annotated[Path, typer.Argument(help="A compiled .onnx file.")],
-    images: Annotated[list[Path], typer.Argument(help="Photographs, folders of them, or globs.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Photographs, folders of them, or globs; texts, a line each; series in .npy files."),
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="A text to explain, for token models; may be repeated.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="The tokenizer.json of a token model; default: the one beside EXPLAINER.")
+    ] = None,
     target: Annotated[list[int] | None, typer.Option("--target", "-t", help="Classes; default: the best one.")] = None,
     out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the heatmaps.")] = Path(),
     top: Annotated[int, typer.Option(help="How many classes to print.", min=1)] = 5,
@@ -75,22 +93,42 @@ def explain(
     """Explain photographs: a heatmap (PHOTO.EXPLAINER.png) and the arrays (.npz) of each.
 
     EXPLAINER is model, rule, rules of layers, target and layer. A photograph that cannot be read stops nothing: it is
-    listed at the end, and the exit code is 2.
+    listed at the end, and the exit code is 2. Token models explain texts (FILE.EXPLAINER.html), models of one or two
+    axes series (a line plot).
     """
     with away():
         from relcompile.pictures.heatmap import Style
 
-    if no_png and (overlay_only or full_resolution or colormap != "RdBu_r"):
-        raise InputSpecError("--no-png draws nothing: leave --overlay-only, --full-resolution and --colormap out")
     request = Request(
         tuple(target or ()), out, top, batch, no_png, Style(colormap, overlay_only), full_resolution, reference_image
     )
-    production = load(explainer, device=cast("Device", device))
-    jobs = jobs_of(images, out)
-    names = [ending(production, target) for target in targets_of(request.targets)]
+    if no_png and request.is_styled:
+        raise InputSpecError("--no-png draws nothing: leave --overlay-only, --full-resolution and --colormap out")
+    production, given, texts = load(explainer, device=cast("Device", device)), files or [], text or []
+    wanted = Wanted(request.targets or (None,), out, top, no_png)
+    if not given and not texts:
+        raise InputSpecError("there is nothing to explain: give files, or --text for a token model")
+    if is_token_model(production.metadata):
+        explain_texts(production, given, texts, tokenizer or tokenizer_beside(explainer), wanted)
+    elif texts or tokenizer:
+        raise InputSpecError("--text and --tokenizer are for token models, and this explainer takes numbers")
+    elif is_series(production.metadata) and all(path.suffix.lower() == ".npy" for path in given):
+        explain_series(production, given, wanted)
+    else:
+        explain_photographs(production, explainer, given, request)
+
+
+def explain_photographs(explainer: ProductionExplainer, path: Path, given: Sequence[Path], request: Request) -> None:
+    """What `explain_all` does with the photographs in `given`, once it is known that nothing that is read is lost."""
+    if explainer.metadata.target.questions is not None and request.is_styled:
+        raise InputSpecError(
+            "this explainer draws a row of maps: leave --overlay-only, --full-resolution and --colormap out"
+        )
+    jobs = jobs_of(given, request.folder)
+    names = [ending(explainer, target) for target in targets_of(explainer, request.targets)]
     written = [job.written(name, suffix) for job in jobs for name in names for suffix in request.suffixes]
-    prepare((explainer, *(job.path for job in jobs)), written)
-    explain_all(production, jobs, request)
+    prepare((path, *(job.path for job in jobs)), written)
+    explain_all(explainer, jobs, request)
 
 
 def explain_all(explainer: ProductionExplainer, jobs: Sequence[Job], request: Request) -> None:
@@ -129,7 +167,7 @@ def _explain_batch(
     if not read:
         return
     seen = [one for _, one in read]
-    for target in targets_of(request.targets):
+    for target in targets_of(explainer, request.targets):
         explanation = explain_seen(explainer, photographs, seen, target, request.reference)
         for row, (job, one) in enumerate(read):
             try:
@@ -143,8 +181,6 @@ def photographs_of(explainer: ProductionExplainer) -> Photographs:
     from relcompile.pictures.photographs import Photographs
 
     found = Photographs.of(explainer.metadata)
-    if explainer.metadata.target.questions is not None:
-        raise InputSpecError("this explainer has several targets for each photograph; use relcompile.load in Python")
     if explainer.metadata.target.takes_seed:
         raise InputSpecError("this explainer takes a relevance seed; use relcompile.load in Python")
     if found.assumption is not None:
@@ -168,32 +204,33 @@ def check_reference_image(explainer: ProductionExplainer, reference: str | None)
         )
 
 
-def targets_of(given: Sequence[int]) -> Sequence[int | None]:
-    """The classes to explain; None stands for the best, or for what the file always explains."""
-    return tuple(dict.fromkeys(given)) or (None,)
+def targets_of(explainer: ProductionExplainer, given: Sequence[int]) -> Sequence[Asked]:
+    """The classes to explain, run by run; None stands for the best, or for what the file always explains."""
+    classes = tuple(dict.fromkeys(given))
+    several = explainer.metadata.target.questions is not None and classes
+    return (classes,) if several else classes or (None,)
 
 
-def ending(explainer: ProductionExplainer, target: int | None) -> tuple[str, ...]:
+def ending(explainer: ProductionExplainer, target: Asked) -> tuple[str, ...]:
     """What the name of a map ends in."""
-    return (*explainer.metadata.name, *(() if target is None else (str(target),)))
+    classes = target if isinstance(target, tuple) else () if target is None else (target,)
+    return (*explainer.metadata.name, *((",".join(map(str, classes)),) if classes else ()))
 
 
 def explain_seen(
     explainer: ProductionExplainer,
     photographs: Photographs,
     seen: Sequence[Seen],
-    target: int | None,
+    target: Asked,
     reference: str | None,
 ) -> Explanation:
     """Explain `target`, or the best class of each if none is given; a first run then only finds out which that is."""
     array = np.concatenate([one.array for one in seen])
     pictures = None if reference is None else [photographs.reference(reference, one.view) for one in seen]
     differs_from = None if pictures is None else np.concatenate(pictures)
-    if target is not None or not explainer.metadata.target.takes_class:
-        return explainer.explain(array, target=target, reference=differs_from)
-    first = explainer.explain(array, target=0, reference=differs_from)
-    best = np.array([first.scores(row).argmax() for row in range(len(seen))])
-    return first if not best.any() else explainer.explain(array, target=best, reference=differs_from)
+    if target is None:
+        return explain_best(explainer, array, reference=differs_from)
+    return explainer.explain(array, target=target, reference=differs_from)
 
 
 def _write(job: Job, seen: Seen, explanation: Explanation, row: int, request: Request, name: Sequence[str]) -> None:
@@ -205,16 +242,31 @@ def _write(job: Job, seen: Seen, explanation: Explanation, row: int, request: Re
     scores, relevance = explanation.scores(row), explanation.relevance[row]
     order = np.argsort(-scores)[: request.top]
     views.classes(job.path.name, [(explanation.label(int(k)), float(scores[k])) for k in order])
-    arrays = {"relevance": relevance, "output": explanation.output[row], "target": np.array(explanation.chosen(row)[0])}
+    chosen = np.array([one.chosen(row)[0] for one in explanation.each()])
+    several = explanation.metadata.target.questions is not None
+    arrays = {"relevance": relevance, "output": explanation.output[row], "target": chosen if several else chosen[0]}
     if explanation.absorbed is not None:
         arrays["absorbed"] = explanation.absorbed[row]
-        views.facts("absorbed by biases and stabilisers", _absorbed(explanation, row))
+    for one in explanation.each() if explanation.absorbed is not None else ():
+        views.facts(f"absorbed by biases and stabilisers, {one.chosen(row)[1]}", _absorbed(one, row))
     paths = [job.written(name, suffix) for suffix in request.suffixes]
-    if not request.arrays_only:
+    if not request.arrays_only and several:
+        _save_row(paths[0], explanation, row, seen, job.path.name)
+    elif not request.arrays_only:
         view = seen.whole if request.full else seen.view
         save_heatmap(paths[0], relevance, view, explanation.title(row), request.style)
     save_arrays(paths[-1], **arrays)
     views.note(f"wrote {' and '.join(map(str, paths))}")
+
+
+def _save_row(path: Path, explanation: Explanation, row: int, seen: Seen, photograph: str) -> None:
+    """One map for each of several targets."""
+    from relcompile.pictures.comparison import comparison_figure
+
+    title = " · ".join((photograph, *explanation.metadata.name))
+    figure = comparison_figure(seen.view, explanation.maps(row), title)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def _absorbed(explanation: Explanation, row: int) -> dict[str, str]:

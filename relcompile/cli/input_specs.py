@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -9,11 +10,13 @@ import torch
 
 from relcompile.errors import InputSpecError
 from relcompile.frontend.capture import forward_parameters
+from relcompile.frontend.onnx.model import OnnxModel
 
 _SPEC = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:x\d+)*)(?::(?P<dtype>\w+))?")
 _DTYPES = ("float32", "float64", "int32", "int64", "bool")
 _HALF = ("float16", "half", "bfloat16")
 _MOST_CHANNELS = 10_000  # of an input whose shape is guessed: a file says what it likes
+_MOST_ELEMENTS = 2**28  # of an example that nobody asked for
 _IMAGE_SIZE, _INCEPTION_SIZE = 224, 299
 
 
@@ -67,12 +70,32 @@ def parse_spec(text: str) -> tuple[str | None, list[int], torch.dtype]:
     return match["name"], shape, getattr(torch, dtype)
 
 
-def default_spec(model: torch.nn.Module) -> str:
-    """What a classifier of this kind usually takes, from its first layer with weights.
+def default_specs(model: torch.nn.Module) -> tuple[str, ...]:
+    """What the model usually takes: as its file declares it, or what a classifier of its first layer does.
 
     Raises:
-        InputSpecError: the first layer gives no hint.
+        InputSpecError: neither gives a hint.
     """
+    return _declared(model) if isinstance(model, OnnxModel) else (_guessed(model),)
+
+
+def _declared(model: OnnxModel) -> tuple[str, ...]:
+    """The inputs of an ONNX file, one sample of each; axes of one element stand for none."""
+    described = list[str]()
+    for declared in model.graph.inputs:
+        sizes = ["1", *("?" if size is None else str(size) for size in declared.shape[1:])]
+        described.append(f"{declared.identifier}={'x'.join(sizes)}:{str(declared.dtype).removeprefix('torch.')}")
+    if any("?" in spec or _elements(spec) > _MOST_ELEMENTS for spec in described):
+        options = " ".join(f"--input {spec}" for spec in described)
+        raise InputSpecError(f"{model.graph.path} leaves sizes of its inputs open: give {options}, with numbers for ?")
+    return tuple(described)
+
+
+def _elements(spec: str) -> int:
+    return math.prod(map(int, spec.partition("=")[2].partition(":")[0].split("x")))
+
+
+def _guessed(model: torch.nn.Module) -> str:
     size = _INCEPTION_SIZE if type(model).__name__.startswith("Inception") else _IMAGE_SIZE
     for layer in model.modules():
         if isinstance(layer, torch.nn.Conv2d) and _is_usual(vars(layer).get("in_channels")):

@@ -1,4 +1,4 @@
-"""`relcompile MODEL [options]` compiles; `calibrate`, `compare`, `evaluate`, `explain`, ... are sub-commands.
+"""`relcompile MODEL [options]` compiles; what else there is are sub-commands, a file each.
 
 Bad input ends in one message on stderr and exit code 2; an error of relcompile itself in one and exit code 1.
 """
@@ -16,17 +16,24 @@ from typer.core import TyperGroup
 
 from passes.errors import InternalError, PassError
 from relcompile.cli import views
+from relcompile.cli.batch_command import batch
 from relcompile.cli.calibrate_command import calibrate
 from relcompile.cli.compare_command import compare
 from relcompile.cli.compile_command import compile_
+from relcompile.cli.concepts_command import concepts
 from relcompile.cli.confined import Console, Place, start
+from relcompile.cli.demo_command import demo
+from relcompile.cli.doctor_command import doctor
 from relcompile.cli.evaluate_command import evaluate
 from relcompile.cli.explain_command import explain
+from relcompile.cli.export_command import export
 from relcompile.cli.inspect_command import inspect
 from relcompile.cli.orderly import orderly
 from relcompile.cli.report_command import report
 from relcompile.cli.rules_command import rules
+from relcompile.cli.serve_command import serve
 from relcompile.errors import InputSpecError, RelcompileError
+from relcompile.extras import way_out
 
 _COMPILE = "compile"
 _NEAR = 0.7  # of 1: letters in common of a mistyped command
@@ -85,14 +92,22 @@ def main(arguments: Sequence[str] | None = None, place: Place | None = None) -> 
         with orderly():
             app(arguments, obj=place or Place())
     except Exception as error:
-        users = isinstance(error, RelcompileError | PassError) and not isinstance(error, InternalError)
-        if users:
-            views.error(str(error))
+        told = _for_the_user(error)
+        if told is not None:
+            views.error(told)
             sys.exit(2)
         if os.environ.get(_TRACEBACK):
             raise
         views.error(f"relcompile failed, and should not have: {type(error).__name__}: {error}\n  {_REPORT}")
         sys.exit(1)
+
+
+def _for_the_user(error: Exception) -> str | None:
+    """The message, if it is the user's to mend."""
+    if isinstance(error, ModuleNotFoundError):
+        return way_out(error)
+    users = isinstance(error, RelcompileError | PassError) and not isinstance(error, InternalError)
+    return str(error) if users else None
 
 
 @app.callback(invoke_without_command=True)
@@ -107,13 +122,19 @@ def _version(
 
 
 app.command(_COMPILE)(compile_)
+app.command()(batch)
 app.command()(calibrate)
 app.command()(compare)
+app.command()(concepts)
+app.command()(demo)
+app.command()(doctor)
 app.command()(evaluate)
 app.command()(explain)
+app.command()(export)
 app.command()(inspect)
 app.command()(report)
 app.command()(rules)
+app.command()(serve)
 
 
 if __name__ == "__main__":

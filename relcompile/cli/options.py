@@ -13,12 +13,25 @@ Rule: TypeAlias = Annotated[
     typer.Option(
         "--rule",
         "-r",
-        help="A name (see `relcompile rules`), perhaps with parameters (gamma=0.5,bias=plain), or a .toml file.",
+        help="A name (see `relcompile rules`), perhaps with parameters (gamma=0.5,bias=plain), a .toml file, or auto: "
+        "what suits the network.",
     ),
 ]
 Layers: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--layer", help="NAME-GLOB=RULE, as in 'features.0=flat'; may be repeated, the first match wins."),
+]
+Plugins: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        help="module:object with rules of your own (an Entry, several, or a Composite); imports the module, which runs "
+        "it. May be repeated.",
+    ),
+]
+Fallback: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="gradient: operators that the rule refuses get their exact derivative; inspect lists them."),
 ]
 Bounds: TypeAlias = Annotated[str | None, typer.Option(help="LOW,HIGH of the input, for rules that need them.")]
 CalibrationFile: TypeAlias = Annotated[
@@ -26,13 +39,18 @@ CalibrationFile: TypeAlias = Annotated[
 ]
 Output: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="An .onnx or .pt2 file. Default: MODEL.RULE[.LAYER][.TARGET][.AT].onnx"),
+    typer.Option("--output", "-o", help="An .onnx or .pt2 file. Default: MODEL.RULE[.LAYER][.TARGET][.AT]....onnx"),
 ]
 Inputs: TypeAlias = Annotated[
     list[str] | None, typer.Option("--input", "-i", help="[name=]1x3x224x224[:dtype], once per input.")
 ]
 Target: TypeAlias = Annotated[
-    str, typer.Option("--target", "-t", help="index (a runtime input), argmax, seed, or a class number.")
+    str,
+    typer.Option(
+        "--target",
+        "-t",
+        help="index (a runtime input), argmax, seed, a class number, or one against another (282-281, 282-others).",
+    ),
 ]
 Reference: TypeAlias = Annotated[
     str | None,
@@ -48,6 +66,10 @@ Arch: TypeAlias = Annotated[str | None, typer.Option(help="module:callable that 
 Allow: TypeAlias = Annotated[list[str] | None, typer.Option(help="Trust the module classes of this package.")]
 Trust: TypeAlias = Annotated[bool, typer.Option(help="Load the file even if that can run code.")]
 Explained: TypeAlias = Annotated[list[str] | None, typer.Option(help="Explain only these inputs.")]
+Dynamic: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(help="INPUT:AXIS, an axis that is free like the batch: input_ids:1, x:2; may be repeated."),
+]
 ExplainedOutput: TypeAlias = Annotated[int, typer.Option(help="Position of the output that is explained.")]
 At: TypeAlias = Annotated[str | None, typer.Option(help="Relevance of the output of this layer, not of the input.")]
 Taps: TypeAlias = Annotated[
@@ -60,6 +82,13 @@ Masks: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--mask", help="An input (batch, channels) masks what passes this layer; may be repeated."),
 ]
+ExcludeParallel: TypeAlias = Annotated[
+    bool, typer.Option("--exclude-parallel", help="Cut what leads around the masked layers (residual connections).")
+]
+Reduce: TypeAlias = Annotated[
+    str | None, typer.Option(help="One number for all channels: sum, abs (sum of magnitudes) or max (of magnitudes).")
+]
+OutputDtype: TypeAlias = Annotated[str | None, typer.Option(help="float16: relevance in half precision.")]
 Absorbed: TypeAlias = Annotated[bool, typer.Option(help="Also output what biases and stabilisers absorb.")]
 Roots: TypeAlias = Annotated[bool, typer.Option(help="Also output the report on learned roots.")]
 ForwardDerivative: TypeAlias = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -29,6 +29,17 @@ def bounds(text: str | None) -> Bounds | None:
     except ValueError as error:
         raise InputSpecError(f"--bounds {text!r} does not read LOW,HIGH") from error
     return low, high
+
+
+def fallback(text: str | None) -> Literal["gradient"] | None:
+    """Read "gradient".
+
+    Raises:
+        InputSpecError: it is something else.
+    """
+    if text not in (None, "gradient"):
+        raise InputSpecError(f"--fallback {text}: want gradient, or leave it out")
+    return None if text is None else "gradient"
 
 
 def preprocessing(

@@ -23,14 +23,16 @@ from rich.text import Text
 
 from relcompile.files.records import LayerRecord, RootsRecord
 from relcompile.files.text import printable
-from relcompile.metadata import Metadata
+from relcompile.metadata import FALLBACK, Metadata
 
 if TYPE_CHECKING:
     from relcompile.evaluation.verdict import Verdict
     from relcompile.methods.catalogue import Description
+    from relcompile.pictures.text import ColouredText
 
 _out = Console()
 _err = Console(stderr=True)
+_STRONGEST = 6  # tokens whose relevance is printed as a number
 
 
 def plain(text: str) -> Text:
@@ -129,11 +131,11 @@ def roots(record: RootsRecord, rows: Sequence[Sequence[float]], title: str) -> N
 
 def metadata(data: Metadata) -> None:
     """What an explainer says about itself."""
-    target = data.target.mode if data.target.index is None else f"class {data.target.index}"
+    target = ", ".join(data.target.description)
     shapes = [f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.inputs]
     rows = {
         "model": data.model or "",
-        "rule": data.rule,
+        "rule": rule(data),
         "inputs": ", ".join(shapes),
         "outputs": ", ".join(data.output_names),
         "explained": data.explained if data.quantity == "the output" else f"{data.explained}: {data.quantity}",
@@ -150,18 +152,32 @@ def metadata(data: Metadata) -> None:
     if data.masks:
         masks = [mask.input for mask in data.masks]
         rows["masks"] = ", ".join(f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in masks)
+    if data.exclude_parallel:
+        rows["ways around masks"] = "cut"
+    if data.reduce is not None or data.output_dtype is not None:
+        rows["relevance as"] = ", ".join(
+            filter(None, (data.reduce and f"{data.reduce} over channels", data.output_dtype))
+        )
     if data.sampling is not None:
         rows["mean over"] = data.sampling
     if data.noise:
         rows["noise"] = ", ".join(f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.noise)
     if data.reference is not None:
         rows["reference"] = data.reference
+    fallen = [record for record in data.layers if record.rule == FALLBACK]
+    if fallen:
+        rows["gradient as fallback"] = ", ".join(f"{record.name} ({record.operator})" for record in fallen)
     if data.layer_rules:
         rows["rules of layers"] = ", ".join(data.layer_rules)
     if data.preprocessing is not None:
         rows["preprocessing"] = ", ".join(f"{k}={v}" for k, v in vars(data.preprocessing).items() if v is not None)
         rows["photographs"] = photographs(data)
     facts("explainer", rows)
+
+
+def rule(data: Metadata) -> str:
+    """The rule, and why it is this one if nobody chose it."""
+    return data.rule if data.chosen is None else f"{data.rule}, chosen as {data.chosen}"
 
 
 def photographs(data: Metadata) -> str:
@@ -180,6 +196,22 @@ def classes(title: str, rows: Sequence[tuple[str, float]]) -> None:
     for name, score in rows:
         table.add_row(plain(name), f"{score:.3f}")
     _out.print(table)
+
+
+def coloured_text(text: ColouredText) -> None:
+    """A text whose tokens have the colour of their relevance; what speaks against is underlined, too."""
+    line = Text()
+    for run in text.runs():
+        shown = plain(run.text)
+        if run.value is not None:
+            colour = "#{:02x}{:02x}{:02x}".format(*text.colour(run.value))
+            shown.stylize(f"black on {colour}{' underline' if run.value < 0 else ''}")
+        line.append_text(shown)
+    _out.print(plain(text.title), style="bold")
+    _out.print(line, soft_wrap=True)
+    strongest = sorted(zip(text.pieces, text.relevance, strict=True), key=lambda pair: -abs(pair[1]))[:_STRONGEST]
+    words = ", ".join(f"{piece.token} {value:+.3g}" for piece, value in strongest)
+    _out.print(plain(f"{words}{'. ' if text.note else ''}{text.note}"), style="dim", soft_wrap=True)
 
 
 def rules(descriptions: Sequence[Description]) -> None:

@@ -1,21 +1,24 @@
-"""What an ONNX file asks of the runtime that loads it, read from its bytes before it does; needs no onnx.
+"""What an ONNX file asks of whoever loads it, read from its bytes before anyone does; needs no onnx.
 
-Explainers that relcompile writes are straight lines of standard operators with their weights inside.
+Explainers that relcompile writes are straight lines of standard operators with their weights inside. Models may ask for
+more, but no file reads weights from outside its own folder.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from relcompile.errors import ExplainerFileError
+from relcompile.errors import ExplainerFileError, ModelFileError, RelcompileError
 from relcompile.files.paths import open_input
 
 LARGEST_EXPLAINER: Final = 2**31  # bytes: more does not fit the format; weights in files of their own do not count
 _STANDARD: Final = (b"", b"ai.onnx")
+_DEEPEST: Final = 8  # graphs in graphs
 _SIZES: Final = {1: 8, 5: 4}  # bytes of the wire types of fixed size
 
 # Field numbers of onnx.proto3.
@@ -37,68 +40,108 @@ def check_bounds(path: Path) -> None:
         ExplainerFileError: it is no regular file or not in the format; an operator is not standard or holds graphs
             of its own (If, Loop, Scan), a function is defined, or weights lie outside the folder of the file.
     """
-    with open_input(path, "the explainer", LARGEST_EXPLAINER, ExplainerFileError) as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            raise ExplainerFileError(f"{path} is not an explainer: it is empty")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            try:
-                asked = next(_asked(content, path.parent), None)
-            except (IndexError, ValueError) as error:
-                raise ExplainerFileError(f"cannot load {path}: it is not in the ONNX format, or damaged") from error
+    asked = _first(path, "the explainer", _explainer_asks, ExplainerFileError)
     if asked is not None:
         raise ExplainerFileError(f"{path} is not an explainer that relcompile wrote: {asked}")
 
 
-def _asked(content: mmap.mmap, folder: Path) -> Generator[str]:
-    """In words, what an explainer does not ask for."""
+def check_weights(path: Path) -> None:
+    """Refuse an ONNX file that is none, or reads what lies outside its folder.
+
+    Raises:
+        ModelFileError: it is no regular file or not in the format, defines functions, nests graphs too deeply, or
+            its weights lie outside the folder of the file.
+    """
+    asked = _first(path, "the model file", _model_asks, ModelFileError)
+    if asked is not None:
+        raise ModelFileError(f"{path} is not read: {asked}")
+
+
+def _first(
+    path: Path, what: str, asks: Callable[[mmap.mmap, Path], Iterator[str]], error: type[RelcompileError]
+) -> str | None:
+    """The first thing that the file asks for and should not."""
+    with open_input(path, what, LARGEST_EXPLAINER, error) as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise error(f"{path} is not {what.removeprefix('the ')}: it is empty")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            try:
+                return next(asks(content, path.parent), None)
+            except (IndexError, ValueError) as cause:
+                raise error(f"cannot load {path}: it is not in the ONNX format, or damaged") from cause
+
+
+def _explainer_asks(content: mmap.mmap, folder: Path) -> Generator[str]:
+    yield from (ask.words for ask in _asked(content, folder))
+
+
+def _model_asks(content: mmap.mmap, folder: Path) -> Generator[str]:
+    yield from (ask.words for ask in _asked(content, folder) if ask.refused_to_models)
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """What a file asks for, in words, that an explainer does not; and whether a model may not, either."""
+
+    words: str
+    refused_to_models: bool = True
+
+
+def _asked(content: mmap.mmap, folder: Path) -> Generator[_Ask]:
     for number, model_field in _fields(content, (0, len(content))):
         if number == _MODEL_FUNCTION:
-            yield "it defines functions"
+            yield _Ask("it defines functions")
         if number == _MODEL_GRAPH:
-            yield from _of_graph(content, _span(model_field), folder)
+            yield from _of_graph(content, _span(model_field), folder, _DEEPEST)
 
 
-def _of_graph(content: mmap.mmap, graph: Span, folder: Path) -> Generator[str]:
+def _of_graph(content: mmap.mmap, graph: Span, folder: Path, depth: int) -> Generator[_Ask]:
+    if depth == 0:
+        yield _Ask("graphs hold graphs that hold graphs")
+        return
     for number, part in _fields(content, graph):
         if number == _GRAPH_NODE:
-            yield from _of_node(content, _span(part), folder)
+            yield from _of_node(content, _span(part), folder, depth)
         elif number == _GRAPH_TENSOR:
             yield from _of_tensor(content, _span(part), folder)
         elif number == _GRAPH_SPARSE:
             yield from _of_sparse(content, _span(part), folder)
 
 
-def _of_node(content: mmap.mmap, node: Span, folder: Path) -> Generator[str]:
+def _of_node(content: mmap.mmap, node: Span, folder: Path, depth: int) -> Generator[_Ask]:
     parts = list(_fields(content, node))
     operator, domain = (_text(content, parts, number) for number in (_NODE_OPERATOR, _NODE_DOMAIN))
     if domain not in _STANDARD:
-        yield f"the operator {domain.decode(errors='replace')}::{operator.decode(errors='replace')} is not standard"
+        words = f"the operator {domain.decode(errors='replace')}::{operator.decode(errors='replace')} is not standard"
+        yield _Ask(words, refused_to_models=False)
     for number, attribute in parts:
         if number != _NODE_ATTRIBUTE:
             continue
         for kind, value in _fields(content, _span(attribute)):
             if kind in _ATTRIBUTE_GRAPHS:
-                yield f"the operator {operator.decode(errors='replace')} holds a graph of its own"
+                words = f"the operator {operator.decode(errors='replace')} holds a graph of its own"
+                yield _Ask(words, refused_to_models=False)
+                yield from _of_graph(content, _span(value), folder, depth - 1)
             elif kind in _ATTRIBUTE_TENSORS:
                 yield from _of_tensor(content, _span(value), folder)
             elif kind in _ATTRIBUTE_SPARSE:
                 yield from _of_sparse(content, _span(value), folder)
 
 
-def _of_sparse(content: mmap.mmap, sparse: Span, folder: Path) -> Generator[str]:
+def _of_sparse(content: mmap.mmap, sparse: Span, folder: Path) -> Generator[_Ask]:
     for number, tensor in _fields(content, sparse):
         if number in _SPARSE_TENSORS:
             yield from _of_tensor(content, _span(tensor), folder)
 
 
-def _of_tensor(content: mmap.mmap, tensor: Span, folder: Path) -> Generator[str]:
+def _of_tensor(content: mmap.mmap, tensor: Span, folder: Path) -> Generator[_Ask]:
     for number, entry in _fields(content, tensor):
         if number != _TENSOR_EXTERNAL:
             continue
         pair = list(_fields(content, _span(entry)))
         location = os.fsdecode(_text(content, pair, _ENTRY_VALUE))
         if _text(content, pair, _ENTRY_KEY) == b"location" and not _is_inside(folder, location):
-            yield f"its weights lie in {location!r}, outside its folder"
+            yield _Ask(f"its weights lie in {location!r}, outside its folder")
 
 
 def _is_inside(folder: Path, location: str) -> bool:

@@ -7,8 +7,10 @@ from typing import Literal
 from relcompile.errors import MetadataError
 from relcompile.files.arrays import DTYPES
 
+OTHERS = "others"  # the mean of all classes but one
 MANY = "questions"  # the symbol of a number of questions that the caller chooses
 TargetMode = Literal["index", "argmax", "fixed", "seed"]
+_MOST_NAMED = 10  # classes
 _MOST_AXES = 64  # numpy has no more
 _MOST_ELEMENTS = 2**31  # of one sample of an input
 
@@ -47,6 +49,8 @@ class TargetRecord:
         questions: How many targets every sample has, "questions" if the caller chooses: then, or for a number,
             targets, masks and relevance are (batch, questions, ...). None: one, and no such axis.
         indices: Of mode "fixed" with several targets, the classes; None: all.
+        against: For contrasts: what the class is set against, a class, "argmax" (the best one) or "others" (the mean of
+            all other classes); one entry for all questions, or one for each, "" where it is set against nothing.
     """
 
     mode: TargetMode
@@ -54,6 +58,7 @@ class TargetRecord:
     classes: int | None = None
     questions: int | str | None = None
     indices: tuple[int, ...] | None = None
+    against: tuple[int | str, ...] = ()
 
     def __post_init__(self) -> None:
         known = self.questions in (None, MANY) or (isinstance(self.questions, int) and self.questions > 0)
@@ -65,15 +70,33 @@ class TargetRecord:
         )
         limit = math.inf if self.classes is None else self.classes
         require(self.index is None or 0 <= self.index < limit, f"index {self.index} is not one of {limit} classes")
+        others = [
+            one for one in self.against if one not in ("", "argmax", OTHERS) and one not in range(self.classes or 0)
+        ]
+        require(not others, f"against is {others}, which are no classes")
+        require(len(self.against) in (0, 1, self.questions), f"against has {len(self.against)} entries")
 
     @property
     def name(self) -> tuple[str, ...]:
         """What tells it from the usual target, a class that the caller chooses."""
-        if self.questions is not None:
-            return (
-                f"{self.mode}, {self.questions} targets" if self.questions != MANY else f"{self.mode}, many targets",
-            )
-        return () if self.takes_class else (self.mode if self.index is None else f"class {self.index}",)
+        return self.description[1:] if self.takes_class and self.questions is None else self.description
+
+    @property
+    def description(self) -> tuple[str, ...]:
+        """Who chooses how many classes, and what they are set against."""
+        chosen = self.mode if self.index is None else f"class {self.index}"
+        if self.indices is not None and len(self.indices) <= _MOST_NAMED:
+            return (f"classes {','.join(map(str, self.indices))}", *self._against)
+        several = (
+            ()
+            if self.questions is None
+            else ("many targets" if self.questions == MANY else f"{self.questions} targets",)
+        )
+        return (", ".join((chosen, *several)), *self._against)
+
+    @property
+    def _against(self) -> tuple[str, ...]:
+        return (f"against {', '.join(str(one) or 'nothing' for one in self.against)}",) if self.against else ()
 
     @property
     def is_reported(self) -> bool:

@@ -11,28 +11,42 @@ import torch
 from torch.fx import GraphModule
 
 from passes.pipelines import CANONICALIZE
+from passes.rewrites.merge_branches import MergeBranches
 from passes.runner import PassReport, run_passes
 from passes.stages import verify_canonical, verify_captured
 from relcompile.errors import InputSpecError
 from relcompile.files.arrays import DTYPES
 from relcompile.frontend.capture import Captured, capture, forward_parameters
+from relcompile.frontend.free_axes import FreeAxes
 
 ExampleInputs: TypeAlias = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 Progress: TypeAlias = Callable[[str], None]
 
 
 def captured_graph(
-    model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], progress: Progress | None = None
+    model: torch.nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    progress: Progress | None = None,
+    free: FreeAxes | None = None,
 ) -> Captured:
-    """The model as it computes on `inputs`."""
+    """The model as it computes on `inputs`, for any batch and any size of free axes."""
     if progress:
         progress("capture")
-    return capture(model, {name: _at_least_two(tensor) for name, tensor in inputs.items()})
+    return capture(model, {name: _at_least_two(tensor) for name, tensor in inputs.items()}, free)
 
 
-def canonicalize(module: GraphModule, progress: Progress | None = None) -> list[PassReport]:
-    """Captured graph -> the operators that rules know, in place."""
-    return run_passes(module, CANONICALIZE, keeps=verify_captured, ensures=verify_canonical, on_pass=progress)
+def canonicalize(
+    module: GraphModule, progress: Progress | None = None, *, merge_branches: bool = True
+) -> list[PassReport]:
+    """Captured graph -> the operators that rules know, in place.
+
+    Args:
+        module: the graph, as captured.
+        progress: told the name of every pass.
+        merge_branches: linear maps of one value that are only added become one linear map.
+    """
+    passes = [p for p in CANONICALIZE if merge_branches or not isinstance(p, MergeBranches)]
+    return run_passes(module, passes, keeps=verify_captured, ensures=verify_canonical, on_pass=progress)
 
 
 def named_inputs(model: torch.nn.Module, given: ExampleInputs) -> dict[str, torch.Tensor]:

@@ -38,7 +38,7 @@ class FlatModel(nn.Module):
         super().__init__()
         self.tensors = dict[str, str]()
         self.changed = set[str]()  # torch puts back lists and dictionaries that a forward changes, but no sets
-        self.forward = _with_parameters(self.run, inputs)
+        self.forward = with_parameters(self.run, inputs)
         self._call = call
         self._layers = dict[str, LayerEntry]()
         self._names = dict[int, str]()  # of tensors, by identity: what several layers share has one name
@@ -177,7 +177,7 @@ def _twin(module: nn.Module) -> nn.Module:
     return twin
 
 
-def _with_parameters(run: Callable[..., Any], names: Iterable[str]) -> Callable[..., Any]:
+def with_parameters(run: Callable[..., Any], names: Iterable[str]) -> Callable[..., Any]:
     """`run` with a signature: torch calls the inputs of its graph by it."""
     parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
 

@@ -42,13 +42,14 @@ class _Content(Enum):
     SAFETENSORS = "a safetensors file"
     TORCHSCRIPT = "a TorchScript archive"
     EXPORTED = "a torch.export archive"
+    ONNX = "an ONNX file"
 
 
 def read_model(path: Path, *, arch: str | None = None, allow: Sequence[str] = (), trust: bool = False) -> nn.Module:
     """The model a file holds, in eval mode, on the CPU, in the dtype it was saved in.
 
     What the file is gets decided by its content, never by its name. A pickled module of torch.nn, torchvision
-    or timm, a state dict and a safetensors file are read without running anything that the file chooses (see
+    or timm, a state dict, a safetensors and an ONNX file are read without running anything that the file chooses (see
     `relcompile.frontend.safe_pickle`). A torch.export archive can run code when loaded: it needs `trust`.
     TorchScript is refused. A refusal is final: nothing is tried a second time with less safety.
 
@@ -63,6 +64,7 @@ def read_model(path: Path, *, arch: str | None = None, allow: Sequence[str] = ()
     Raises:
         ModelFileError: the file is missing, damaged or of another kind; it needs `arch`, `allow` or `trust`;
             or its weights do not fit `arch`.
+        passes.errors.UnsupportedOperatorError: lists every node of an ONNX file that cannot be read.
     """
     content = _content(path)
     found = _model_or_weights(_loaded(path, content, allow, trust=trust))
@@ -93,14 +95,11 @@ def _content(path: Path) -> _Content:
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= LONGEST_SAFETENSORS_HEADER:
         return _Content.SAFETENSORS
     if start[:1] == ONNX_START:
-        raise ModelFileError(
-            f"{path}: an ONNX file, it seems; a PyTorch model is compiled, and `relcompile inspect` or `relcompile "
-            "explain` reads what came of it"
-        )
+        return _Content.ONNX
     what = f"starts with {start!r}" if start else "is empty"
     raise ModelFileError(
         f"{path}: not a model file: it {what}. relcompile reads what `torch.save`, `safetensors` and "
-        "`torch.export.save` write."
+        "`torch.export.save` write, and ONNX files."
     )
 
 
@@ -123,6 +122,8 @@ def _archive_content(path: Path) -> _Content:
 
 
 def _loaded(path: Path, content: _Content, allow: Sequence[str], *, trust: bool) -> object:
+    if content is _Content.ONNX:
+        return _onnx(path)
     if content is _Content.SAFETENSORS:
         return _attempt(path, content, lambda: safetensors.torch.load_file(path))
     if content is _Content.TORCHSCRIPT:
@@ -142,6 +143,12 @@ def _loaded(path: Path, content: _Content, allow: Sequence[str], *, trust: bool)
         f"{path}: {content.value}. Loading one can run code from the file. Ways on: `--trust-model-file` if "
         "you trust it; or save `model.state_dict()` and use `--arch package.module:callable`."
     )
+
+
+def _onnx(path: Path) -> nn.Module:
+    from relcompile.frontend.onnx.reading import read_onnx  # onnx is slow to import
+
+    return read_onnx(path)
 
 
 def _legacy_weights(path: Path) -> object:

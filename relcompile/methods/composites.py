@@ -16,6 +16,7 @@ from passes.views.layer import Layer
 from passes.views.roles import Role
 from relcompile.errors import CompositeError
 from relcompile.methods.results import AsRelevance, Result
+from relcompile.methods.rules.residual import OneBranch
 from relcompile.methods.sampling import Sampling
 from relcompile.methods.starts import Cotangent, Score, Start
 
@@ -41,7 +42,7 @@ class Entry:
         required: it is an error if no operator gets the rule from this entry.
 
     Raises:
-        CompositeError: `kind` does not exist.
+        CompositeError: `kind` does not exist, or `rule` is no rule.
     """
 
     rule: AnyRule
@@ -62,6 +63,9 @@ class Entry:
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in KINDS:
             raise CompositeError(f"kind={self.kind!r} must be one of {', '.join(KINDS)}")
+        lacking = [name for name in ("applies_to", "reads", "propagate") if not hasattr(self.rule, name)]
+        if lacking:
+            raise CompositeError(f"{self.rule!r} is no rule: it has no {', '.join(lacking)} (see relcompile.rules)")
 
     def matches(self, layer: Layer) -> bool:
         """Whether the rule is defined for the operator and every condition holds."""
@@ -77,6 +81,11 @@ class Entry:
         """The conditions that are not None."""
         values = {key: getattr(self, key) for key in Entry.written()}
         return {key: value for key, value in values.items() if value is not None}
+
+    @property
+    def label(self) -> str:
+        """What tells it from others in the name of an explainer: conditions, and the sort of rule."""
+        return f"{','.join(map(str, self.conditions.values())) or '*'}={type(self.rule).__name__}"
 
     @classmethod
     @cache
@@ -121,6 +130,7 @@ class Composite:
         sampling: copies of the input that are explained in its place, and averaged over.
         reference: value of the input that differences are taken from, unless the user gives another; None: the
             method takes no differences.
+        fallback: the rule of an operator that is refused otherwise; None: it stays refused.
     """
 
     name: str
@@ -129,6 +139,7 @@ class Composite:
     result: Result = field(default_factory=AsRelevance)
     sampling: Sampling | None = None
     reference: float | None = None
+    fallback: AnyRule | None = None
 
     @property
     def is_gradient(self) -> bool:
@@ -136,13 +147,19 @@ class Composite:
         return isinstance(self.start, Cotangent) and self.reference is None
 
     @property
+    def chooses_branches(self) -> bool:
+        """A sum hands all to one of its branches, so that these are not merged."""
+        return any(isinstance(entry.rule, OneBranch) for entry in self.entries)
+
+    @property
     def shares_the_score(self) -> bool:
         """It hands out shares of the score."""
         return isinstance(self.start, Score) and isinstance(self.result, AsRelevance)
 
     def choose(self, layer: Layer) -> AnyRule:
-        """The rule for one operator; a refusal if no entry is for it."""
-        return next((entry.rule for entry in self.entries if entry.matches(layer)), self._without_entry(layer))
+        """The rule for one operator; the fallback, or a refusal, if no entry is for it."""
+        rule = next((entry.rule for entry in self.entries if entry.matches(layer)), self._without_entry(layer))
+        return self.fallback if self.fallback is not None and isinstance(rule, Refuse) else rule
 
     def _without_entry(self, layer: Layer) -> Refuse:
         return Refuse(f"{self.name} says nothing about {layer.kind} operators; give it Entry(..., kind={layer.kind!r})")

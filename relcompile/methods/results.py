@@ -20,14 +20,14 @@ class Asked:
 
     Attributes:
         method: name of the composite.
-        seeded: the user gives the relevance of the output.
+        one_class: relevance starts at one class: the user neither gives it nor contrasts classes.
         output: shape of the explained output.
         place: shape of the layer's output where relevance is read; None: at the inputs.
         reports: something is to be reported about every operator.
     """
 
     method: str
-    seeded: bool
+    one_class: bool
     output: tuple[Any, ...]
     place: tuple[Any, ...] | None
     reports: bool
@@ -108,9 +108,10 @@ class AsContrast:
     form: ClassVar[Started] = Relevance
 
     def check(self, asked: Asked, /) -> None:
-        if asked.seeded or len(asked.output) < 2:
+        if not asked.one_class or len(asked.output) < 2:
             raise CompositeError(
-                f"{asked.method} contrasts a class with all others: it takes no seed, and needs classes"
+                f"{asked.method} contrasts a class with all others: it takes no seed and no other contrast, and needs "
+                "classes"
             )
         if asked.reports:
             raise CompositeError(f"{asked.method} compares two walks: a report belongs to one")

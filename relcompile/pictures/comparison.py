@@ -18,19 +18,20 @@ _COLUMNS: Final = 7
 _WIDE, _TALL, _TITLE = 1.9, 1.9, 0.5  # inches, of a map and of the title of all
 
 
-def comparison_figure(view: Image.Image, maps: Mapping[str, NDArray[np.floating[Any]]], title: str) -> Figure:
+def comparison_figure(view: Image.Image | None, maps: Mapping[str, NDArray[np.floating[Any]]], title: str) -> Figure:
     """The photograph and its maps side by side, every map with its own colours around zero.
 
     Args:
-        view: what the model saw.
+        view: what the model saw; None draws the maps alone.
         maps: relevance (C, H, W) or (H, W), by what is written above it.
         title: of the figure.
 
     Raises:
         ExportError: relevance cannot be drawn.
     """
-    columns = min(_COLUMNS, len(maps) + 1)
-    rows = -(-(len(maps) + 1) // columns)
+    panels = len(maps) + (view is not None)
+    columns = min(_COLUMNS, panels)
+    rows = -(-panels // columns)
     across = max(_WIDE * columns, 5.0)
     figure = Figure(figsize=(across, _TALL * rows + _TITLE), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -38,8 +39,9 @@ def comparison_figure(view: Image.Image, maps: Mapping[str, NDArray[np.floating[
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis in axes:
         axis.set_axis_off()
-    axes[0].imshow(np.asarray(view))
-    axes[0].set_title("photograph", fontsize=8)
-    for axis, (name, relevance) in zip(axes[1:], maps.items(), strict=False):
+    if view is not None:
+        axes[0].imshow(np.asarray(view))
+        axes[0].set_title("photograph", fontsize=8)
+    for axis, (name, relevance) in zip(axes[int(view is not None) :], maps.items(), strict=False):
         draw_heatmap(axis, relevance, "\n".join(textwrap.wrap(name, 26)))
     return figure

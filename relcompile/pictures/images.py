@@ -58,15 +58,24 @@ def load_image(path: Path | str) -> Image.Image:
             2^28 bytes or more than 2^28 / 3 pixels, or has more than 8 bits a channel (Pillow would clip those).
     """
     with open_input(path, "the image", LARGEST_PHOTOGRAPH) as file:
-        try:
-            mode, upright = _decoded(file)
-        except UnidentifiedImageError as error:
-            known = ", ".join(FORMATS)
-            raise InputSpecError(f"the image {path} cannot be read: it is damaged, or none of {known}") from error
-        except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-            raise InputSpecError(f"the image {path} cannot be read: {error}") from error
+        return decode_image(file, path)
+
+
+def decode_image(file: BinaryIO, name: Path | str) -> Image.Image:
+    """The photograph in an open file, as `load_image` reads it.
+
+    Raises:
+        InputSpecError: as `load_image`, with this name.
+    """
+    try:
+        mode, upright = _decoded(file)
+    except UnidentifiedImageError as error:
+        known = ", ".join(FORMATS)
+        raise InputSpecError(f"the image {name} cannot be read: it is damaged, or none of {known}") from error
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
+        raise InputSpecError(f"the image {name} cannot be read: {error}") from error
     if mode.startswith(("I", "F")):
-        raise InputSpecError(f"the image {path} has more than 8 bits a channel (mode {mode}); save it with 8 bits")
+        raise InputSpecError(f"the image {name} has more than 8 bits a channel (mode {mode}); save it with 8 bits")
     return upright
 
 

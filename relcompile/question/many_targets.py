@@ -1,4 +1,4 @@
-"""Several targets for every sample: what they choose, and the names of all targets.
+"""Several targets for every sample, and what they choose.
 
 A target that asks K questions writes them as V (N, K, ...) and answers the first, V[:, 0]; `AnswerQuestions` gives the
 others their answers.
@@ -6,10 +6,9 @@ others their answers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import getitem
-from typing import Any, ClassVar, Final, final
+from typing import Any, final
 
 import torch
 from torch._dynamo.source import ConstantSource
@@ -21,13 +20,10 @@ from passes.graphs.emitter import Emitter, Value, aten
 from relcompile.errors import TargetError
 from relcompile.files.records import MANY, TargetRecord
 from relcompile.question.targets import (
+    EXPLAINED_CLASSES,
     FIRST_QUESTION,
     TARGET_INPUT,
-    BestClass,
-    ClassInput,
     FixedClass,
-    Seed,
-    Target,
     input_value,
     one_at,
 )
@@ -38,9 +34,10 @@ from relcompile.question.targets import (
 class ClassInputs:
     """A runtime input `target` int64 (N, K): K classes of every sample."""
 
-    is_input: ClassVar[bool] = True
-    is_seed: ClassVar[bool] = False
-    is_many: ClassVar[bool] = True
+    is_input = True
+    is_seed = False
+    is_many = True
+    is_one_class = True
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("index", classes=_require(classes), questions=MANY)
@@ -57,9 +54,10 @@ class ClassInputs:
 class Seeds:
     """A runtime input `target` (N, K, ...): K times what `Seed` is."""
 
-    is_input: ClassVar[bool] = True
-    is_seed: ClassVar[bool] = True
-    is_many: ClassVar[bool] = True
+    is_input = True
+    is_seed = True
+    is_many = True
+    is_one_class = False
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("seed", classes=classes, questions=MANY)
@@ -77,9 +75,10 @@ class BestClasses:
     """The `count` classes with the largest scores, the best one first."""
 
     count: int
-    is_input: ClassVar[bool] = False
-    is_seed: ClassVar[bool] = False
-    is_many: ClassVar[bool] = True
+    is_input = False
+    is_seed = False
+    is_many = True
+    is_one_class = True
 
     def record(self, classes: int | None, /) -> TargetRecord:
         if not 1 <= self.count <= _require(classes):
@@ -93,7 +92,7 @@ class BestClasses:
         if y.ndim != 2:
             raise TargetError(f"target topk:{self.count} needs an output (batch, classes), not one with {y.ndim} axes")
         best: Any = y.emit.call(aten.topk.default, y, self.count, 1)
-        return one_at(first_of(y.emit.call(getitem, best, 1), FIRST_QUESTION), y)
+        return one_at(first_of(y.emit.call(getitem, best, 1), FIRST_QUESTION, EXPLAINED_CLASSES), y)
 
 
 @final
@@ -102,9 +101,10 @@ class FixedClasses:
     """Always these classes; None for all of them."""
 
     indices: tuple[int, ...] | None
-    is_input: ClassVar[bool] = False
-    is_seed: ClassVar[bool] = False
-    is_many: ClassVar[bool] = True
+    is_input = False
+    is_seed = False
+    is_many = True
+    is_one_class = True
 
     def record(self, classes: int | None, /) -> TargetRecord:
         for index in self.indices or ():
@@ -116,47 +116,20 @@ class FixedClasses:
         return
 
     def choice(self, y: Value, /) -> Value:
+        return one_at(first_of(self.chosen(y), FIRST_QUESTION, EXPLAINED_CLASSES), y)
+
+    def chosen(self, y: Value) -> Value:
+        """Write the classes (N, K)."""
         indices = y.emit.constant("explained_classes", torch.tensor([self.indices or tuple(range(y.shape[1]))]))
-        samples = y.emit.call(aten.sym_size.int, y, 0)
-        return one_at(first_of(y.emit.call(aten.expand.default, indices, [samples, -1]), FIRST_QUESTION), y)
+        return y.emit.call(aten.expand.default, indices, [y.emit.call(aten.sym_size.int, y, 0), -1])
 
 
-def first_of(questions: Value, anchor: str) -> Value:
-    """V[:, 0], which gets a name."""
+def first_of(questions: Value, *anchors: str) -> Value:
+    """V[:, 0], which gets names."""
     first = questions.emit.call(aten.select.int, questions, 1, 0)
-    add_anchor(questions.emit.module, anchor, first.node)
+    for anchor in anchors:
+        add_anchor(questions.emit.module, anchor, first.node)
     return first
-
-
-def target_named(text: str | int) -> Target:
-    """The target called `text`, a class by its number, or several: "3,17", "all", "topk:5".
-
-    Raises:
-        TargetError: it is none of these.
-    """
-    known = _NAMED.get(str(text))
-    if known is not None:
-        return known
-    try:
-        kind, _, count = str(text).rpartition(":")
-        if kind:
-            return {"topk": BestClasses}[kind](int(count))
-        first, *others = (int(part) for part in str(text).split(","))
-    except (KeyError, ValueError):
-        raise TargetError(
-            f"target {text!r} must be {', '.join(_NAMED)}, topk:K, a class number, or several (3,17)"
-        ) from None
-    return FixedClasses((first, *others)) if others else FixedClass(first)
-
-
-_NAMED: Final[Mapping[str, Target]] = {
-    "index": ClassInput(),
-    "argmax": BestClass(),
-    "seed": Seed(),
-    "indices": ClassInputs(),
-    "seeds": Seeds(),
-    "all": FixedClasses(None),
-}
 
 
 def _require(classes: int | None) -> int:

@@ -24,12 +24,14 @@ class Places:
         at: where it is read; None for the explained inputs.
         taps: where it is read as well.
         masks: where it is masked.
+        exclude_parallel: what leads around these is cut.
     """
 
     start: str | None = None
     at: str | None = None
     taps: tuple[str, ...] = ()
     masks: tuple[str, ...] = ()
+    exclude_parallel: bool = False
 
     @classmethod
     def resolve(
@@ -45,7 +47,7 @@ class Places:
             reads_layer: without `at`, relevance is read at the last feature map.
 
         Raises:
-            InputSpecError: a layer that is masked has no channels.
+            InputSpecError: a layer that is masked has no channels; or the ways around no masks are to be cut.
             passes.errors.UnknownLayerError: a layer does not exist, or not between the inputs and the start.
         """
         top = sink if options.start is None else layer_output(module, options.start, sources, sink)
@@ -55,7 +57,8 @@ class Places:
         elif reads_layer:
             place = last_feature_map(module, sources, top)
             at = layer_name(place)
-        places = cls(options.start, at, tuple(dict.fromkeys(options.taps)), tuple(dict.fromkeys(options.masks)))
+        taps, masks = (tuple(dict.fromkeys(names)) for names in (options.taps, options.masks))
+        places = cls(options.start, at, taps, masks, options.exclude_parallel)
         nodes = [] if options.start is None else [top]
         nodes += [] if place is None else [place]
         nodes += [layer_output(module, layer, sources, top) for layer in (*places.taps, *places.masks)]
@@ -100,6 +103,11 @@ class Places:
         return [name for name in names if name is not None]
 
     def _require_channels(self, module: GraphModule) -> None:
+        if self.exclude_parallel and not self.masks:
+            raise InputSpecError(
+                "exclude_parallel (--exclude-parallel) cuts what leads around masked layers, and no layer is masked: "
+                "name one with masks= (--mask)"
+            )
         nodes = anchored(module)
         for layer, anchor in zip(self.masks, self.mask_inputs, strict=True):
             shape = list(nodes[anchor].meta["val"].shape)

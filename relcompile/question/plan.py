@@ -21,8 +21,9 @@ from passes.rewrites.share_subexpressions import ShareSubexpressions
 from passes.runner import Pass
 from relcompile.question.inputs import AddBaseline, AddMasks, AddNoise, AddTarget
 from relcompile.question.many_targets import first_of
+from relcompile.question.outputs import FinishOutputs
 from relcompile.question.question import Question
-from relcompile.question.targets import FIRST_QUESTION, input_value
+from relcompile.question.targets import EXPLAINED_CLASSES, FIRST_QUESTION, input_value
 
 
 def relevance_passes(question: Question) -> tuple[Pass, ...]:
@@ -51,9 +52,18 @@ def relevance_passes(question: Question) -> tuple[Pass, ...]:
             ledgers=question.ledgers,
             start=places.start_anchor,
             masks={anchor: partial(_mask, question, name) for anchor, name in places.mask_inputs.items()},
+            through_masks=places.exclude_parallel,
         ),
         *average,
+        *_finish(question, len(read)),
     )
+
+
+def _finish(question: Question, read: int) -> tuple[Pass, ...]:
+    if question.reduce is None and question.output_dtype is None:
+        return ()
+    taps = len(question.places.taps)
+    return (FinishOutputs(len(question.outputs), read, taps, question.reduce, question.output_dtype),)
 
 
 def answering_passes(question: Question) -> tuple[Pass, ...]:
@@ -63,8 +73,8 @@ def answering_passes(question: Question) -> tuple[Pass, ...]:
     """
     if not question.target.is_many:
         return ()
-    firsts = (FIRST_QUESTION, *map(_first_mask, question.places.mask_inputs.values()))
-    shown = () if question.target.is_input else (FIRST_QUESTION,)
+    shown = () if question.target.is_input else (EXPLAINED_CLASSES,)
+    firsts = (FIRST_QUESTION, *shown, *map(_first_mask, question.places.mask_inputs.values()))
     return (*LOWER, AnswerQuestions(firsts, shown, 1 + question.rows.copies), ShareSubexpressions(), RemoveDeadCode())
 
 

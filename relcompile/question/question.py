@@ -20,10 +20,10 @@ from relcompile.frontend.capture import Captured
 from relcompile.methods.composites import Composite
 from relcompile.methods.results import Asked
 from relcompile.methods.sampling import Background
-from relcompile.question.many_targets import target_named
 from relcompile.question.options import Options
 from relcompile.question.places import Places
 from relcompile.question.references import Reference, chosen_reference, number_of_references, reference_tensors
+from relcompile.question.target_names import target_named
 from relcompile.question.targets import ClassInput, Seed, Target, number_of_classes
 
 
@@ -42,6 +42,7 @@ class Question:
         places: the layers where relevance starts, is read and is masked.
         ledgers: what else is written down about every operator.
         reference: what differences are taken from, or where paths start; None for a method without either.
+        reduce, output_dtype: how relevance leaves the graph, as in `FinishOutputs`.
         references: the same by name of an explained input: samples, or None for a further input of the explainer.
     """
 
@@ -56,6 +57,8 @@ class Question:
     ledgers: tuple[Ledger, ...] = ()
     reference: Reference | None = None
     references: Mapping[str, torch.Tensor | None] | None = None
+    reduce: str | None = None
+    output_dtype: str | None = None
 
     @classmethod
     def resolve(cls, captured: Captured, inputs: Mapping[str, torch.Tensor], options: Options) -> Question:
@@ -103,6 +106,8 @@ class Question:
             ledgers=((AbsorbedRelevance(),) if options.absorbed else ()) + ((RootReport(),) if options.roots else ()),
             reference=reference,
             references=references,
+            reduce=options.reduce,
+            output_dtype=options.output_dtype,
         )
         _check(question, captured.module)
         return question
@@ -182,7 +187,7 @@ def _check(question: Question, module: GraphModule) -> None:
         composite.result.check(
             Asked(
                 method=composite.name,
-                seeded=question.target.is_seed,
+                one_class=question.target.is_one_class,
                 output=tuple(explained_output(module, question.output).meta["val"].shape),
                 place=place,
                 reports=bool(question.ledgers),

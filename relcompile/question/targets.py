@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Protocol, final
+from typing import Any, Final, Protocol, final
 
 import torch
 
@@ -13,17 +13,31 @@ from relcompile.files.records import TargetRecord
 from relcompile.metadata import TARGET_INPUT
 
 FIRST_QUESTION: Final = "first question"  # the anchor of V[:, 0]
+EXPLAINED_CLASSES: Final = "first explained class"  # the same of the classes (N, K), if the file has to say them
 
 
 class Target(Protocol):
     """Which entries of the explained output y (N, classes, ...) are explained."""
 
-    is_input: ClassVar[bool]
-    """The explainer has an input `target`."""
-    is_seed: ClassVar[bool]
-    """That input is what relevance starts with, not the choice of a class."""
-    is_many: ClassVar[bool]
-    """A sample is asked K questions V (N, K, ...): `choice` asks the first, a node anchored as `FIRST_QUESTION`."""
+    @property
+    def is_input(self) -> bool:
+        """The explainer has an input `target`."""
+        ...
+
+    @property
+    def is_seed(self) -> bool:
+        """That input is what relevance starts with, not the choice of a class."""
+        ...
+
+    @property
+    def is_many(self) -> bool:
+        """A sample is asked K questions V (N, K, ...): `choice` asks the first, a node anchored as `FIRST_QUESTION`."""
+        ...
+
+    @property
+    def is_one_class(self) -> bool:
+        """Relevance starts at one class, with its score."""
+        ...
 
     def record(self, classes: int | None, /) -> TargetRecord:
         """As the metadata say it; `classes` is None if y is one number per sample.
@@ -47,9 +61,10 @@ class Target(Protocol):
 class ClassInput:
     """A runtime input `target` int64 (N,): the class of every sample; NaN where there is no such class."""
 
-    is_input: ClassVar[bool] = True
-    is_seed: ClassVar[bool] = False
-    is_many: ClassVar[bool] = False
+    is_input = True
+    is_seed = False
+    is_many = False
+    is_one_class = True
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("index", classes=classes)
@@ -66,9 +81,10 @@ class ClassInput:
 class BestClass:
     """The class with the largest score, of an output with further axes at each of its places."""
 
-    is_input: ClassVar[bool] = False
-    is_seed: ClassVar[bool] = False
-    is_many: ClassVar[bool] = False
+    is_input = False
+    is_seed = False
+    is_many = False
+    is_one_class = True
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("argmax", classes=classes)
@@ -91,9 +107,10 @@ class FixedClass:
     """Always the class `index`."""
 
     index: int
-    is_input: ClassVar[bool] = False
-    is_seed: ClassVar[bool] = False
-    is_many: ClassVar[bool] = False
+    is_input = False
+    is_seed = False
+    is_many = False
+    is_one_class = True
 
     def record(self, classes: int | None, /) -> TargetRecord:
         if classes is None and self.index != 0:
@@ -116,9 +133,10 @@ class FixedClass:
 class Seed:
     """A runtime input `target` like the output: relevance, or for gradients a cotangent."""
 
-    is_input: ClassVar[bool] = True
-    is_seed: ClassVar[bool] = True
-    is_many: ClassVar[bool] = False
+    is_input = True
+    is_seed = True
+    is_many = False
+    is_one_class = False
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("seed", classes=classes)

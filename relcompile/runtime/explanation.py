@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from relcompile.errors import InputSpecError
+from relcompile.files.records import OTHERS
 from relcompile.metadata import Metadata
 from relcompile.runtime.feeds import Array
 
@@ -51,6 +52,35 @@ class Explanation:
     metadata: Metadata = field(repr=False)
     views: tuple[Any, ...] = ()
 
+    def each(self) -> tuple[Explanation, ...]:
+        """One explanation for each of several targets, as if it had been asked alone; itself, if there is one."""
+        record = self.metadata.target
+        if record.questions is None:
+            return (self,)
+        return tuple(map(self._alone, range(self.relevance.shape[1])))
+
+    def _alone(self, k: int) -> Explanation:
+        record, reports = self.metadata.target, (self.absorbed, self.roots, self.target)
+        against = record.against[min(k, len(record.against) - 1) :][:1]
+        alone = replace(
+            record,
+            mode="seed" if record.takes_seed else "index",
+            questions=None,
+            indices=None,
+            against=() if against == ("",) else against,
+        )
+        absorbed, roots, target = (None if array is None else array[:, k] for array in reports)
+        return replace(
+            self,
+            relevance=self.relevance[:, k],
+            relevances={name: array[:, k] for name, array in self.relevances.items()},
+            taps={name: array[:, k] for name, array in self.taps.items()},
+            absorbed=absorbed,
+            roots=roots,
+            target=target,
+            metadata=replace(self.metadata, target=alone),
+        )
+
     def scores(self, sample: int = 0) -> Array:
         """The scores (classes,) of one sample, summed over positions; one score for an output (1,)."""
         output = self.output[sample : sample + 1]
@@ -65,13 +95,24 @@ class Explanation:
     def chosen(self, sample: int = 0) -> tuple[int, str, float]:
         """The explained class, what it is called, and its score; -1 if every place has its own, or for a seed."""
         if self.metadata.target.questions is not None:
-            raise InputSpecError("each sample has several targets: draw one of relevance (batch, questions, ...)")
+            raise InputSpecError("each sample has several targets: ask each of explanation.each()")
         if self.target is None:
             return -1, "the best class of every position", float(self.output[sample].max(0).sum())
         if self.metadata.target.takes_seed:
             return -1, "the seed", float((self.target[sample] * self.output[sample]).sum())
-        index = int(self.target[sample])
-        return index, self.label(index), float(self.scores(sample)[index])
+        index, scores = int(self.target[sample]), self.scores(sample)
+        named = [(f" against {label}", score) for label, score in self._against(index, scores)]
+        label, other = named[0] if named else ("", 0.0)
+        return index, self.label(index) + label, float(scores[index]) - other
+
+    def _against(self, index: int, scores: Array) -> list[tuple[str, float]]:
+        """What the class is set against, and its score, for the one question of a sample."""
+        others = np.delete(scores, index)
+        best = int(scores.argmax())
+        known = {OTHERS: (OTHERS, others.mean() if len(others) else 0.0), "argmax": (self.label(best), scores[best])}
+        against = self.metadata.target.against
+        found = [known[one] if isinstance(one, str) else (self.label(one), scores[one]) for one in against]
+        return [(label, float(score)) for label, score in found]
 
     def title(self, sample: int = 0) -> str:
         """What was explained, by which explainer, its score, and how much relevance was found."""
@@ -80,8 +121,17 @@ class Explanation:
         _, label, score = self.chosen(sample)
         return heatmap_title(" · ".join((label, *self.metadata.name)), score, self.relevance[sample])
 
+    def maps(self, sample: int = 0) -> dict[str, Array]:
+        """Relevance of one sample for each target, by what was explained and its score."""
+        found = dict[str, Array]()
+        for number, one in enumerate(self.each(), 1):
+            _, label, score = one.chosen(sample)
+            title = f"{label}: {score:.4g}"
+            found[title if title not in found else f"{title} ({number})"] = one.relevance[sample]
+        return found
+
     def plot(self, sample: int = 0, image: Any = None, style: Any = None) -> Figure:
-        """The photograph, the heatmap, and both on top of each other.
+        """The photograph, the heatmap, and both on top of each other; of several targets a row of maps.
 
         Args:
             sample: Which of the batch.
@@ -94,9 +144,12 @@ class Explanation:
         Raises:
             ExportError: The relevance is no map, or not finite.
         """
+        from relcompile.pictures.comparison import comparison_figure
         from relcompile.pictures.heatmap import Style, heatmap_figure
 
         view = image if image is not None else next(iter(self.views[sample : sample + 1]), None)
+        if self.metadata.target.questions is not None:
+            return comparison_figure(view, self.maps(sample), " · ".join(self.metadata.name))
         return heatmap_figure(self.relevance[sample], view, self.title(sample), style or Style())
 
 

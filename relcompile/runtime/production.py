@@ -3,21 +3,20 @@
 Imports the standard library, numpy and, when a file is loaded, ONNX Runtime: neither torch nor onnx.
 """
 
-import os
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from relcompile.errors import ExplainerFileError, InputSpecError, RuntimeUnavailableError
-from relcompile.files.onnx_bounds import LARGEST_EXPLAINER, check_bounds
-from relcompile.files.paths import open_input
+from relcompile.files.paths import told_of
 from relcompile.files.records import MANY, InputRecord
-from relcompile.files.seal import check_seal
 from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY, ROOTS_OUTPUT, TARGET_OUTPUT, Metadata
+from relcompile.runtime.checks import check_arguments, check_file
 from relcompile.runtime.explanation import Explanation, finite_rows
 from relcompile.runtime.feeds import (
     Array,
@@ -28,16 +27,15 @@ from relcompile.runtime.feeds import (
     check_target,
     inputs_but_target,
 )
-from relcompile.runtime.session import Device, import_onnxruntime, open_session, session_options
-
-_MOST_THREADS: Final = 1024
+from relcompile.runtime.session import Device, described, import_onnxruntime, open_session, session_options
 
 
 @dataclass(frozen=True, eq=False)
 class ProductionExplainer:
     """A loaded explainer file; `load` makes it. Several threads may use one at the same time.
 
-    It is pickled and copied as the path and the settings that it was loaded with: whoever gets it loads the file again.
+    It is pickled and copied as the path, or content, and the settings that it was loaded with: whoever gets it loads
+    the file again.
 
     Args:
         metadata: What the file says about itself.
@@ -50,6 +48,17 @@ class ProductionExplainer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(load, **self._loaded_with), ()
+
+    @property
+    def inputs(self) -> tuple[InputRecord, ...]:
+        """Everything that the graph reads, the target included."""
+        return described(self._session.get_inputs())
+
+    @property
+    def outputs(self) -> tuple[InputRecord, ...]:
+        """Everything that the graph computes: `metadata.output_names`, with shapes and dtypes."""
+        found = {record.name: record for record in described(self._session.get_outputs())}
+        return tuple(found[name] for name in self.metadata.output_names)
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -93,14 +102,7 @@ class ProductionExplainer:
         """
         metadata = self.metadata
         arrays, views = _photographed(metadata, inputs)
-        feeds, batch = check_inputs(metadata.inputs, arrays)
-        checked = check_target(metadata.target, self._target, target, batch)
-        questions = checked.shape[1] if metadata.target.questions == MANY and checked is not None else 1
-        feeds |= check_masks(metadata.masks, masks or {}, batch, questions)
-        feeds |= check_noise(metadata.noise, noise or {}, seed, batch)
-        if self._target is not None and checked is not None:
-            feeds[self._target.name] = checked
-        feeds |= check_reference(metadata.reference_input, reference, batch)
+        feeds, batch, checked = self._check(arrays, target, reference, masks or {}, noise or {}, seed)
         found = self.run(feeds)
         output = found[metadata.explained]
         if metadata.target.is_reported:
@@ -121,6 +123,74 @@ class ProductionExplainer:
             views=views,
         )
 
+    def feeds(self, named: Mapping[str, Array], seed: int = 0) -> dict[str, Array]:
+        """What `run` wants, checked, from arrays by the names that inputs have in the file; see `explain`.
+
+        Masks and noise may be left out. A target may have one axis of size 1 too many, (batch, 1), as servers that keep
+        the batch for themselves have it.
+
+        Raises:
+            InputSpecError, TargetError: as `explain`; or a name is not known, or missing.
+        """
+        metadata, given = self.metadata, dict(named)
+        target = None if self._target is None else given.pop(self._target.name, None)
+        missing = [record.name for record in metadata.inputs if record.name not in given]
+        if missing:
+            raise InputSpecError(
+                f"the inputs {', '.join(missing)} are missing; {', '.join(named) or 'none'} were given"
+            )
+        arrays = [given.pop(record.name) for record in metadata.inputs]
+        reference = None if metadata.reference_input is None else given.pop(metadata.reference_input.name, None)
+        masks = {m.layer: given.pop(m.input.name) for m in metadata.masks if m.input.name in given}
+        noise = {record.name: given.pop(record.name) for record in metadata.noise if record.name in given}
+        if given:
+            raise InputSpecError(
+                f"{', '.join(given)} was given, but the file takes {', '.join(i.name for i in self.inputs)}"
+            )
+        if (
+            target is not None
+            and self._target is not None
+            and (target.shape[1:], self._target.shape) == ((1,), ("batch",))
+        ):
+            target = target.reshape(-1)
+        return self._check(arrays, target, reference, masks, noise, seed)[0]
+
+    def _check(
+        self,
+        arrays: Sequence[Any],
+        target: object,
+        reference: Array | None,
+        masks: Mapping[str, Array],
+        noise: Mapping[str, Array],
+        seed: int,
+    ) -> tuple[dict[str, Array], int, Array | None]:
+        """What the graph reads, the size of the batch, and the target, where it is known before the run."""
+        metadata = self.metadata
+        feeds, batch = check_inputs(metadata.inputs, arrays)
+        checked = check_target(metadata.target, self._target, target, batch)
+        questions = checked.shape[1] if metadata.target.questions == MANY and checked is not None else 1
+        feeds |= check_masks(metadata.masks, masks, batch, questions)
+        feeds |= check_noise(metadata.noise, noise, seed, batch)
+        if self._target is not None and checked is not None:
+            feeds[self._target.name] = checked
+        return feeds | check_reference(metadata.reference_input, reference, batch), batch, checked
+
+    def warm_up(self) -> bool:
+        """Run once on zeros, so that the first request need not wait for what ONNX Runtime prepares.
+
+        Returns:
+            Whether there was a run: where sizes beside the batch are free, nobody knows which will come.
+
+        Raises:
+            RuntimeUnavailableError: ONNX Runtime failed while it ran.
+        """
+        sizes = {"batch": 1, MANY: 1}
+        shapes = [[sizes.get(s, 0) if isinstance(s, str) else s for s in record.shape] for record in self.inputs]
+        if any(0 in shape for shape in shapes):
+            return False
+        self.run({r.name: np.zeros(shape, r.dtype) for r, shape in zip(self.inputs, shapes, strict=True)})
+        return True
+
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs by name, for the graph's own inputs by name, unchecked.
 
@@ -136,12 +206,12 @@ class ProductionExplainer:
 
 
 def load(
-    path: Path | str, *, device: Device = "auto", threads: int | None = None, spinning: bool = False
+    path: Path | str | bytes, *, device: Device = "auto", threads: int | None = None, spinning: bool = False
 ) -> ProductionExplainer:
     """Load an explainer file that relcompile wrote.
 
     Args:
-        path: The .onnx file.
+        path: The .onnx file, or its content.
         device: "cuda" insists on the GPU; "auto" takes it if it works, else the CPU, which is logged (level
             INFO) if ONNX Runtime was installed for CUDA.
         threads: CPU threads that share one operator, 1 or more; None: as many as there are physical cores.
@@ -154,16 +224,11 @@ def load(
         RuntimeUnavailableError: ONNX Runtime is not installed, or `device="cuda"` would end on the CPU.
         InputSpecError: `path`, `device`, `threads` or `spinning` is none of the above.
     """
-    _check_arguments(path, device, threads, spinning)
-    if Path(path).suffix.lower() == ".pt2":
-        raise ExplainerFileError(
-            f"{path} is not for ONNX Runtime: in Python, torch.export.load(path).module() runs "
-            "it; its target is an int64 tensor (batch,)"
-        )
+    check_arguments(path, device, threads, spinning)
+    if isinstance(path, bytes):
+        return _load_content(path, {"device": device, "threads": threads, "spinning": spinning})
     runtime = import_onnxruntime()
-    _check_content(Path(path))
-    check_bounds(Path(path))
-    check_seal(Path(path))
+    check_file(Path(path))
     session = open_session(runtime, Path(path), device, session_options(runtime, threads, spinning))
     try:
         text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
@@ -176,23 +241,13 @@ def load(
         raise ExplainerFileError(f"{path}: {error}") from error
 
 
-def _check_arguments(path: object, device: object, threads: object, spinning: object) -> None:
-    if not isinstance(path, str | os.PathLike):
-        raise InputSpecError(f"path={path!r}: want the path of an explainer file")
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputSpecError(f'device={device!r}: want "auto", "cpu" or "cuda"')
-    if threads is not None and (type(threads) is not int or not 0 < threads <= _MOST_THREADS):
-        raise InputSpecError(f"threads={threads!r}: want a whole number from 1 to {_MOST_THREADS}, or None")
-    if type(spinning) is not bool:
-        raise InputSpecError(f"spinning={spinning!r}: want True or False")
-
-
-def _check_content(path: Path) -> None:
-    """A model is what people give by mistake; ONNX Runtime would speak of protobuf."""
-    with open_input(path, "the explainer", LARGEST_EXPLAINER, ExplainerFileError) as file:
-        start = file.read(9)
-    if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")) or start[8:] == b"{":
-        raise ExplainerFileError(f"{path} is a model or its weights, not an explainer; compile it: relcompile {path}")
+def _load_content(content: bytes, settings: dict[str, Any]) -> ProductionExplainer:
+    """By way of a file, which is gone afterwards, so that the same is checked; pickled with the content."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "explainer.onnx")
+        with told_of(Path("the explainer"), path):
+            path.write_bytes(content)
+            return replace(load(path, **settings), _loaded_with={"path": content, **settings})
 
 
 def _photographed(metadata: Metadata, inputs: Sequence[Any]) -> tuple[Sequence[Any], tuple[Any, ...]]:

@@ -4,10 +4,13 @@ import contextlib
 import io
 import logging
 import threading
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from relcompile.errors import ExplainerFileError, RuntimeUnavailableError
+from relcompile.files.arrays import DTYPES
+from relcompile.files.records import InputRecord
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -18,16 +21,41 @@ _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 
 
-_EXTRAS = "install one of them: pip install 'relcompile[cpu]' or pip install 'relcompile[gpu]'"
+_EXTRAS = (
+    "install one of them: pip install 'relcompile[serve-cpu]' or 'relcompile[serve-gpu]', or, with the compiler, "
+    "'relcompile[cpu]' or 'relcompile[gpu]'"
+)
 
 
 _FATAL = 4  # ONNX Runtime's log severity
+
+
+_DTYPES: Final = {f"tensor({name})": name for name in DTYPES} | {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+}
 
 
 _log = logging.getLogger("relcompile.runtime")
 
 
 _preload_lock = threading.Lock()
+
+
+def described(values: Iterable[Any]) -> tuple[InputRecord, ...]:
+    """Names, shapes and dtypes of what a session reads or computes.
+
+    Raises:
+        MetadataError: one of them is no array of numbers.
+    """
+    return tuple(
+        InputRecord(
+            value.name,
+            tuple(size if isinstance(size, int | str) else f"axis {axis}" for axis, size in enumerate(value.shape)),
+            _DTYPES.get(str(value.type), str(value.type)),
+        )
+        for value in values
+    )
 
 
 def import_onnxruntime() -> Any:
@@ -56,7 +84,10 @@ def session_options(runtime: Any, threads: int | None, spinning: bool) -> Any:
 
 def open_session(runtime: Any, path: Path, device: Device, options: Any) -> Any:
     """A session on the device, and an error rather than a silent move to another one."""
-    reason = "this ONNX Runtime was built without CUDA; pip install 'relcompile[gpu]' (and not [cpu] beside it)"
+    reason = (
+        "this ONNX Runtime was built without CUDA; pip install 'relcompile[gpu]' or 'relcompile[serve-gpu]' (and "
+        "nothing with cpu beside it)"
+    )
     if device != "cpu" and _CUDA in runtime.get_available_providers():
         complaints = _preload_cuda(runtime) or "ONNX Runtime's log on stderr says why"
         reason = f"CUDA did not start: {complaints}"

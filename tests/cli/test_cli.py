@@ -16,7 +16,7 @@ from torch import nn
 import relcompile
 from relcompile.cli import main as cli
 from relcompile.cli.compile_command import default_output
-from relcompile.cli.input_specs import default_spec
+from relcompile.cli.input_specs import default_specs
 from relcompile.errors import CompositeError, ExplainerFileError, InputSpecError
 from relcompile.methods.composites import Entry
 from relcompile.methods.rules.input_layer import Flat
@@ -244,6 +244,7 @@ def test_bad_composite(content: str, model: Path, tmp_path: Path, capsys: pytest
         ((), "m.z+.onnx"),
         ((None, "argmax", None), "m.z+.argmax.onnx"),
         (("features.*=flat", "3", "layer4"), "m.z+.features.xflat.3.layer4.onnx"),
+        (("absorbed", "roots"), "m.z+.absorbed.roots.onnx"),
     ],
 )
 def test_other_requests_have_other_names(further: tuple[str | None, ...], name: str) -> None:
@@ -281,7 +282,7 @@ def test_composite_file(tmp_path: Path) -> None:
     compiled = relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), rule=str(tmp_path / "mine.toml"))
     assert compiled.metadata.rule == "mine"
     assert {record.name: record.rule for record in compiled.metadata.layers if record.kind != "pool"} == {
-        "0": "AlphaBeta(alpha=1.5, beta=0.5, bias='split', epsilon=1e-09)",
+        "0": "AlphaBeta(alpha=1.5, beta=0.5, bias='split', epsilon=1e-09, products='magnitudes', absorbed='lost')",
         "1": "Guided()",
         "4": "Adjoint()",
         "5": "Gamma(gamma=0.5, bias='plain', epsilon=1e-06)",
@@ -407,10 +408,10 @@ GUESSES: dict[str, tuple[nn.Module, str | None]] = {
 def test_the_shape_of_the_input_is_guessed(name: str) -> None:
     network, spec = GUESSES[name]
     if spec is not None:
-        assert default_spec(network) == spec
+        assert default_specs(network) == (spec,)
         return
     with pytest.raises(InputSpecError, match="cannot be guessed"):
-        default_spec(network)
+        default_specs(network)
 
 
 @pytest.mark.parametrize("channels", [10**6, -3, 0, "3x9", 2.5, None])
@@ -418,7 +419,7 @@ def test_a_guess_is_no_size_that_the_file_makes_up(channels: Any) -> None:
     network = nn.Conv2d(3, 2, 1)
     vars(network)["in_channels"] = channels
     with pytest.raises(InputSpecError, match="cannot be guessed"):
-        default_spec(network)
+        default_specs(network)
     del network.in_channels
     with pytest.raises(InputSpecError, match="cannot be guessed"):
-        default_spec(network)
+        default_specs(network)

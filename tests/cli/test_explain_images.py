@@ -275,3 +275,90 @@ def test_a_photograph_in_python(folder: Path) -> None:
 def test_nothing_is_assumed_in_python(explainer: Path, folder: Path) -> None:
     with pytest.raises(InputSpecError, match="does not say how a photograph becomes its input"):
         relcompile.load(explainer, device="cpu").explain("cat.png", target=1)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """An explainer of several targets; each is compiled once."""
+    folder, made = tmp_path_factory.mktemp("many"), set[str]()
+
+    def of(target: str) -> Path:
+        path = folder / f"{target}.onnx"
+        if target not in made:
+            relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), target=target, absorbed=True).save(path)
+            made.add(target)
+        return path
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "name", "classes"),
+    [
+        ("3,1-others", (), "classes 3,1.against nothing, others", [3, 1]),
+        ("indices", ("--target", 3, "--target", 1), "index, many targets.3,1", [3, 1]),
+        ("indices", (), "index, many targets", None),
+    ],
+)
+def test_several_targets_are_a_row_of_maps(
+    target: str,
+    options: tuple[object, ...],
+    name: str,
+    classes: list[int] | None,
+    many: Callable[[str], Path],
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, err = run("explain", many(target), "a/cat.jpg", "-o", "maps", *options, capsys=capsys)
+    assert code == 0, err
+    stem = "cat.z+." + name.replace(" ", "")
+    assert files(folder / "maps") == {f"{stem}.png", f"{stem}.npz"}
+    stored = np.load(folder / "maps" / f"{stem}.npz")
+    wanted = classes or [int(stored["output"].argmax())]
+    assert stored["target"].tolist() == wanted
+    assert stored["relevance"].shape == (len(wanted), 3, 16, 16)
+    production = relcompile.load(many("indices"), device="cpu")
+    x, _ = preprocess(load_image(folder / "a/cat.jpg"), production_preprocessing(), (16, 16))
+    first = production.explain(x, target=wanted).relevance[0, 0]
+    assert np.abs(stored["relevance"][0] - first).max() <= 1e-5 * np.abs(first).max()
+    with Image.open(folder / "maps" / f"{stem}.png") as picture:
+        assert picture.width > picture.height
+    assert ("class 1 against others" in out) == (target != "indices")
+
+
+def production_preprocessing() -> Preprocessing:
+    from relcompile.preprocessing import assumed
+
+    return assumed(3)[0]
+
+
+def test_a_row_of_maps_has_no_style(
+    many: Callable[[str], Path], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run("explain", many("indices"), "a/cat.jpg", "--overlay-only", capsys=capsys)
+    assert code == 2
+    assert "draws a row of maps" in err
+
+
+def test_each_target_alone(many: Callable[[str], Path]) -> None:
+    x = np.random.default_rng(1).normal(size=(2, 3, 16, 16)).astype(np.float32)
+    production = relcompile.load(many("3,1-others"), device="cpu")
+    explanation = production.explain(x)
+    one, other = explanation.each()
+    assert [found.chosen(1)[:2] for found in (one, other)] == [(3, "class 3"), (1, "class 1 against others")]
+    assert other.relevance.shape == x.shape
+    assert other.absorbed is not None
+    assert explanation.absorbed is not None
+    assert np.array_equal(other.absorbed, explanation.absorbed[:, 1])
+    assert one.each() == (one,)
+    assert len(explanation.plot(1).axes) >= 2
+    with pytest.raises(InputSpecError, match=r"explanation.each\(\)"):
+        explanation.chosen()
+
+
+def test_compare_draws_every_target(
+    many: Callable[[str], Path], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run("compare", many("3,1-others"), "a/cat.jpg", "-o", "row.png", capsys=capsys)
+    assert code == 0, err
+    assert (folder / "row.png").stat().st_size > 1000

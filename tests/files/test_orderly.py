@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from relcompile.calibration.store import write_tensors
+from relcompile.calibration.store import CALIBRATION, write_tensors
 from relcompile.cli import main as command_line
 from relcompile.errors import ExportError
 from relcompile.files.paths import atomic_path
@@ -73,7 +73,7 @@ def test_output_that_nobody_takes(shell: str, code: int, message: str) -> None:
 
 
 def write_calibration(path: Path) -> None:
-    write_tensors(path, "calibration", {"layer": torch.zeros(100_000)}, {})
+    write_tensors(path, CALIBRATION, {"layer": torch.zeros(100_000)}, {})
 
 
 def write_nested(path: Path) -> None:

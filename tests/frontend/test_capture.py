@@ -185,6 +185,12 @@ def test_what_cannot_be_captured_is_refused(name: str) -> None:
         relcompile.compile(make(), given)
 
 
+def test_a_branch_on_values_is_one_message(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CaptureError, match="decides by the values of a tensor"):
+        relcompile.compile(sourceless(), X)
+    assert capfd.readouterr() == ("", "")
+
+
 # Outputs, the position that is asked for, and the name of the one that is explained.
 OUTPUTS: dict[str, tuple[Callable[[Net, Tensor], Any], int, str]] = {
     "the only floating point one": (lambda n, x: (n.fc(x).argmax(1), n.fc(x)), 0, "output_1"),

@@ -28,6 +28,7 @@ CONDITIONS: dict[str, tuple[Any, Any]] = {  # a value that fits the layer below,
     "residual": (False, True),
     "at_output": (False, True),
     "after": ("linear", "convolution"),
+    "role": ("gate", "mean"),
 }
 LAYER = Layer(
     name="features.3",
@@ -42,6 +43,7 @@ LAYER = Layer(
     bottleneck=True,
     at_output=False,
     after="linear",
+    roles={"gate": 0},
 )
 RULE = RULES["flat"].build()
 ROWS = [*PRESETS.values(), *RULES.values()]

@@ -22,6 +22,7 @@ from passes.relevance.add_spread import AddSpread
 from passes.relevance.annotate import annotating_passes
 from passes.relevance.assign_rules import AssignRules
 from passes.relevance.found_root import ROOT
+from passes.relevance.infer_signs import InferSigns
 from passes.relevance.reference import CONTRIBUTIONS, REFERENCE, Zero, contributions, difference, reference
 from passes.relevance.rule import RULE
 from passes.relevance.spread import SPREAD, spread
@@ -30,7 +31,7 @@ from passes.runner import run_passes
 from passes.stages import verify_captured
 from passes.views.layer import LAYER
 from relcompile.methods.composites import Composite, Entry
-from relcompile.methods.presets import deeplift_rescale, learned_root, z_plus
+from relcompile.methods.presets import deeplift_rescale, epsilon, learned_root, z_plus
 from relcompile.methods.rules.between_roots import BetweenRoots
 from relcompile.methods.rules.deeplift import Rescale
 from relcompile.methods.rules.pattern import Normalised
@@ -171,12 +172,17 @@ NAMES: dict[type[Any], str] = {
     AddContributions: "contributions",
     AddSpread: "spread",
     TakeFromZero: "zero",
+    InferSigns: "signs",
 }
 # method -> the passes between the assignment of rules and the walk
 PLANS: dict[str, tuple[Composite, tuple[str, ...]]] = {
-    "z+": (z_plus(), ("zero",)),
-    "learned roots": (learned_root(), ("zero", "spread")),
-    "between roots, on one layer": (z_plus().with_entries(Entry(BetweenRoots(), name="relu")), ("zero", "spread")),
+    "z+": (z_plus(), ("zero", "signs")),
+    "learned roots": (learned_root(), ("zero", "spread", "signs")),
+    "epsilon": (epsilon(), ("zero",)),
+    "between roots, on one layer": (
+        epsilon().with_entries(Entry(BetweenRoots(), name="relu")),
+        ("zero", "spread"),
+    ),
     "inside another rule": (Composite("n", (Entry(Normalised(BetweenRoots())),)), ("zero", "spread")),
     "DeepLIFT": (deeplift_rescale(), ("reference", "contributions")),
 }

@@ -189,6 +189,7 @@ SIMPLER: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         (aten.where.ScalarOther, aten.gt.Scalar),
     ),
     "ones": (lambda x: torch.ones_like(x) * x, (aten.mul.Tensor,)),
+    "magnitude of a ReLU": (lambda x: x.relu().abs() + 1, (aten.abs.default,)),
     "choice by the sign of a factor": (lambda x: x * torch.where(x >= 0, x.exp(), x.sin()), (aten.where.self,)),
 }
 NOT_SIMPLER: dict[str, Callable[..., Any]] = {

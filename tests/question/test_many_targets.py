@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import relcompile
 from relcompile.errors import TargetError
 from tests.compare import ONNX, assert_close
-from tests.question.networks import X, needs, residual
+from tests.question.networks import X, captured, needs, residual
 
 EXACT = 1e-12  # float64, the same operators on K times as many rows
 CLASSES = torch.tensor([[1, 4, 0, 2], [3, 3, 1, 0], [0, 1, 2, 4]])
@@ -40,7 +40,7 @@ RULES = (
 
 
 def explain(target: str, rule: str = "z+", **options: Any) -> relcompile.Explainer:
-    return relcompile.compile(residual(), X, rule=rule, target=target, **needs(rule), **options)
+    return captured().compile(rule=rule, target=target, **needs(rule), **options)
 
 
 def noise_of(explainer: relcompile.Explainer) -> list[Tensor]:

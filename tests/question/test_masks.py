@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import relcompile
 from relcompile.errors import InputSpecError
 from tests.compare import FLOAT64, ONNX, assert_close
-from tests.question.networks import TARGET, X, needs, residual
+from tests.question.networks import TARGET, X, captured, needs, residual
 
 CHANNELS = torch.eye(4, dtype=torch.float64)
 
@@ -56,8 +56,8 @@ def test_the_example_by_hand(rule: str, masks: dict[str, list[float]], expected:
     "rule", ["epsilon", "gamma", "z+", "epsilon-gamma-box", "deeplift-rescale", "gradient", "root-v1"]
 )
 def test_masks_that_add_up_to_all_give_maps_that_add_up_to_the_whole(rule: str) -> None:
-    explainer = relcompile.compile(residual(), X, rule=rule, masks=["joined"], taps=["joined"], **needs(rule))
-    whole = relcompile.compile(residual(), X, rule=rule, **needs(rule))(X, TARGET)[1]
+    explainer = captured().compile(rule=rule, masks=["joined"], taps=["joined"], **needs(rule))
+    whole = captured().compile(rule=rule, **needs(rule))(X, TARGET)[1]
     maps = [explainer(X, TARGET, channel.expand(3, 4)) for channel in CHANNELS]
     assert_close(sum(found[1] for found in maps), whole, FLOAT64)
     assert_close(explainer(X, TARGET)[1], whole, FLOAT64)
@@ -67,7 +67,7 @@ def test_masks_that_add_up_to_all_give_maps_that_add_up_to_the_whole(rule: str) 
 
 
 def test_a_mask_is_of_its_sample() -> None:
-    explainer = relcompile.compile(residual(), X, rule="z+", masks=["joined"])
+    explainer = captured().compile(rule="z+", masks=["joined"])
     of_two = explainer(X[:2], TARGET[:2], CHANNELS[[1, 3]])[1]
     for n, channel in enumerate((1, 3)):
         alone = explainer(X[n : n + 1], TARGET[n : n + 1], CHANNELS[[channel]])[1]
@@ -75,10 +75,10 @@ def test_a_mask_is_of_its_sample() -> None:
 
 
 def test_masks_of_copies() -> None:
-    explainer = relcompile.compile(residual(), X, rule="smoothgrad=3", masks=["joined"])
+    explainer = captured().compile(rule="smoothgrad=3", masks=["joined"])
     noise = torch.zeros(3, 3, *X.shape[1:], dtype=torch.float64)
     mask = CHANNELS[[0, 2, 3]]
-    plain = relcompile.compile(residual(), X, rule="gradient", masks=["joined"])(X, TARGET, mask)[1]
+    plain = captured().compile(rule="gradient", masks=["joined"])(X, TARGET, mask)[1]
     assert_close(explainer(x=X, target=TARGET, noise=noise, mask_joined=mask)[1], plain, FLOAT64)
 
 
@@ -125,4 +125,4 @@ def test_names_with_dots() -> None:
 
 def test_masks_need_a_layer() -> None:
     with pytest.raises(relcompile.UnknownLayerError, match="no layer called 'nothing'"):
-        relcompile.compile(residual(), X, masks=["nothing"])
+        captured().compile(masks=["nothing"])

@@ -12,7 +12,7 @@ from torch import Tensor
 import relcompile
 from relcompile.errors import TargetError
 from tests.compare import ONNX, assert_close
-from tests.question.networks import TARGET, X, needs, residual
+from tests.question.networks import TARGET, X, captured, needs, residual
 
 EXACT = 1e-12  # float64, the same nodes but for R = x m and m = R / x at the cut
 RULES = (
@@ -40,16 +40,15 @@ RULES = (
 @pytest.mark.parametrize("layer", ["joined", "branch"])
 @pytest.mark.parametrize("rule", RULES)
 def test_two_halves_are_the_whole(rule: str, layer: str) -> None:
-    model = residual()
-    _, whole, cut = relcompile.compile(model, X, rule=rule, taps=[layer], **needs(rule))(X, TARGET)
-    lower = relcompile.compile(model, X, rule=rule, start=layer, **needs(rule))
+    _, whole, cut = captured().compile(rule=rule, taps=[layer], **needs(rule))(X, TARGET)
+    lower = captured().compile(rule=rule, start=layer, **needs(rule))
     output, below = lower(X, cut)
     if layer == "branch":  # the way around it
-        rest = relcompile.compile(model, X, rule=rule, masks=[layer], **needs(rule))
+        rest = captured().compile(rule=rule, masks=[layer], **needs(rule))
         below = below + rest(X, TARGET, torch.zeros(3, 4, dtype=torch.float64))[1]
     if not (rule == "guided-backprop" and layer == "branch"):  # max(a, 0) + max(b, 0) is not max(a + b, 0)
         assert_close(below, whole, EXACT)
-    assert_close(output, model(X), EXACT)
+    assert_close(output, residual()(X), EXACT)
 
 
 def test_a_gradient_starts_with_a_cotangent() -> None:
@@ -58,11 +57,11 @@ def test_a_gradient_starts_with_a_cotangent() -> None:
     stem = model.get_submodule("stem")(x).relu()
     pooled = model.get_submodule("pool")((stem + model.get_submodule("branch")(stem)).relu())
     (expected,) = torch.autograd.grad((pooled * v).sum(), x)
-    assert_close(relcompile.compile(model, X, rule="gradient", start="pool")(X, v)[1], expected, EXACT)
+    assert_close(captured().compile(rule="gradient", start="pool")(X, v)[1], expected, EXACT)
 
 
 def test_what_lies_above_is_not_walked() -> None:
-    whole, lower = (relcompile.compile(residual(), X, rule="z+", start=start) for start in (None, "stem"))
+    whole, lower = (captured().compile(rule="z+", start=start) for start in (None, "stem"))
     assert len(lower.graph_module.graph.nodes) < len(whole.graph_module.graph.nodes) / 2 + 10
     assert lower.metadata.start == "stem"
     assert lower.metadata.target.takes_seed
@@ -97,10 +96,10 @@ def test_what_cannot_start_there(name: str) -> None:
     wrong, error, message = WRONG[name]
     options: dict[str, Any] = {"start": "pool", **wrong}
     with pytest.raises(error, match=message):
-        relcompile.compile(residual(), X, **options)
+        captured().compile(**options)
 
 
 def test_gradients_are_linear_in_the_start() -> None:
-    explainer = relcompile.compile(residual(), X, rule="gradient", start="pool")
+    explainer = captured().compile(rule="gradient", start="pool")
     v: Tensor = torch.ones(3, 4, 4, 4, dtype=torch.float64)
     assert_close(explainer(X, v * 3)[1], explainer(X, v)[1] * 3, EXACT)

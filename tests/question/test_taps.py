@@ -11,7 +11,7 @@ import torch
 
 import relcompile
 from tests.compare import FLOAT64, ONNX, assert_close
-from tests.question.networks import TARGET, X, residual
+from tests.question.networks import TARGET, X, captured, residual
 
 LAYERS = ("pool", "stem", "head", "branch")
 
@@ -26,7 +26,7 @@ def test_a_tap_is_what_is_read_there_alone(rule: str) -> None:
 
 
 def test_taps_beside_a_layer_and_a_report() -> None:
-    model, explainer = residual(), relcompile.compile(residual(), X, rule="z+", at="pool", taps=["stem"], absorbed=True)
+    model, explainer = residual(), captured().compile(rule="z+", at="pool", taps=["stem"], absorbed=True)
     _, at, tap, absorbed = explainer(X, TARGET)
     whole = relcompile.compile(model, X, rule="z+", taps=["pool", "stem"], absorbed=True)(X, TARGET)
     assert_close(at, whole[2], FLOAT64)
@@ -36,9 +36,9 @@ def test_taps_beside_a_layer_and_a_report() -> None:
 
 
 def test_taps_of_copies_are_means() -> None:
-    explainer = relcompile.compile(residual(), X, rule="smoothgrad=3", taps=["pool"])
+    explainer = captured().compile(rule="smoothgrad=3", taps=["pool"])
     noise = torch.zeros(3, 3, *X.shape[1:], dtype=torch.float64)
-    gradient = relcompile.compile(residual(), X, rule="gradient", at="pool")(X, TARGET)[1]
+    gradient = captured().compile(rule="gradient", at="pool")(X, TARGET)[1]
     assert_close(explainer(X, TARGET, noise)[2], gradient, FLOAT64)
 
 
@@ -67,4 +67,4 @@ def test_a_file_says_what_its_taps_are(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_read(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        relcompile.compile(residual(), X, **options)
+        captured().compile(**options)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -369,8 +370,8 @@ def test_a_missing_or_broken_onnxruntime_names_both_extras(
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
     with pytest.raises(RuntimeUnavailableError, match=message) as caught:
         load(linear)
-    assert "pip install 'relcompile[cpu]'" in str(caught.value)
-    assert "pip install 'relcompile[gpu]'" in str(caught.value)
+    assert "pip install 'relcompile[serve-cpu]'" in str(caught.value)
+    assert "'relcompile[gpu]'" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -411,3 +412,15 @@ print(load(sys.argv[1], device="cpu").explain(np.ones((1, 3), np.float32), targe
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == ["torch is blocked", str([W[:, 1].tolist()])]
+
+
+def test_the_content_of_a_file_is_as_good_as_the_file(linear: Path) -> None:
+    content = linear.read_bytes()
+    linear.unlink()
+    explainer = load(content, device="cpu", threads=1)
+    for each in (explainer, pickle.loads(pickle.dumps(explainer))):
+        np.testing.assert_allclose(each.explain(X, target=3).relevance, X * W[:, 3], rtol=1e-6)
+    for damaged, told in ((content[:-200], "the explainer"), (b"", "the explainer"), (b"no model", "the explainer")):
+        with pytest.raises(ExplainerFileError, match=told) as caught:
+            load(damaged, device="cpu")
+        assert "/" not in str(caught.value).partition(":")[0]

@@ -113,23 +113,32 @@ def gamma(gamma: float = 0.25) -> Composite:
     return Composite("gamma", (Entry(Gamma(gamma), kind="affine"), *PASS))
 
 
-def z_plus(epsilon: Stabiliser = 1e-9, bias: Any = "none") -> Composite:
+def z_plus(
+    epsilon: Stabiliser = 1e-9, bias: Any = "none", products: Any = "magnitudes", absorbed: Any = "lost"
+) -> Composite:
     """z⁺ on every affine layer: Deep Taylor Decomposition's inner rule.
 
     Use: for a robust map of what supports the class in a ReLU network; nearly the same map for every class of a
-        deep one.
+        deep one. Linear bottlenecks and depthwise layers absorb most of it: `absorbed=shared` hands that back.
     """
-    return alpha_beta(1, 0, bias, epsilon, name="z+")
+    return alpha_beta(1, 0, bias, epsilon, products, absorbed, name="z+")
 
 
 def alpha_beta(
-    alpha: float, beta: float, bias: Any = "none", epsilon: Stabiliser = 1e-9, name: str | None = None
+    alpha: float,
+    beta: float,
+    bias: Any = "none",
+    epsilon: Stabiliser = 1e-9,
+    products: Any = "magnitudes",
+    absorbed: Any = "lost",
+    *,
+    name: str | None = None,
 ) -> Composite:
     """LRP-αβ on every affine layer.
 
     Use: as z⁺ (β = 0), or with so much evidence against the class; a large β makes noise.
     """
-    rule = AlphaBeta(alpha, beta, bias, epsilon)
+    rule = AlphaBeta(alpha, beta, bias, epsilon, products, absorbed)
     shifts = PASS_WITHOUT_BIAS if bias == "none" else PASS
     return Composite(name or f"alpha{alpha:g}beta{beta:g}", (Entry(rule, kind="affine"), *shifts))
 
@@ -198,9 +207,9 @@ def contrastive_excitation_backprop() -> Composite:
     return replace(excitation_backprop().with_entries(last), name="contrastive-excitation-backprop")
 
 
-def z_plus_rule(epsilon: float = 1e-9) -> AlphaBeta:
+def z_plus_rule(epsilon: float = 1e-9, products: Any = "magnitudes", absorbed: Any = "lost") -> AlphaBeta:
     """z⁺ without a bias."""
-    return AlphaBeta(1, 0, epsilon=epsilon)
+    return AlphaBeta(1, 0, epsilon=epsilon, products=products, absorbed=absorbed)
 
 
 def box(bounds: Bounds | None) -> Entry:

@@ -42,3 +42,21 @@ class Adjoint:
         return tuple(
             None if part is None else form(call.operand(position), part) for position, part in enumerate(parts)
         )
+
+
+@final
+@dataclass(frozen=True)
+class Fallback:
+    """The exact adjoint where a method has no answer: the user asked for it, and it is not the method's.
+
+    Equation: m_in = (∂y/∂x)ᵀ m_out, as of `Adjoint`.
+    Shapes: as of `Adjoint`.
+    Conserves: no.
+    Source: the gradient; no paper claims that it is a rule of the method around it.
+    """
+
+    applies_to: ClassVar[tuple[type[Call], ...]] = Adjoint.applies_to
+    reads: ClassVar[tuple[Form, ...]] = Adjoint.reads
+
+    def propagate(self, call: Call, arriving: Multiplier | Relevance, /) -> Messages:
+        return Adjoint().propagate(call, arriving)

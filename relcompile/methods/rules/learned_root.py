@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 from passes.graphs.emitter import Value, aten
+from passes.graphs.facts import Fact
 from passes.operators.affine import AffineCall
 from passes.operators.call import Call
 from passes.relevance.found_root import ROOT, Root
@@ -52,6 +53,7 @@ class LearnedRoot:
     epsilon: float = 1e-6
     applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
     reads: ClassVar[tuple[Form, ...]] = (Multiplier, SecondOrder, Relevance)
+    needs: ClassVar[tuple[Fact[Any], ...]] = Gamma.needs
 
     def __post_init__(self) -> None:
         require_positive("epsilon", self.epsilon)

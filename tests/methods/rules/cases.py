@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
@@ -89,6 +89,7 @@ def split(rule: Any) -> Composite:
     return Composite("split", (Entry(rule, kind="sum"), *lrp_0().entries))
 
 
+@cache
 def network(name: str, *, bias: bool) -> nets.Net:
     """A network of the oracle's collection, or the one that is only needed here."""
     return one_block(nets.Weights(1, bias)) if name == "one_block" else nets.build(name, seed=1, bias=bias)

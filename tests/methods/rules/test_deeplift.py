@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +85,16 @@ def score_difference(model: Callable[[Tensor], Tensor], x: Tensor, reference: Te
         return model(x)[rows, target] - model(reference.expand_as(x))[rows, target]
 
 
+@cache
+def captured(net: Net) -> relcompile.CapturedModel:
+    return relcompile.capture(as_module(net.steps), samples(net)[0])
+
+
 @pytest.mark.parametrize(("name", "net_name"), ON_NETS)
 def test_equals_its_oracle(name: str, net_name: str) -> None:
     case, net = CASES[name], network(net_name, bias=True)
     x, reference = samples(net)
-    explainer = relcompile.compile(as_module(net.steps), x, rule=case.rule, reference="input")
+    explainer = captured(net).compile(rule=case.rule, reference="input")
     output, relevance = explainer(x, TARGET, reference)
     expected = case.expected(net, x, reference, TARGET)
     assert_close(output, forward(net.steps, x)[net.steps[-1].name], FLOAT64)
@@ -116,7 +122,7 @@ def dense_after_convolutions(w: nets.Weights) -> Net:
 def test_genomics_default_equals_its_oracle() -> None:
     net = dense_after_convolutions(nets.Weights(3, bias=True))
     x, reference = samples(net)
-    explainer = relcompile.compile(as_module(net.steps), x, rule="deeplift-genomics", reference="input")
+    explainer = captured(net).compile(rule="deeplift-genomics", reference="input")
     rules: dict[str, Any] = {"conv_relu": "rescale", "late_relu": "rescale", "fc_relu": "reveal_cancel"}
     expected = oracle.attribute(net.steps, x, reference, TARGET, rule=rules, variant="full")["input"]
     assert_close(explainer(x, TARGET, reference)[1], expected, FLOAT64)
@@ -127,7 +133,7 @@ def test_genomics_default_equals_its_oracle() -> None:
 def test_constant_reference_equals_its_oracle(name: str, net_name: str) -> None:
     case, net = CASES[name], network(net_name, bias=True)
     x, reference = samples(net)
-    explainer = relcompile.compile(as_module(net.steps), x, rule=case.rule, reference=reference[0])
+    explainer = captured(net).compile(rule=case.rule, reference=reference[0])
     expected = case.expected(net, x, reference[:1].expand_as(x), TARGET)
     assert_close(explainer(x, TARGET)[1], expected, FLOAT64)
     assert_close(lowered(explainer.graph_module)(x, TARGET)[1], expected, FLOAT64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,17 @@ ON_NETS = [(name, net) for name, case in CASES.items() for net in case.nets]
 TARGET = torch.tensor([0, 2, 1])
 
 
+@cache
+def captured(net: Net, dtype: torch.dtype) -> relcompile.CapturedModel:
+    """The same net under every rule is looked at once."""
+    return relcompile.capture(as_module(net.steps).to(dtype), net.batch(3, seed=2).to(dtype))
+
+
 def compiled(rule: RuleCase | str, net: Net, x: torch.Tensor) -> relcompile.Explainer:
     name = rule if isinstance(rule, str) else rule.rule
     preset = PRESETS.get(name.partition("=")[0].partition(",")[0]) if isinstance(name, str) else None
     bounds = BOUNDS if preset is not None and "bounds" in preset.needs else None
-    return relcompile.compile(as_module(net.steps).to(x.dtype), x, rule=name, bounds=bounds)
+    return captured(net, x.dtype).compile(rule=name, bounds=bounds)
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])

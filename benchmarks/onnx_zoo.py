@@ -1,0 +1,218 @@
+"""Which ONNX files compile? Files of several exporters and opsets, and trained ones of packages, one process each.
+
+For every file: its output as a torch module against ONNX Runtime on the file itself; `gradient` against central
+differences of ONNX Runtime; what `z+` hands out and absorbs against the score; the explainer in ONNX Runtime against
+PyTorch; or the reason of the first failure. Results are kept in a JSON-lines file, and files that stand there are not
+run again.
+
+    python -m benchmarks.onnx_zoo --results onnx_zoo.jsonl --markdown onnx_zoo.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+import relcompile
+from benchmarks.parts.onnx_models import OnnxSpecimen, specimens
+from relcompile.backend.onnx_file import save
+from relcompile.cli.input_specs import example_inputs
+from relcompile.frontend.onnx.model import OnnxModel
+from relcompile.frontend.onnx.original import Original, check_original
+
+DIRECTIONS = 4
+STEPS = tuple(0.1 / 2**k for k in range(5, 11))  # of central differences, in units of the standard normal inputs
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass
+class Row:
+    """One file.
+
+    Attributes:
+        opset: of its standard operators.
+        nodes: that depend on its inputs.
+        output: largest difference of the torch module from ONNX Runtime on the file, of the largest value.
+        gradient: largest difference of directional derivatives from central differences of ONNX Runtime, of the
+            largest of them.
+        unaccounted: what is left of the score once relevance and what was absorbed on the way are taken off, of the
+            score, under z+.
+        parity: largest difference between the explainer in ONNX Runtime and in PyTorch.
+        failure: the step that failed and the first lines of its error; "" if none did.
+    """
+
+    origin: str
+    file: str
+    opset: int | None = None
+    nodes: int | None = None
+    output: float | None = None
+    gradient: float | None = None
+    unaccounted: float | None = None
+    parity: float | None = None
+    seconds: float = 0.0
+    failure: str = ""
+
+
+def examine(specimen: OnnxSpecimen, row: Row, folder: Path) -> Iterator[str]:
+    """Fill `row`; yields the name of each step before it is taken."""
+    yield "write"
+    path = specimen.place(folder)
+    yield "read"
+    model = relcompile.read_model(path)
+    assert isinstance(model, OnnxModel)
+    row.opset, row.nodes = model.graph.nodes[0].opset, len(model.graph.nodes)
+    inputs = example_inputs(model, specimen.inputs)
+    yield "compare with ONNX Runtime"
+    row.output = max(check_original(model, inputs).values())
+    name = model.graph.outputs[specimen.output].identifier
+    yield "gradient"
+    if not model.is_quantised:  # what rounds has no slope
+        row.gradient = slope_error(model, inputs, specimen.output, name)
+    yield "z+"
+    explainer = relcompile.compile(model, inputs, rule="z+", output=specimen.output, absorbed=True)
+    row.unaccounted = unaccounted(model, explainer, inputs, specimen.output)
+    yield "export"
+    parity = save(explainer, folder / "explainer.onnx")
+    row.parity = None if parity is None else parity.worst
+
+
+def slope_error(model: OnnxModel, inputs: Tensors, output: int, name: str) -> float:
+    """`gradient` along random directions, against central differences of ONNX Runtime on the file."""
+    explainer = relcompile.compile(model, inputs, rule="gradient", output=output)
+    target = torch.arange(len(next(iter(inputs.values()))))
+    with torch.no_grad():
+        slopes = explainer(*inputs.values(), target)[len(explainer.metadata.outputs) :]
+    explained = dict(zip([k for k, x in inputs.items() if x.is_floating_point()], slopes, strict=True))
+    original, generator = Original(model), torch.Generator().manual_seed(1)
+    found, wanted = list[float](), list[float]()
+    for _ in range(DIRECTIONS):
+        ways = {k: torch.randn(inputs[k].shape, generator=generator) for k in explained}
+        found.append(sum(float((explained[k] * ways[k]).double().sum()) for k in ways))
+        wanted.append(central_difference(lambda h, ways=ways: score(original, inputs, ways, h, name)))
+    return float(np.abs(np.subtract(found, wanted)).max() / np.abs(wanted).max())
+
+
+def central_difference(f: Callable[[float], float]) -> float:
+    """f'(0): the median over several steps. Long ones cross kinks, and short ones see the rounding of float32."""
+    return float(np.median([(f(h) - f(-h)) / (2 * h) for h in STEPS]))
+
+
+def score(original: Original, inputs: Tensors, ways: Tensors, step: float, name: str) -> float:
+    """What is explained, of ONNX Runtime on the file: the score of class k of sample k, at all places."""
+    moved = {k: (x + step * ways[k] if k in ways else x).numpy() for k, x in inputs.items()}
+    return float(np.sum([_of_class(y, k) for k, y in enumerate(original.run(moved)[name])]))
+
+
+def _of_class(y: NDArray[Any], k: int) -> float:
+    return float((y[k] if y.ndim else y).astype(np.float64).sum())
+
+
+def unaccounted(model: OnnxModel, explainer: relcompile.Explainer, inputs: Tensors, output: int) -> float:
+    """The part of the score that is neither relevance nor absorbed; of a softmax, z+ explains the scores under it."""
+    node = next(n for n in model.graph.nodes if model.graph.outputs[output].name in n.outputs)
+    under = list[torch.Tensor]()
+    step = dict(model.named_children())[node.name]
+    handle = step.register_forward_pre_hook(lambda _module, given: under.append(given[0]))
+    with torch.no_grad():
+        target = torch.arange(len(next(iter(inputs.values()))))
+        results = explainer(*inputs.values(), target)
+        model(*inputs.values())
+    handle.remove()
+    count = len(explainer.metadata.outputs)
+    y = under[0] if node.operator == "Softmax" else results[output]
+    explained = torch.stack([(row[k] if row.dim() else row).sum() for k, row in enumerate(y)])
+    left = explained - sum(r.flatten(1).sum(1) for r in results[count:])
+    return float((left / explained).abs().max())
+
+
+def _run(specimen: OnnxSpecimen, row: Row, pipe: Connection) -> None:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    start, steps = time.perf_counter(), ["start"]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            steps.extend(examine(specimen, row, Path(folder)))
+        except Exception as error:
+            lines = [line.strip().replace(folder, "") for line in str(error).splitlines() if line.strip()][:3]
+            row.failure = f"{steps[-1]}: {type(error).__name__}: {' | '.join(lines)}"
+    row.seconds = round(time.perf_counter() - start, 1)
+    pipe.send(row)
+
+
+def examined(specimen: OnnxSpecimen, limit: float) -> Row:
+    """The row of one file, made in a process of its own: a crash or a hang is a failure like any other."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    row = Row(specimen.origin, specimen.name)
+    process = context.Process(target=_run, args=(specimen, row, theirs))
+    process.start()
+    theirs.close()
+    try:
+        if ours.poll(limit):
+            return ours.recv()
+        row.failure = f"no answer within {limit:g} s"
+    except EOFError:
+        row.failure = "the process died"
+    finally:
+        process.kill()
+        process.join()
+    return row
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="run the files whose origin and name hold this text")
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds a file may take")
+    parser.add_argument("--results", type=Path, default=Path("onnx_zoo.jsonl"))
+    parser.add_argument("--markdown", type=Path)
+    options = parser.parse_args(arguments)
+    console = Console(stderr=True)
+    lines = options.results.read_text().splitlines() if options.results.exists() else []
+    rows = [Row(**json.loads(line)) for line in lines]
+    known = {(row.origin, row.file) for row in rows}
+    for specimen in specimens():
+        if (specimen.origin, specimen.name) in known or options.only not in f"{specimen.origin}: {specimen.name}":
+            continue
+        row = examined(specimen, options.limit)
+        rows.append(row)
+        with options.results.open("a") as file:
+            file.write(json.dumps(asdict(row)) + "\n")
+        console.print(f"{row.origin}: {row.file}: {row.failure or 'ok'} {row}", markup=False)
+    if options.markdown:
+        options.markdown.write_text(markdown(rows))
+    return 0
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """One line a file."""
+    lines = [
+        "| written by, or in | file | opset | nodes | output | gradient | unaccounted | explainer | s | failure |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        numbers = ["" if x is None else f"{x:.0e}" for x in (row.output, row.gradient, row.unaccounted, row.parity)]
+        counts = ["" if x is None else str(x) for x in (row.opset, row.nodes)]
+        failure = row.failure.replace("|", "\\|")
+        cells = [row.origin, row.file, *counts, *numbers, f"{row.seconds:g}", failure]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""What a job is made of: photographs in folders or in Parquet files, cut into parts that are done one at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from relcompile.errors import InputSpecError
+from relcompile.pictures.images import photographs
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some photographs that are explained and written together.
+
+    Attributes:
+        number: of the part.
+        rows: how many there are.
+    """
+
+    number: int
+    rows: int
+
+    def read(self) -> Mapping[str, Sequence[Any]]:
+        """The columns that `ExplainBatch` takes; "path" is what the result calls each photograph."""
+        raise NotImplementedError
+
+    @property
+    def identity(self) -> str:
+        """What the part was made of."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class FilesPart(Part):
+    """Files of a folder."""
+
+    paths: tuple[str, ...]
+
+    def read(self) -> Mapping[str, Sequence[Any]]:
+        return {"path": self.paths}
+
+    @property
+    def identity(self) -> str:
+        return "\n".join(self.paths)
+
+
+@dataclass(frozen=True)
+class RowGroupPart(Part):
+    """One row group of a Parquet file.
+
+    Attributes:
+        file: its path.
+        group: which.
+        first: the number of its first row in the file.
+    """
+
+    file: str
+    group: int
+    first: int
+
+    def read(self) -> Mapping[str, Sequence[Any]]:
+        with pq.ParquetFile(self.file) as file:
+            images = _image_column(file.schema_arrow, self.file)
+            names = [name for name in (images, "path") if name in file.schema_arrow.names]
+            table = file.read_row_group(self.group, columns=names)
+        values = table[images].to_pylist()
+        contents = [value["bytes"] if isinstance(value, dict) else value for value in values]
+        named = table["path"].to_pylist() if "path" in names else [None] * len(values)
+        numbered = (f"{self.file}#{self.first + k}" for k in range(len(values)))
+        paths = [str(name) if name else number for name, number in zip(named, numbered, strict=True)]
+        return {"path": paths, "bytes": [content or b"" for content in contents]}
+
+    @property
+    def identity(self) -> str:
+        status = os.stat(self.file)
+        return f"{self.file} {self.group} {self.rows} {status.st_size} {status.st_mtime_ns}"
+
+
+def parts_of(given: Path, rows: int) -> tuple[Part, ...]:
+    """The parts of a folder of photographs or of Parquet files, or of one file.
+
+    Args:
+        given: the folder or file.
+        rows: photographs of a part; of Parquet files, a part is a row group, whatever its size.
+
+    Raises:
+        InputSpecError: there is nothing in it, or a file is no Parquet with a column of pictures.
+    """
+    tables = [given] if given.suffix == ".parquet" else sorted(given.rglob("*.parquet")) if given.is_dir() else []
+    if tables:
+        return tuple(_numbered(tables))
+    found = [str(path) for path in photographs(given)] if given.is_dir() else [str(given)]
+    if not found:
+        raise InputSpecError(f"there are no photographs and no .parquet files in {given}")
+    chunks = [tuple(found[start : start + rows]) for start in range(0, len(found), rows)]
+    return tuple(FilesPart(number, len(chunk), chunk) for number, chunk in enumerate(chunks))
+
+
+def fingerprint(parts: Sequence[Part]) -> str:
+    """Equal for equal inputs, cut in the same way."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.identity.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _numbered(files: Sequence[Path]) -> Iterator[Part]:
+    number = 0
+    for path in files:
+        first = 0
+        for group, rows in enumerate(_row_groups(path)):
+            yield RowGroupPart(number, rows, str(path), group, first)
+            number, first = number + 1, first + rows
+
+
+def _row_groups(path: Path) -> list[int]:
+    """How many rows each row group has."""
+    try:
+        with pq.ParquetFile(path) as file:
+            _image_column(file.schema_arrow, str(path))
+            return [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
+    except (OSError, pa.ArrowException) as error:
+        raise InputSpecError(f"{path} cannot be read as Parquet: {error}") from error
+
+
+def _image_column(schema: Any, path: str) -> str:
+    """The column with the files' contents: of bytes, or of records with "bytes", as Hugging Face's datasets have it."""
+    fitting = [field.name for field in schema if _holds_files(field.type)]
+    if len(fitting) != 1:
+        raise InputSpecError(
+            f"{path} should have one column of pictures (bytes, or records with bytes), but has "
+            f"{', '.join(fitting) or 'none'} among {', '.join(schema.names)}"
+        )
+    return fitting[0]
+
+
+def _holds_files(kind: Any) -> bool:
+    if pa.types.is_struct(kind):
+        return any(field.name == "bytes" and _holds_files(field.type) for field in kind)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)

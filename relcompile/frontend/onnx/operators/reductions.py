@@ -1,0 +1,173 @@
+"""Sums, means, extremes; softmax; norms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from relcompile.frontend.onnx.node import Node, Numbers
+
+Reduction = Callable[..., Tensor]
+
+
+def reduced(function: Callable[[Tensor, list[int], bool], Tensor]) -> Reduction:
+    """A reduction over some axes; over all, if none is given."""
+
+    def reduce(node: Node, x: Tensor, axes: Numbers | None = None) -> Tensor:
+        chosen = node.chosen("axes", axes)
+        if not chosen and node.integer("noop_with_empty_axes", 0):
+            return x
+        dims = [int(axis) % x.dim() for axis in chosen or range(x.dim())]
+        return function(x, dims, bool(node.integer("keepdims", 1)))
+
+    return reduce
+
+
+def mean(x: Tensor, dims: list[int], keep: bool) -> Tensor:
+    """The mean; of integers, an integer."""
+    return x.mean(dims, keepdim=keep)
+
+
+def product(x: Tensor, dims: list[int], keep: bool) -> Tensor:
+    """The product."""
+    for dim in sorted(dims, reverse=True):
+        x = x.prod(dim, keepdim=keep)
+    return x
+
+
+def absolute_sum(x: Tensor, dims: list[int], keep: bool) -> Tensor:
+    """The sum of magnitudes."""
+    return x.abs().sum(dims, keepdim=keep)
+
+
+def euclidean(x: Tensor, dims: list[int], keep: bool) -> Tensor:
+    """The root of the sum of squares."""
+    return (x * x).sum(dims, keepdim=keep).sqrt()
+
+
+def sum_of_squares(x: Tensor, dims: list[int], keep: bool) -> Tensor:
+    """The sum of squares."""
+    return (x * x).sum(dims, keepdim=keep)
+
+
+def log_of_sum(x: Tensor, dims: list[int], keep: bool) -> Tensor:
+    """The logarithm of the sum."""
+    return x.sum(dims, keepdim=keep).log()
+
+
+def log_sum_exp(x: Tensor, dims: list[int], keep: bool) -> Tensor:
+    """The logarithm of the sum of exponentials."""
+    return torch.logsumexp(x, dims, keepdim=keep)
+
+
+def extreme_index(function: Callable[..., Tensor]) -> Reduction:
+    """Where the largest or smallest value stands: the first of several."""
+
+    def reduce(node: Node, x: Tensor) -> Tensor:
+        return function(x, node.integer("axis", 0), keepdim=bool(node.integer("keepdims", 1)))
+
+    return reduce
+
+
+def cumulative_sum(node: Node, x: Tensor, axis: Numbers) -> Tensor:
+    """Each the sum of those up to it, or before it."""
+    dim = int(axis.item())
+    x = x.flip(dim) if node.integer("reverse", 0) else x
+    total = torch.cumsum(x, dim)
+    total = total - x if node.integer("exclusive", 0) else total
+    return total.flip(dim) if node.integer("reverse", 0) else total
+
+
+def top_k(node: Node, x: Tensor, k: Numbers | None = None) -> tuple[Tensor, Tensor]:
+    """The k largest or smallest, and where they stand: of equal ones the first."""
+    count = node.integer("k", 1) if k is None else int(k.item())
+    axis = node.integer("axis", -1)
+    values, places = torch.sort(x, dim=axis, descending=bool(node.integer("largest", 1)), stable=True)
+    return values.narrow(axis, 0, count), places.narrow(axis, 0, count)
+
+
+def along_axis(function: Callable[[Tensor, int], Tensor]) -> Reduction:
+    """Softmax and its like: along one axis; before opset 13 over all axes from it on."""
+
+    def compute(node: Node, x: Tensor) -> Tensor:
+        axis = node.integer("axis", -1 if node.opset >= 13 else 1) % x.dim()
+        if node.opset >= 13 or axis == x.dim() - 1:
+            return function(x, axis)
+        return function(x.flatten(axis), axis).reshape(x.shape)
+
+    return compute
+
+
+def softmax(x: Tensor, axis: int) -> Tensor:
+    """Exponentials, divided by their sum."""
+    return torch.softmax(x, axis)
+
+
+def log_softmax(x: Tensor, axis: int) -> Tensor:
+    """The logarithm of softmax."""
+    return torch.log_softmax(x, axis)
+
+
+def layer_norm(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Over the axes from one on."""
+    axis = node.integer("axis", -1) % x.dim()
+    shape = list(x.shape[axis:])
+    weight, bias = weight.expand(shape), None if bias is None else bias.expand(shape)
+    return functional.layer_norm(x, shape, weight, bias, node.number("epsilon", 1e-5))
+
+
+def rms_norm(node: Node, x: Tensor, weight: Tensor) -> Tensor:
+    """Divided by the root of the mean of squares."""
+    axis = node.integer("axis", -1) % x.dim()
+    return functional.rms_norm(x, list(x.shape[axis:]), weight, node.number("epsilon", 1e-5))
+
+
+def instance_norm(node: Node, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Every channel of every sample for itself."""
+    return functional.instance_norm(x, weight=weight, bias=bias, eps=node.number("epsilon", 1e-5))
+
+
+def group_norm(node: Node, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Groups of channels; before opset 21 with one weight a group."""
+    groups = node.integer("num_groups", 1)
+    if weight.numel() == groups != x.shape[1]:
+        weight, bias = (t.repeat_interleave(x.shape[1] // groups) for t in (weight, bias))
+    return functional.group_norm(x, groups, weight, bias, node.number("epsilon", 1e-5))
+
+
+def local_response(node: Node, x: Tensor) -> Tensor:
+    """Divided by a power of the sum of squares of neighbouring channels."""
+    size = node.integer("size", 1)
+    alpha, beta, bias = node.number("alpha", 1e-4), node.number("beta", 0.75), node.number("bias", 1.0)
+    return functional.local_response_norm(x, size, alpha, beta, bias)
+
+
+def lp_norm(node: Node, x: Tensor) -> Tensor:
+    """Divided by the 1-norm or the 2-norm along an axis."""
+    return functional.normalize(x, node.integer("p", 2), node.integer("axis", -1))
+
+
+def mean_variance(node: Node, x: Tensor) -> Tensor:
+    """Mean 0 and variance 1 over some axes."""
+    axes = node.integers("axes") or [0, 2, 3]
+    centred = x - x.mean(axes, keepdim=True)
+    return centred / ((centred * centred).mean(axes, keepdim=True).sqrt() + 1e-9)
+
+
+def attention(node: Node, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(scale Q K^T + mask) V; heads on an axis of their own, or side by side on the last."""
+    packed = q.dim() == 3
+    if packed:
+        q_heads, kv_heads = node.integer("q_num_heads", 1), node.integer("kv_num_heads", 1)
+        q = q.unflatten(-1, (q_heads, -1)).transpose(1, 2)
+        k, v = (t.unflatten(-1, (kv_heads, -1)).transpose(1, 2) for t in (k, v))
+    if k.shape[1] != q.shape[1]:
+        k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
+    scale = node.number("scale", 1 / math.sqrt(q.shape[-1]))
+    causal = bool(node.integer("is_causal", 0))
+    mixed = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=scale)
+    return mixed.transpose(1, 2).flatten(2) if packed else mixed

@@ -1,0 +1,47 @@
+"""What `load` is given, checked before ONNX Runtime sees it."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from relcompile.errors import ExplainerFileError, InputSpecError
+from relcompile.files.onnx_bounds import LARGEST_EXPLAINER, check_bounds
+from relcompile.files.paths import open_input
+from relcompile.files.seal import check_seal
+
+_MOST_THREADS: Final = 1024
+
+
+def check_arguments(path: object, device: object, threads: object, spinning: object) -> None:
+    """Types and values of the arguments of `load`.
+
+    Raises:
+        InputSpecError: names the argument, its value, and what is wanted.
+    """
+    if not isinstance(path, str | os.PathLike | bytes):
+        raise InputSpecError(f"path={path!r}: want the path of an explainer file, or its content as bytes")
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputSpecError(f'device={device!r}: want "auto", "cpu" or "cuda"')
+    if threads is not None and (type(threads) is not int or not 0 < threads <= _MOST_THREADS):
+        raise InputSpecError(f"threads={threads!r}: want a whole number from 1 to {_MOST_THREADS}, or None")
+    if type(spinning) is not bool:
+        raise InputSpecError(f"spinning={spinning!r}: want True or False")
+
+
+def check_file(path: Path) -> None:
+    """A file that relcompile may have written: of its form, within its bounds, and undamaged.
+
+    Raises:
+        ExplainerFileError: it is not; a model is what people give by mistake, and ONNX Runtime would speak of protobuf.
+    """
+    if path.suffix.lower() == ".pt2":
+        raise ExplainerFileError(
+            f"{path} is not for ONNX Runtime: in Python, torch.export.load(path).module() runs "
+            "it; its target is an int64 tensor (batch,)"
+        )
+    with open_input(path, "the explainer", LARGEST_EXPLAINER, ExplainerFileError) as file:
+        start = file.read(9)
+    if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")) or start[8:] == b"{":
+        raise ExplainerFileError(f"{path} is a model or its weights, not an explainer; compile it: relcompile {path}")
+    check_bounds(path)
+    check_seal(path)

@@ -1,0 +1,174 @@
+"""The endpoints of the Open Inference Protocol as a web application."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Final
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from relcompile.errors import InputSpecError, OverloadedError, RelcompileError, TargetError
+from relcompile.runtime.run_queue import RunQueue
+from relcompile.serving import protocol
+from relcompile.serving.metrics import Metrics
+
+VERSION: Final = "1"  # the only one of every model
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may take.
+
+    Attributes:
+        body: bytes.
+        seconds: for the body to arrive, and again for the answer to be ready.
+    """
+
+    body: int = 64 * 2**20
+    seconds: float = 30.0
+
+
+class Server:
+    """Explainers behind the protocol's endpoints.
+
+    Args:
+        queues: by the name of the model. They are closed when the application ends, after all that waits is answered.
+        limits: of one request.
+    """
+
+    def __init__(self, queues: Mapping[str, RunQueue], limits: Limits) -> None:
+        self._queues, self._limits, self._metrics = queues, limits, Metrics(queues)
+
+    def application(self) -> Starlette:
+        """The application that a server of the ASGI kind runs."""
+        model = "/v2/models/{model}"
+        routes = [
+            Route("/v2/health/live", self._live),
+            Route("/v2/health/ready", self._ready),
+            Route("/v2", self._metadata),
+            Route("/metrics", self._told),
+        ]
+        for prefix in (model, model + "/versions/{version}"):
+            routes += [
+                Route(prefix, self._model_metadata),
+                Route(prefix + "/ready", self._model_ready),
+                Route(prefix + "/infer", self._infer, methods=["POST"]),
+            ]
+        handlers = {HTTPException: _refused, RelcompileError: _failed}
+        return Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncGenerator[None]:
+        yield
+        for queue in self._queues.values():
+            await run_in_threadpool(queue.close)
+
+    async def _live(self, _: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def _ready(self, _: Request) -> Response:
+        ready = all(queue.is_alive for queue in self._queues.values())
+        return JSONResponse({"ready": ready}, 200 if ready else 503)
+
+    async def _metadata(self, _: Request) -> Response:
+        facts = {"name": "relcompile", "version": version("relcompile"), "extensions": ["binary_tensor_data"]}
+        return JSONResponse(facts)
+
+    async def _told(self, _: Request) -> Response:
+        return Response(self._metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    async def _model_metadata(self, request: Request) -> Response:
+        name, queue = self._found(request)
+        return JSONResponse(protocol.model_metadata(name, queue.explainer.inputs, queue.explainer.outputs))
+
+    async def _model_ready(self, request: Request) -> Response:
+        name, queue = self._found(request)
+        return JSONResponse({"name": name, "ready": queue.is_alive}, 200 if queue.is_alive else 503)
+
+    async def _infer(self, request: Request) -> Response:
+        name, queue = self._found(request)
+        status = 500
+        try:
+            response = await self._explained(name, queue, request)
+            status = response.status_code
+        except HTTPException as error:
+            status = error.status_code
+            raise
+        finally:
+            self._metrics.count(name, status)
+        return response
+
+    async def _explained(self, name: str, queue: RunQueue, request: Request) -> Response:
+        body = await self._body(request)
+        began = time.monotonic()
+        try:
+            read, feeds = await run_in_threadpool(_read, queue, body, request.headers.get(protocol.HEADER_LENGTH))
+            wanted = read.wanted(queue.explainer.metadata.output_names)
+            async with asyncio.timeout(self._limits.seconds):
+                found = await asyncio.wrap_future(queue.submit(feeds))
+            content, length = await run_in_threadpool(protocol.write_answer, name, read, wanted, found)
+        except (protocol.ProtocolError, InputSpecError, TargetError) as error:
+            raise HTTPException(400, str(error)) from error
+        except OverloadedError as error:
+            raise HTTPException(429, str(error), {"Retry-After": "1"}) from error
+        except TimeoutError as error:
+            raise HTTPException(504, f"there was no answer within {self._limits.seconds:g} seconds") from error
+        self._metrics.explained(name, len(next(iter(feeds.values()))), time.monotonic() - began)
+        if length is None:
+            return Response(content, media_type="application/json")
+        headers = {protocol.HEADER_LENGTH: str(length)}
+        return Response(content, headers=headers, media_type="application/octet-stream")
+
+    def _found(self, request: Request) -> tuple[str, RunQueue]:
+        """The model that an address names."""
+        name = request.path_params["model"]
+        if name not in self._queues or request.path_params.get("version", VERSION) != VERSION:
+            known = ", ".join(self._queues)
+            raise HTTPException(404, f"there is no such model, or version of one; there are {known}, version {VERSION}")
+        return name, self._queues[name]
+
+    async def _body(self, request: Request) -> bytes:
+        """The whole body, within the limits; what is too large is read and forgotten, so that the client is told."""
+        if "content-encoding" in request.headers:
+            raise HTTPException(415, "the body is compressed, which is not supported; send it as it is")
+        body, size = bytearray(), 0
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    body += chunk if size <= self._limits.body else b""
+        except TimeoutError as error:
+            raise HTTPException(408, f"the body did not arrive within {self._limits.seconds:g} seconds") from error
+        except ClientDisconnect as error:
+            raise HTTPException(400, "the body ended early") from error
+        if size > self._limits.body:
+            raise HTTPException(413, f"the body has {size:,} bytes, more than the {self._limits.body:,} that are kept")
+        return bytes(body)
+
+
+def _read(queue: RunQueue, body: bytes, header_length: str | None) -> tuple[protocol.Request, dict[str, Any]]:
+    """What a body asks for, and what the graph reads for it."""
+    read = protocol.read_request(body, header_length)
+    return read, queue.explainer.feeds(read.inputs)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    """Errors have the form that the protocol's clients read."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    """The explainer failed, for want of memory for example."""
+    return JSONResponse({"error": str(error)}, 500)

@@ -1,0 +1,189 @@
+"""`relcompile batch`: whole jobs, stopped ones, wrong ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from relcompile.cli.main import main
+from tests.bulk.photographs import explainer, folder_of, truth
+
+
+def run(*arguments: object) -> int:
+    """The exit code."""
+    try:
+        main(["batch", *map(str, arguments)])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def parts(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*.parquet"))}
+
+
+def rows(out: Path) -> dict[str, Any]:
+    table = pq.read_table(out / "relevance")
+    return {name: table[name].to_pylist() for name in table.column_names if name != "relevance"} | {
+        "relevance": table["relevance"].combine_chunks().to_numpy_ndarray()
+    }
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder_of(tmp_path_factory.mktemp("many") / "in", 2000)
+
+
+def test_a_job_that_was_killed_goes_on_and_loses_and_repeats_nothing(photographs: Path, tmp_path: Path) -> None:
+    out, file = tmp_path / "out", explainer(tmp_path / "e.onnx")
+    command = ["batch", str(file), str(photographs), str(out), "--part", "50", "--threads", "1"]
+    with subprocess.Popen([sys.executable, "-m", "relcompile", *command], stderr=subprocess.DEVNULL) as killed:
+        while len(list(out.glob("relevance/*.parquet"))) < 5:
+            assert killed.poll() is None
+            time.sleep(0.005)
+        killed.kill()
+    done = parts(out)
+    assert 5 <= len(done) < 40
+    times = {path: path.stat().st_mtime_ns for path in out.glob("relevance/*.parquet")}
+
+    assert run(*command[1:]) == 0
+
+    assert {path: path.stat().st_mtime_ns for path in times} == times, "what was done is not done again"
+    assert not list(out.rglob(".relcompile-*"))
+    found = rows(out)
+    assert found["path"] == [str(path) for path in sorted(photographs.iterdir())]
+    for seed in (0, 999, 1999):
+        assert abs(found["relevance"][seed] * found["scale"][seed] - truth(seed, None)[1].sum(0)).max() < 0.01
+    assert run(file, photographs, tmp_path / "again", "--part", 50, "--threads", 1) == 0
+    assert parts(tmp_path / "again") == parts(out)
+
+
+def test_bad_photographs_are_a_table(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = folder_of(tmp_path / "in", 5)
+    (folder / "00001.png").write_bytes(b"no picture")
+    (folder / "00003.png").unlink()
+    (folder / "00003.png").symlink_to("nothing.png")  # a link to nothing is no photograph
+    os.mkfifo(folder / "00009.png")  # and neither is a pipe
+    assert run(explainer(tmp_path / "e.onnx"), folder, tmp_path / "out", "--part", 2) == 2
+    assert "1 of 4 photographs could not be explained: see" in capfd.readouterr().err
+    assert [Path(path).stem for path in rows(tmp_path / "out")["path"]] == ["00000", "00002", "00004"]
+    errors = pq.read_table(tmp_path / "out" / "errors").to_pylist()
+    assert [Path(row["path"]).stem for row in errors] == ["00001"]
+    assert "cannot be read" in errors[0]["error"]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "records", "without names"])
+def test_parquet_in_parquet_out(tmp_path: Path, kind: str) -> None:
+    files = sorted(folder_of(tmp_path / "pictures", 6).iterdir())
+    contents: list[Any] = [file.read_bytes() for file in files]
+    contents[4] = None
+    if kind == "records":
+        contents = [content and {"bytes": content, "path": None} for content in contents]
+    columns = {"image": contents, "label": list(range(6))}
+    if kind != "without names":
+        columns["path"] = [file.name for file in files]
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "in" / "a.parquet", row_group_size=4)
+
+    assert run(explainer(tmp_path / "e.onnx"), tmp_path / "in", tmp_path / "out", "--stored", "int8") == 2
+
+    found = rows(tmp_path / "out")
+    names = (
+        [file.name for file in files] if kind != "without names" else [f"{tmp_path}/in/a.parquet#{k}" for k in range(6)]
+    )
+    assert found["path"] == [*names[:4], names[5]]
+    np.testing.assert_allclose(found["sum"][4], truth(5, None)[1].sum(), rtol=1e-5)
+    assert pq.read_table(tmp_path / "out" / "errors")["path"].to_pylist() == [names[4]]
+
+
+def test_the_folder_of_another_job_is_left_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder, file, out = folder_of(tmp_path / "in", 2), explainer(tmp_path / "e.onnx"), tmp_path / "out"
+    assert run(file, folder, out) == 0
+    before = parts(out)
+    for other in (["--target", 1], ["--stored", "int8"], ["--keep-channels"]):
+        assert run(file, folder, out, *other) == 2
+        assert "holds the results of another job" in capfd.readouterr().err
+    assert run(explainer(file, "argmax"), folder, out) == 2
+    assert run(explainer(file), folder, out) == 0
+    folder_of(tmp_path / "in" / "more", 1)
+    assert run(file, folder, out) == 2
+    assert parts(out) == before
+
+
+def test_two_processes_do_not_do_one_job(photographs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out, file = tmp_path / "out", explainer(tmp_path / "e.onnx")
+    command = ["batch", str(file), str(photographs), str(out), "--part", "50"]
+    with subprocess.Popen([sys.executable, "-m", "relcompile", *command], stderr=subprocess.DEVNULL) as first:
+        while not list(out.glob("relevance/*.parquet")):
+            assert first.poll() is None
+            time.sleep(0.005)
+        assert run(*command[1:]) == 2
+        first.send_signal(signal.SIGTERM)
+    assert first.returncode == 128 + signal.SIGTERM
+    assert "another process is at work" in capfd.readouterr().err
+    assert not list(out.rglob(".relcompile-*"))
+
+
+WRONG: dict[str, tuple[list[str], str]] = {
+    "nothing there": (["{e}", "empty", "out"], "no photographs and no .parquet files"),
+    "no table": (["{e}", "bad.parquet", "out"], "cannot be read as Parquet"),
+    "no pictures": (["{e}", "numbers.parquet", "out"], "one column of pictures"),
+    "results among the photographs": (["{e}", "in", "in/out"], "results would be read as photographs"),
+    "no folder": (["{e}", "in", "numbers.parquet"], "Not a directory"),
+    "no such class": (["{e}", "in", "out", "--target", "9"], "target 9 does not exist"),
+    "workers without Ray": (["{e}", "in", "out", "--workers", "2"], "needs --engine ray"),
+    "no explainer": (["in/00000.png", "in", "out"], "cannot load"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_done_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], case: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder_of(Path("in"), 1)
+    Path("empty").mkdir()
+    Path("bad.parquet").write_bytes(b"PAR1")
+    pq.write_table(pa.table({"n": [1]}), "numbers.parquet")
+    arguments, told = WRONG[case]
+    assert run(*(each.format(e=explainer(Path("e.onnx"))) for each in arguments)) == 2
+    message = capfd.readouterr().err
+    assert told in message
+    assert "Traceback" not in message
+
+
+@pytest.mark.heavy
+@pytest.mark.filterwarnings("default")
+def test_ray_writes_the_same_bytes_and_calls_the_same_callable(photographs: Path, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    from relcompile.bulk.explain_batch import ExplainBatch
+
+    file = explainer(tmp_path / "e.onnx")
+    arguments = ("--part", 100, "--threads", 1)
+    assert run(file, photographs, tmp_path / "here", *arguments) == 0
+    assert run(file, photographs, tmp_path / "ray", "--engine", "ray", "--workers", 2, *arguments) == 0
+    assert parts(tmp_path / "ray") == parts(tmp_path / "here")
+
+    ray.init(include_dashboard=False, num_cpus=2)
+    try:
+        paths = [{"path": str(path)} for path in sorted(photographs.iterdir())[:64]]
+        pool = ray.data.ActorPoolStrategy(size=1)
+        asked = {"explainer": str(file), "threads": 1}
+        data = ray.data.from_items(paths).map_batches(
+            ExplainBatch, fn_constructor_kwargs=asked, batch_size=16, compute=pool
+        )
+        found = sorted(data.take_all(), key=lambda row: row["path"])
+    finally:
+        ray.shutdown()
+    for seed, row in enumerate(found):
+        assert abs(row["relevance"] * row["scale"] - truth(seed, None)[1].sum(0)).max() < 0.01

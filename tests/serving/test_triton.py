@@ -1,0 +1,84 @@
+"""`relcompile export --triton`: the configuration is read by Triton's own protobuf."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from relcompile.cli.main import main
+from relcompile.files.records import InputRecord
+from relcompile.runtime.production import load
+from relcompile.serving.triton import Deployment, configuration
+from tests.runtime.test_runtime import W, X, write
+
+
+def read(text: str) -> Any:
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(["export", *map(str, arguments)])
+    return int(stop.value.code or 0)
+
+
+def test_a_repository(tmp_path: Path) -> None:
+    assert run(write(tmp_path / "linear.z+.onnx"), "--triton", tmp_path / "repository", "--rows", 8) == 0
+    folder = tmp_path / "repository" / "linear.z+"
+    found = read((folder / "config.pbtxt").read_text())
+    assert (found.name, found.backend, found.max_batch_size) == ("linear.z+", "onnxruntime", 8)
+    assert found.HasField("dynamic_batching")
+    assert [(i.kind, i.count) for i in found.instance_group] == [(found.instance_group[0].KIND_CPU, 1)]
+    kinds = model_config_pb2.DataType
+    assert [(i.name, kinds.Name(i.data_type), list(i.dims)) for i in found.input] == [
+        ("input", "TYPE_FP32", [3]),
+        ("target", "TYPE_INT64", [1]),
+    ]
+    assert found.input[1].HasField("reshape")
+    assert not found.input[0].HasField("reshape")
+    assert list(found.input[1].reshape.shape) == []
+    assert [(o.name, list(o.dims)) for o in found.output] == [("output", [4]), ("relevance", [3])]
+    explainer = load(folder / "1" / "model.onnx", device="cpu")
+    np.testing.assert_allclose(explainer.explain(X, target=3).relevance, X * W[:, 3], rtol=1e-6)
+
+
+def test_gpus_tensorrt_and_free_sizes() -> None:
+    inputs = (InputRecord('a "b" c', ("batch", "length", 3), "float16"), InputRecord("mask", ("batch",), "bool"))
+    outputs = (InputRecord("best", ("batch",), "int64"),)
+    found = read(configuration("n", inputs, outputs, Deployment(4, 2000, 2, gpu=True, tensorrt=True)))
+    assert [list(i.dims) for i in found.input] == [[-1, 3], [1]]
+    assert found.input[0].name == 'a "b" c'
+    assert found.dynamic_batching.max_queue_delay_microseconds == 2000
+    accelerators = found.optimization.execution_accelerators.gpu_execution_accelerator
+    assert [each.name for each in accelerators] == ["tensorrt"]
+    assert [(i.kind, i.count) for i in found.instance_group] == [(found.instance_group[0].KIND_GPU, 2)]
+
+
+def test_a_graph_without_a_batch_is_not_batched() -> None:
+    found = read(configuration("n", (InputRecord("x", (3, 4), "float32"),), (), Deployment()))
+    assert found.max_batch_size == 0
+    assert not found.HasField("dynamic_batching")
+    assert list(found.input[0].dims) == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--tensorrt"], "add --gpu"),
+        (["--name", "../.."], "cannot be the name of a folder"),
+        (["--name", ".."], "cannot be the name of a folder"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_exported_is_one_message(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    file = write(tmp_path / "a.onnx")
+    assert run(file, "--triton", tmp_path / "repository", *arguments) == 2
+    assert told in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == [file]
