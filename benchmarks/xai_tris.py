@@ -98,7 +98,7 @@ def generate(scenario: str, background: str, number: int, rng: np.random.Generat
 def _pattern(scenario: str, label: int, rng: np.random.Generator) -> Maps:
     picture = np.zeros((SIDE, SIDE))
     if scenario == "rigid":
-        shape = np.rot90((_T, _L)[label], rng.integers(4))
+        shape = np.rot90((_T, _L)[label], int(rng.integers(4)))
         row, column = (int(rng.integers(SIDE - size + 1)) for size in shape.shape)
         _lay(picture, shape, row, column)
         return picture
