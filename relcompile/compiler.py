@@ -26,6 +26,7 @@ from relcompile.frontend.canonical import (
 from relcompile.frontend.capture import Captured
 from relcompile.frontend.constants import refuse_lost_backwards
 from relcompile.frontend.first_run import check_runs
+from relcompile.frontend.free_axes import free_axes
 from relcompile.frontend.numbers import check_numbers
 from relcompile.frontend.onnx.model import OnnxModel
 from relcompile.frontend.onnx.original import check_original
@@ -94,7 +95,7 @@ class CapturedModel:
     model: torch.nn.Module
     inputs: dict[str, torch.Tensor]
     digest: str
-    _captured: Captured | None = field(default=None, repr=False)
+    _captured: dict[tuple[str, ...], Captured] = field(default_factory=dict[tuple[str, ...], Captured], repr=False)
 
     def compile(self, *, progress: Progress | None = None, **keywords: Unpack[Keywords]) -> Explainer:
         """What `relcompile.compile` makes of the model.
@@ -107,7 +108,7 @@ class CapturedModel:
     def compile_as_asked(self, options: Options, progress: Progress | None = None) -> Explainer:
         """`compile`, with everything that is asked for in one object."""
         options.check(self.digest, self.inputs)
-        captured = self._look(progress)
+        captured = self._look(tuple(options.dynamic), progress)
         options = options.settled(captured.module)
         if options.composite.is_gradient and not options.forward_derivative:
             refuse_lost_backwards(captured.lost_backwards)
@@ -123,20 +124,24 @@ class CapturedModel:
         )
         if progress:
             progress("compare with the model")
-        check_outputs(self.model, self.inputs, explainer)
+        check_outputs(self.model, explainer)
         return explainer
 
-    def _look(self, progress: Progress | None) -> Captured:
-        """The graph of the model, a copy of its own for every explainer."""
-        if self._captured is None:
+    def _look(self, dynamic: tuple[str, ...], progress: Progress | None) -> Captured:
+        """The graph of the model with these free axes, a copy of its own for every explainer."""
+        if dynamic not in self._captured:
+            free = free_axes(dynamic, self.inputs)
             check_numbers(self.model, self.inputs)
             if isinstance(self.model, OnnxModel):
+                if progress:
+                    progress("compare with ONNX Runtime")
                 check_original(self.model, self.inputs)
             check_runs(self.model, self.inputs)
-            self._captured = captured_graph(self.model, self.inputs, progress)
+            self._captured[dynamic] = captured_graph(self.model, self.inputs, progress, free)
         elif weights_digest(self.model) != self.digest:
             raise CaptureError("the model has other weights than when it was captured: capture it again")
-        return replace(self._captured, module=copied(self._captured.module))
+        captured = self._captured[dynamic]
+        return replace(captured, module=copied(captured.module))
 
 
 def compile_as_asked(

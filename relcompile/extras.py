@@ -8,6 +8,7 @@ _BRINGS: Final = {
     "serve-cpu": ("starlette", "uvicorn", "prometheus_client"),
     "batch": ("pyarrow",),
     "evaluate": ("scipy", "skimage", "plotly", "jinja2"),
+    "text": ("tokenizers",),
     "ray": ("ray",),
 }
 

@@ -1,80 +1,59 @@
-"""The models of the zoo: what they are, and small inputs for them. Weights are random, configurations tiny."""
+"""The models of the zoo: torchvision's and timm's, with random weights, on images as small as they take."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-Inputs = dict[str, Tensor]
-_CLASSES = 5
-_LARGEST = 100e6  # parameters
+from benchmarks.parts.specimen import CLASSES, Inputs, Specimen, images, stirred
+from benchmarks.parts.zoo_transformers import transformers_models
 
-
-@dataclass(frozen=True)
-class Specimen:
-    """One model.
-
-    Attributes:
-        build: makes it, and two samples of its inputs by name; the first input is explained.
-        embedding: finds the module that embeds the first input, if that holds indices.
-    """
-
-    library: str
-    family: str
-    name: str
-    build: Callable[[], tuple[nn.Module, Inputs]]
-    embedding: Callable[[nn.Module], nn.Module] | None = None
-
-    def gradient(self, model: nn.Module, inputs: Inputs, target: Tensor) -> Tensor:
-        """The gradient of the target's score times the first input, by autograd; of an index, summed over its row."""
-        if self.embedding is None:
-            first = next(iter(inputs.values())).requires_grad_()
-            (slope,) = torch.autograd.grad(_scores(model(**inputs), target), first)
-            first.requires_grad_(False)
-            return (first * slope).detach()
-        rows: list[Tensor] = []
-        hook = self.embedding(model).register_forward_hook(lambda _module, _args, result: _kept(rows, result))
-        score = _scores(model(**inputs), target)
-        hook.remove()
-        return (rows[0] * torch.autograd.grad(score, rows[0])[0]).sum(-1).detach()
-
-
-def _kept(rows: list[Tensor], result: Any) -> None:
-    rows.append(result)
-
-
-def _scores(output: Tensor, target: Tensor) -> Tensor:
-    return output[torch.arange(len(target)), target].sum()
-
-
-def _images(size: int, name: str = "x") -> Inputs:
-    return {name: torch.randn(2, 3, size, size)}
+# Sides of the images, in pixels, of those that 64 are too few for.
+_SIDES = {"inception": 96, "maxvit": 224, "s3d": 224, "mvit": 224, "vit": 32}
+_PLAIN = {"aux_logits": False, "init_weights": False}
+_SETTINGS: Mapping[str, Mapping[str, Any]] = {"inception": _PLAIN, "googlenet": _PLAIN, "vit": {"image_size": 32}}
+_DENSE = {"weights_backbone": None}
 
 
 def torchvision_models() -> Iterator[Specimen]:
-    """Every classifier that is not too large, on small images."""
+    """Every classifier, the small ones first; then segmentation and video."""
     from torchvision import models
 
-    sizes = {"inception_v3": 96, "maxvit_t": 224, "googlenet": 64}
-    plain = {"aux_logits": False, "init_weights": False}
-    more: dict[str, dict[str, Any]] = {"inception_v3": plain, "googlenet": plain}
-    for name in models.list_models(module=models):
-        meta = models.get_model_weights(name).DEFAULT.meta  # type: ignore[attr-defined]
-        if meta["num_params"] > _LARGEST:
-            continue
-        size = 32 if name.startswith("vit") else sizes.get(name, 64)
-        settings = {**more.get(name, {}), **({"image_size": 32} if name.startswith("vit") else {})}
+    yield from _of_torchvision(models, images)
+    yield from _of_torchvision(models.segmentation, images, _DENSE)
+    yield from _of_torchvision(models.video, _films)
 
-        def build(
-            name: str = name, size: int = size, settings: Mapping[str, Any] = settings
-        ) -> tuple[nn.Module, Inputs]:
-            return models.get_model(name, weights=None, num_classes=_CLASSES, **settings), _images(size)
 
-        yield Specimen("torchvision", name.rstrip("0123456789").split("_")[0], name, build)
+def _of_torchvision(
+    module: Any, inputs: Callable[[int], Inputs], settings: Mapping[str, Any] | None = None
+) -> Iterator[Specimen]:
+    from torchvision import models
+
+    sizes = {n: models.get_model_weights(n).DEFAULT.meta["num_params"] for n in models.list_models(module=module)}  # type: ignore[attr-defined]
+    for name in sorted(sizes, key=lambda name: sizes[name]):
+        family = _family(name)
+        kind = family.split("_")[0]
+
+        def build(name: str = name, kind: str = kind) -> tuple[nn.Module, Inputs]:
+            more = {**(settings or {}), **_SETTINGS.get(kind, {})}
+            model = models.get_model(name, weights=None, num_classes=CLASSES, **more)
+            return stirred(model), inputs(_SIDES.get(kind, 64))
+
+        yield Specimen("torchvision", family, name, build)
+
+
+def _family(name: str) -> str:
+    """`regnet_y` of regnet_y_400mf, `vgg_bn` of vgg11_bn."""
+    start = re.match(r"(wide_)?[a-z]+(3d|_v\d|_[xy](?=_))?", name)
+    return (start.group() if start else name) + ("_bn" if name.endswith("_bn") else "")
+
+
+def _films(size: int) -> Inputs:
+    return {"x": torch.randn(2, 3, 16, size, size)}
 
 
 _SMALL = ("test", "atto", "femto", "pico", "nano", "xxs", "tiny", "xs", "mini", "small", "_s")
@@ -96,163 +75,17 @@ def _timm_model(name: str) -> tuple[nn.Module, Inputs]:
     import timm
 
     try:
-        model, inputs = timm.create_model(name, num_classes=_CLASSES, img_size=64), _images(64)
+        model, inputs = timm.create_model(name, num_classes=CLASSES, img_size=64), images(64)
     except (TypeError, ValueError, AssertionError):
-        model, inputs = timm.create_model(name, num_classes=_CLASSES), _images(64)
+        model, inputs = timm.create_model(name, num_classes=CLASSES), images(64)
     try:
         with torch.no_grad():
             model.eval()(**inputs)
     except (RuntimeError, AssertionError, ValueError):
-        model = timm.create_model(name, num_classes=_CLASSES)
+        model = timm.create_model(name, num_classes=CLASSES)
         configuration: Any = model.pretrained_cfg
-        inputs = _images(configuration["input_size"][-1])
-    return model, inputs
-
-
-class LastLogits(nn.Module):
-    """The scores of a model of transformers: of the last position, where there are several."""
-
-    def __init__(self, model: nn.Module, settings: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.model, self.settings = model, settings
-
-    def scored(self, **inputs: Tensor) -> Tensor:
-        """(N, classes)."""
-        output = self.model(**inputs, **self.settings)
-        scores = getattr(output, "logits", None)
-        scores = output[0] if scores is None else scores
-        return scores[:, -1] if scores.dim() == 3 else scores.flatten(2).mean(2) if scores.dim() == 4 else scores
-
-
-class OfTokens(LastLogits):
-    """A model of token ids."""
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        return self.scored(input_ids=input_ids)
-
-
-class OfTwoTexts(LastLogits):
-    """An encoder and a decoder."""
-
-    def forward(self, input_ids: Tensor, decoder_input_ids: Tensor) -> Tensor:
-        return self.scored(input_ids=input_ids, decoder_input_ids=decoder_input_ids)
-
-
-class OfImages(LastLogits):
-    """A model of images."""
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        return self.scored(pixel_values=pixel_values)
-
-
-class OfSound(LastLogits):
-    """A model of samples of sound."""
-
-    def forward(self, input_values: Tensor) -> Tensor:
-        return self.scored(input_values=input_values)
-
-
-_TEXT = {
-    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 50,
-    "max_position_embeddings": 32, "num_labels": _CLASSES, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
-_DECODER = {**_TEXT, "num_key_value_heads": 1, "use_cache": False}
-_SEEN = {
-    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "image_size": 32,
-    "patch_size": 16, "num_labels": _CLASSES,
-}  # fmt: skip
-_SEQ2SEQ = {
-    "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "vocab_size": 50, "max_position_embeddings": 32, "use_cache": False,
-    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1, "forced_eos_token_id": 2,
-}  # fmt: skip
-# Class of the model -> what wraps it, and its configuration.
-_TRANSFORMERS: dict[str, tuple[type[LastLogits], dict[str, Any]]] = {
-    "BertForSequenceClassification": (OfTokens, _TEXT),
-    "RobertaForSequenceClassification": (OfTokens, {**_TEXT, "max_position_embeddings": 40}),
-    "DistilBertForSequenceClassification": (
-        OfTokens,
-        {**_TEXT, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24},
-    ),
-    "DebertaV2ForSequenceClassification": (
-        OfTokens,
-        {**_TEXT, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8},
-    ),
-    "ElectraForSequenceClassification": (OfTokens, {**_TEXT, "embedding_size": 16}),
-    "AlbertForSequenceClassification": (OfTokens, {**_TEXT, "embedding_size": 16}),
-    "MPNetForSequenceClassification": (OfTokens, {**_TEXT, "max_position_embeddings": 40}),
-    "ModernBertForSequenceClassification": (OfTokens, {**_TEXT, "cls_token_id": 1, "sep_token_id": 2}),
-    "GPT2LMHeadModel": (OfTokens, {**_DECODER, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}),
-    "GPTNeoXForCausalLM": (OfTokens, _DECODER),
-    "LlamaForCausalLM": (OfTokens, _DECODER),
-    "MistralForCausalLM": (OfTokens, _DECODER),
-    "Qwen2ForCausalLM": (OfTokens, _DECODER),
-    "Qwen3ForCausalLM": (OfTokens, {**_DECODER, "head_dim": 8}),
-    "Gemma2ForCausalLM": (OfTokens, {**_DECODER, "head_dim": 8}),
-    "Gemma3ForCausalLM": (OfTokens, {**_DECODER, "head_dim": 8}),
-    "Phi3ForCausalLM": (OfTokens, _DECODER),
-    "MambaForCausalLM": (OfTokens, {**_TEXT, "state_size": 4, "use_cache": False}),
-    "T5ForConditionalGeneration": (
-        OfTwoTexts,
-        {**_SEQ2SEQ, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2},
-    ),
-    "BartForConditionalGeneration": (OfTwoTexts, _SEQ2SEQ),
-    "ViTForImageClassification": (OfImages, _SEEN),
-    "DeiTForImageClassification": (OfImages, _SEEN),
-    "Dinov2ForImageClassification": (OfImages, _SEEN),
-    "BeitForImageClassification": (OfImages, {**_SEEN, "use_relative_position_bias": True}),
-    "SiglipForImageClassification": (OfImages, {"vision_config": _SEEN, "num_labels": _CLASSES}),
-    "CLIPForImageClassification": (OfImages, {"vision_config": _SEEN, "num_labels": _CLASSES}),
-    "SwinForImageClassification": (
-        OfImages,
-        {"image_size": 32, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4,
-         "num_labels": _CLASSES},
-    ),
-    "SegformerForSemanticSegmentation": (
-        OfImages,
-        {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 16, 16], "num_attention_heads": [1, 1, 2, 2],
-         "decoder_hidden_size": 16, "num_labels": _CLASSES},
-    ),
-    "Wav2Vec2ForSequenceClassification": (
-        OfSound,
-        {**_TEXT, "conv_dim": [8, 8], "conv_stride": [4, 4], "conv_kernel": [8, 8], "num_feat_extract_layers": 2,
-         "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2, "classifier_proj_size": 8,
-         "use_weighted_layer_sum": False},
-    ),
-}  # fmt: skip
-
-
-def transformers_models() -> Iterator[Specimen]:
-    """Classes of transformers, from tiny random configurations."""
-    for name, (wrapper, _) in _TRANSFORMERS.items():
-        embeds = issubclass(wrapper, OfTokens | OfTwoTexts)
-        embedding = _first_embedding if embeds else None
-        yield Specimen("transformers", name.split("For")[0], name, lambda name=name: _transformer(name), embedding)
-
-
-def _first_embedding(model: nn.Module) -> nn.Module:
-    """Where the encoder's tokens go, or those of the only stack."""
-    inner: Any = model.get_submodule("model")
-    encoder = inner.get_encoder() if getattr(inner.config, "is_encoder_decoder", False) else inner
-    return encoder.get_input_embeddings()
-
-
-def _transformer(name: str) -> tuple[nn.Module, Inputs]:
-    import transformers
-
-    wrapper, settings = _TRANSFORMERS[name]
-    kind: Any = getattr(transformers, name)
-    model = kind(kind.config_class(**settings))
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    tokens = torch.randint(3, 50, (2, 7))
-    inputs: dict[type[LastLogits], Inputs] = {
-        OfTokens: {"input_ids": tokens},
-        OfTwoTexts: {"input_ids": tokens, "decoder_input_ids": tokens[:, :3]},
-        OfImages: _images(32, "pixel_values"),
-        OfSound: {"input_values": torch.randn(2, 400)},
-    }
-    return wrapper(model, {}), inputs[wrapper]
+        inputs = images(configuration["input_size"][-1])
+    return stirred(model), inputs
 
 
 LIBRARIES: Mapping[str, Callable[[], Iterator[Specimen]]] = {

@@ -21,9 +21,10 @@ from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from passes.graphs.nodes import map_nodes, run_node
+from passes.graphs.sizes import batch_factor, is_of_batch, same_size, write_size
 
 aten: Any = torch.ops.aten
-Scalar: TypeAlias = float | int
+Scalar: TypeAlias = float | int | torch.SymInt
 _PROVENANCE = ("nn_module_stack", "stack_trace")
 
 
@@ -60,13 +61,32 @@ class Emitter:
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> Value:
         """Write `target(*args, **kwargs)`; arguments may be values, nodes, numbers or lists of them."""
-        arguments, keywords = _nodes(args), _nodes(kwargs)
+        arguments, keywords = pytree.tree_map(self._node, (args, kwargs))
         with self.module.graph.inserting_before(self._point):
             node = self.module.graph.call_function(target, arguments, keywords)
         if self._origin is not None:
             node.meta.update({key: self._origin.meta[key] for key in _PROVENANCE if key in self._origin.meta})
         node.meta["val"] = evaluate_shape(node)
         return Value(node, self)
+
+    def is_of_batch(self, size: Any) -> bool:
+        """The size holds the number of samples."""
+        return is_of_batch(size, self.module.graph)
+
+    def _node(self, argument: Any) -> Any:
+        """An argument as graphs have it; a symbolic size is computed from those of the inputs."""
+        if isinstance(argument, Value):
+            return argument.node
+        return self._size(argument) if isinstance(argument, torch.SymInt | torch.SymFloat) else argument
+
+    def _size(self, size: Any) -> Node:
+        with self.module.graph.inserting_before(self._point):
+            before = self._point.prev
+            node = write_size(size, self.module.graph)
+        while before is not node:
+            before = before.next
+            before.meta["val"] = evaluate_shape(before)
+        return node
 
     def placeholder(
         self, name: str, like: torch.Tensor, shape: Sequence[Any] | None = None, dtype: torch.dtype | None = None
@@ -103,7 +123,7 @@ class Value:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """Sizes: integers, and one symbol for the batch."""
+        """Sizes: integers, and symbols for the batch and for free axes."""
         return tuple(self.fake.shape)
 
     @property
@@ -177,9 +197,10 @@ class Value:
 
     def sum_per_sample(self) -> Value:
         """One sum for each sample, (N, 1). The batch may be any axis, or the major factor of one (N heads)."""
-        axis = next((dim for dim, size in enumerate(self.shape) if not isinstance(size, int)), 0)
-        factor = _factor_of_batch(self.shape[axis])
-        if axis == 0 and factor == 1:
+        graph = self.node.graph
+        axis = next((dim for dim, size in enumerate(self.shape) if is_of_batch(size, graph)), 0)
+        factor = 1 if isinstance(self.shape[axis], int) else batch_factor(self.shape[axis], graph)
+        if axis == 0 and same_size(factor, 1):
             return (self.sum(range(1, self.ndim)) if self.ndim > 1 else self).reshape([-1, 1])
         others = [dim for dim in range(self.ndim) if dim != axis]
         rows = self.permute([axis, *others]).reshape([-1, factor * prod(self.shape[dim] for dim in others)])
@@ -189,9 +210,9 @@ class Value:
         """Axes in the order `dims`."""
         return self.emit.call(aten.permute.default, self, list(dims))
 
-    def slice(self, dim: int, start: int, end: int, step: int = 1) -> Value:
+    def slice(self, dim: int, start: int, end: Any, step: int = 1) -> Value:
         """Elements start, start + step, ... below `end` along `dim`."""
-        if start == 0 and step == 1 and end == self.shape[dim]:
+        if start == 0 and step == 1 and same_size(end, self.shape[dim]):
             return self
         return self.emit.call(aten.slice.Tensor, self, dim, start, end, step)
 
@@ -202,8 +223,11 @@ class Value:
         return self.emit.call(aten.constant_pad_nd.default, self, list(amounts), value)
 
     def reshape(self, shape: Sequence[Any]) -> Value:
-        """View with the given sizes; one symbolic size is allowed and becomes -1."""
-        return self.emit.call(aten.reshape.default, self, static_shape(shape))
+        """View with the given sizes; that of the batch, or else the first symbolic one, becomes -1."""
+        symbolic = [axis for axis, size in enumerate(shape) if not isinstance(size, int)]
+        inferred = next((axis for axis in symbolic if self.emit.is_of_batch(shape[axis])), (*symbolic, None)[0])
+        sizes = [-1 if axis == inferred else size for axis, size in enumerate(shape)]
+        return self.emit.call(aten.reshape.default, self, sizes)
 
     def reshape_like(self, other: Value) -> Value:
         """View with the shape of `other`."""
@@ -211,14 +235,14 @@ class Value:
 
     def expand_like(self, other: Value) -> Value:
         """Broadcast to the shape of `other`, which has the same rank."""
-        if self.shape == other.shape:
+        if all(map(same_size, self.shape, other.shape)):
             return self
         return self.emit.call(aten.expand.default, self, other.sizes())
 
     def sizes(self) -> list[Any]:
-        """Sizes as arguments for a new node: integers, and nodes for the symbolic ones."""
+        """Sizes as arguments for a new node: integers, and a node for that of the batch."""
         return [
-            size if isinstance(size, int) else self.emit.call(aten.sym_size.int, self, dim)
+            self.emit.call(aten.sym_size.int, self, dim) if self.emit.is_of_batch(size) else size
             for dim, size in enumerate(self.shape)
         ]
 
@@ -230,19 +254,6 @@ class Value:
         return value.sum(repeated, keepdim=True) if repeated else value
 
 
-def _factor_of_batch(size: Any) -> int:
-    """K for an axis of K N elements."""
-    return 1 if isinstance(size, int) else int(size.node.expr.as_coeff_Mul()[0])
-
-
-def static_shape(shape: Sequence[Any]) -> list[int]:
-    """Sizes with the symbolic one, of which there may be one, as -1."""
-    sizes = [size if isinstance(size, int) else -1 for size in shape]
-    if sizes.count(-1) > 1:
-        raise ValueError(f"a shape with more than one dynamic size cannot be written as a constant: {shape}")
-    return sizes
-
-
 def evaluate_shape(node: Node) -> Any:
     """Result of a `call_function` node on the fake tensors of its arguments."""
     args, kwargs = map_nodes((node.args, node.kwargs), lambda n: n.meta["val"])
@@ -250,14 +261,6 @@ def evaluate_shape(node: Node) -> Any:
     # Without the Python dispatcher some operators run C++ code that turns the symbolic batch into a number.
     with mode, enable_python_dispatcher(), torch.no_grad():
         return run_node(node, args, kwargs)
-
-
-def _nodes(arguments: Any) -> Any:
-    return pytree.tree_map(_node, arguments)
-
-
-def _node(argument: Any) -> Any:
-    return argument.node if isinstance(argument, Value) else argument
 
 
 def _fake_mode(graph: Graph) -> Any:

@@ -102,8 +102,11 @@ class ConvolutionCall(AffineCall):
                 s.shape[2:], geometry.stride, geometry.padding, geometry.dilation, weight.shape[2:], strict=True
             )
         ]
-        missing = [want - have for want, have in zip(target, reached, strict=True)]
-        return self._convolution(s, weight, None, geometry._replace(transposed=True, output_padding=missing))
+        if all(isinstance(size, int) for size in target):
+            missing = [want - have for want, have in zip(target, reached, strict=True)]
+            return self._convolution(s, weight, None, geometry._replace(transposed=True, output_padding=missing))
+        most = geometry._replace(transposed=True, output_padding=[st - 1 for st in geometry.stride])
+        return crop_to(self._convolution(s, weight, None, most), target)
 
     def per_output(self, b: Value) -> Value:
         return b.reshape([-1, *[1] * (self.x.ndim - 2)])

@@ -203,7 +203,7 @@ class ReduceCall(UnaryCall):
     def view(cls, node: Node, emit: Emitter, _active: Active, /) -> Self | None:
         """Not over the batch: the samples of an explainer do not see each other."""
         call = cls(node, emit, (argument(node, 0),))
-        return call if all(isinstance(call.x.shape[dim], int) for dim in call.dims) else None
+        return None if any(emit.is_of_batch(call.x.shape[dim]) for dim in call.dims) else call
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -222,7 +222,8 @@ class MeanCall(ReduceCall):
     """`y = mean(x)` over axes."""
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        return super().adjoint(multiplier * (1 / prod(self.x.shape[dim] for dim in self.dims)))
+        count = prod(self.x.shape[dim] for dim in self.dims)
+        return super().adjoint(multiplier * (1 / count) if isinstance(count, int) else multiplier / count)
 
 
 class CumulativeSumCall(ReduceCall):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from operator import getitem
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch.fx import Node
 
-from passes.graphs.emitter import Value, aten
+from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.nodes import argument, run_node
-from passes.operators.call import Adjoints, UnaryCall
+from passes.operators.call import Active, Adjoints, UnaryCall
 
 
 class MaxWindow(NamedTuple):
@@ -46,6 +46,11 @@ class AverageWindow(NamedTuple):
         return window._replace(stride=window.stride or window.kernel_size)
 
 
+def has_known_sides(node: Node) -> bool:
+    """No spatial axis of the operand is free."""
+    return all(isinstance(size, int) for size in argument(node, 0).meta["val"].shape[2:])
+
+
 class MaxPoolCall(UnaryCall):
     """aten.max_pool2d / 3d. All relevance of a window goes to its first maximum, as in torch's gradient."""
 
@@ -67,6 +72,12 @@ class AveragePoolCall(UnaryCall):
 
     kind = "pool"
 
+    @classmethod
+    def view(cls, node: Node, emit: Emitter, active: Active, /) -> Self | None:
+        """Over a free axis the last windows are whole."""
+        free = not has_known_sides(node) and AverageWindow.of(node).ceil_mode
+        return None if free else super().view(node, emit, active)
+
     def adjoint(self, multiplier: Value) -> Adjoints:
         window = AverageWindow.of(self.node)
         backward = aten.avg_pool2d_backward if len(window.kernel_size) == 2 else aten.avg_pool3d_backward
@@ -80,6 +91,11 @@ class ResampleCall(UnaryCall):
     """
 
     kind = "pool"
+
+    @classmethod
+    def view(cls, node: Node, emit: Emitter, active: Active, /) -> Self | None:
+        """Such a matrix is of one size."""
+        return super().view(node, emit, active) if has_known_sides(node) else None
 
     def adjoint(self, multiplier: Value) -> Adjoints:
         for axis in range(2, self.x.ndim):

@@ -20,7 +20,7 @@ class SoftmaxCall(UnaryCall):
     def view(cls, node: Node, emit: Emitter, _active: Active, /) -> Self | None:
         """Not over the batch: the samples of an explainer do not see each other."""
         call = cls(node, emit, (argument(node, 0),))
-        return call if isinstance(call.x.shape[call.dim], int) else None
+        return None if emit.is_of_batch(call.x.shape[call.dim]) else call
 
     @property
     def dim(self) -> int:

@@ -82,7 +82,7 @@ class TakingCall(StructureCall):
     @classmethod
     def view(cls, node: Node, emit: Emitter, _active: Active, /) -> Self | None:
         call = cls(node, emit, (argument(node, 0),))
-        return call if isinstance(call.x.shape[call.argument("dim") % call.x.ndim], int) else None
+        return None if emit.is_of_batch(call.x.shape[call.argument("dim") % call.x.ndim]) else call
 
 
 class SliceCall(TakingCall):
@@ -91,7 +91,10 @@ class SliceCall(TakingCall):
     def adjoint(self, multiplier: Value) -> Adjoints:
         dim = self.argument("dim") % self.x.ndim
         size = self.x.shape[dim]
-        start, end, step = slice(*map(self.argument, ("start", "end", "step"))).indices(size)
+        bounds = [self.argument(name) for name in ("start", "end", "step")]
+        if not isinstance(size, int):
+            return (self.emit.call(aten.slice_scatter.default, self.x.zeros(), multiplier, dim, *bounds),)
+        start, end, step = slice(*bounds).indices(size)
         if step == 1:
             return (_padded(multiplier, dim, start, size - max(start, end)),)
         index = self.emit.constant(f"{self.node.name}_index", torch.arange(start, end, step))
@@ -103,7 +106,10 @@ class SelectCall(TakingCall):
 
     def adjoint(self, multiplier: Value) -> Adjoints:
         dim = self.argument("dim") % self.x.ndim
-        size, index = self.x.shape[dim], self.argument("index") % self.x.shape[dim]
+        size, index = self.x.shape[dim], self.argument("index")
+        if not isinstance(size, int):
+            return (self.emit.call(aten.select_scatter.default, self.x.zeros(), multiplier, dim, index),)
+        index %= size
         widened = self.emit.call(aten.unsqueeze.default, multiplier, dim)
         return (_padded(widened, dim, index, size - index - 1),)
 

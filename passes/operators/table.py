@@ -45,6 +45,7 @@ class Operator:
 
 _WHOLE_BATCH: Final = "it is taken over the whole batch, but every sample is explained on its own"
 _COMPUTED: Final = "its weight or bias depends on the input"
+_FREE_SIDES: Final = "a side of what it reads is a free axis; leave that --dynamic out"
 _TENSORS: Final = "its parameters are tensors, or come from the size of an input"
 _UNKNOWN: Final = "relevance has no way through it; write it with operators that `relcompile rules --operators` lists"
 
@@ -86,12 +87,7 @@ def _from_one(z: Value) -> Value:
 ROWS: Final[tuple[Operator, ...]] = (
     # affine
     Operator((aten.linear.default,), (affine.LinearCall,), signs.affine, refusal=_COMPUTED),
-    Operator(
-        (aten.convolution.default,),
-        (affine.ConvolutionCall,),
-        signs.affine,
-        refusal=_COMPUTED,
-    ),
+    Operator((aten.convolution.default,), (affine.ConvolutionCall,), signs.affine, refusal=_COMPUTED),
     # sums and products, of two values that depend on the input, or with a constant
     Operator((aten.add.Tensor,), (arithmetic.SumCall, arithmetic.ShiftCall), signs.plain_sum),
     Operator((aten.sub.Tensor,), (arithmetic.SumCall, arithmetic.ShiftCall), signs.negated_sum),
@@ -109,11 +105,14 @@ ROWS: Final[tuple[Operator, ...]] = (
     Operator((aten.sum.dim_IntList,), (arithmetic.ReduceCall,), signs.same, refusal=_WHOLE_BATCH),
     Operator((aten.cumsum.default,), (arithmetic.CumulativeSumCall,), signs.same, refusal=_WHOLE_BATCH),
     Operator((aten.max_pool2d.default, aten.max_pool3d.default), (pooling.MaxPoolCall,), signs.same),
-    Operator((aten.avg_pool2d.default, aten.avg_pool3d.default), (pooling.AveragePoolCall,), signs.same),
+    Operator(
+        (aten.avg_pool2d.default, aten.avg_pool3d.default), (pooling.AveragePoolCall,), signs.same, refusal=_FREE_SIDES
+    ),
     Operator(
         (aten._adaptive_avg_pool2d.default, aten._adaptive_avg_pool3d.default),
         (pooling.AdaptiveAverageCall,),
         signs.same,
+        refusal=_FREE_SIDES,
     ),
     Operator(
         (
@@ -132,6 +131,7 @@ ROWS: Final[tuple[Operator, ...]] = (
             aten.replication_pad3d.default,
         ),
         (pooling.ResampleCall,),
+        refusal=_FREE_SIDES,
     ),
     Operator((aten.amax.default,), (structure.ExtremeCall,), signs.same),
     Operator((aten.amin.default,), (structure.AminCall,), signs.same),

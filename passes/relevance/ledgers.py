@@ -95,7 +95,7 @@ class RootReport:
 
 def has_batch(message: Message) -> bool:
     """The value that the message belongs to differs from sample to sample."""
-    return any(not isinstance(size, int) for size in message.at.shape)
+    return any(map(message.at.emit.is_of_batch, message.at.shape))
 
 
 def _norm(value: Value) -> Value:

@@ -27,10 +27,18 @@ def _attention(node: Node, emit: Emitter) -> Value:
 def _mask(node: Node, scores: Value) -> Value | None:
     """What is added to the scores, or the places (bool) that take part."""
     if argument(node, "is_causal"):
-        rows, columns = scores.shape[-2:]
-        return scores.emit.constant("causal", torch.ones(rows, columns, dtype=torch.bool).tril())
+        return _causal(scores, *scores.shape[-2:])
     mask = argument(node, "attn_mask")
     return None if mask is None else scores.emit.value(mask)
+
+
+def _causal(scores: Value, rows: Any, columns: Any) -> Value:
+    """The places at or before each row, (L, S)."""
+    emit = scores.emit
+    if isinstance(rows, int) and isinstance(columns, int):
+        return emit.constant("causal", torch.ones(rows, columns, dtype=torch.bool).tril())
+    query, key = (emit.call(aten.arange.default, size) for size in (rows, columns))
+    return emit.call(aten.ge.Tensor, emit.call(aten.unsqueeze.default, query, 1), key)
 
 
 def _masked_softmax(scores: Value, mask: Value | None) -> Value:

@@ -73,7 +73,7 @@ def _adaptive_max_pool(node: Node, emit: Emitter) -> Value | None:
     pool: Any = arguments(node)[0]
     x, output = emit.value(arguments(pool)[0]), argument(pool, "output_size")
     sizes = x.shape[2:]
-    if any(size % out for size, out in zip(sizes, output, strict=True)):
+    if not _divide(sizes, output):
         return None
     kernel = [size // out for size, out in zip(sizes, output, strict=True)]
     target = aten.max_pool2d.default if len(kernel) == 2 else aten.max_pool3d.default
@@ -113,14 +113,19 @@ _WITHOUT_INDICES: dict[Any, Any] = {
 def _adaptive_average(node: Node, emit: Emitter) -> Value | None:
     x, output = emit.value(arguments(node)[0]), argument(node, "output_size")
     sizes = x.shape[2:]
-    if x.ndim != len(output) + 2 or any(size % out for size, out in zip(sizes, output, strict=True)):
+    if set(output) == {1} and x.ndim == len(output) + 2:
+        return emit.call(aten.mean.dim, x, list(range(2, x.ndim)), True)
+    if x.ndim != len(output) + 2 or not _divide(sizes, output):
         inner = _UNEVEN.get(node.target)
         return None if inner is None else emit.call(inner, x, output)
     kernel = [size // out for size, out in zip(sizes, output, strict=True)]
-    if set(output) == {1}:
-        return emit.call(aten.mean.dim, x, list(range(2, x.ndim)), True)
     target = aten.avg_pool2d.default if len(kernel) == 2 else aten.avg_pool3d.default
     return emit.call(target, x, kernel, kernel)
+
+
+def _divide(sizes: tuple[Any, ...], output: list[int]) -> bool:
+    """Windows of one size tile the input, of a size that is known."""
+    return all(isinstance(size, int) and size % out == 0 for size, out in zip(sizes, output, strict=True))
 
 
 _UNEVEN: dict[Any, Any] = {
@@ -162,12 +167,9 @@ def _mean_all(node: Node, emit: Emitter) -> Value:
     return emit.call(aten.mean.dim, x, list(range(x.ndim)))
 
 
-def _reshape(node: Node, emit: Emitter) -> Value | None:
-    """A view of a value that may not be contiguous once copies are gone; the dynamic size becomes -1."""
-    shape = node.meta["val"].shape
-    if sum(not isinstance(size, int) for size in shape) > 1:
-        return None
-    return emit.value(arguments(node)[0]).reshape(shape)
+def _reshape(node: Node, emit: Emitter) -> Value:
+    """A view of a value that may not be contiguous once copies are gone; the size of the batch becomes -1."""
+    return emit.value(arguments(node)[0]).reshape(node.meta["val"].shape)
 
 
 def _relu_as_clamp(node: Node, emit: Emitter) -> Value | None:

@@ -110,6 +110,11 @@ class _Window:
     padding: int
     dilation: int
 
+    @property
+    def reach(self) -> int:
+        """Windows and cells differ by less in number."""
+        return self.kernel * self.dilation + 2 * self.padding + self.stride + 2
+
 
 def _first_maximum_takes_all(m: Value, x: Value, y: Value, window: _Window) -> Value:
     """Adjoint of the maximum `y` of `x` along one axis.
@@ -125,16 +130,22 @@ def _first_maximum_takes_all(m: Value, x: Value, y: Value, window: _Window) -> V
         shift, phase = divmod(position * window.dilation - window.padding, stride)
         share = m
         if position < window.kernel - 1:  # the last one takes what is left: nobody before it was the maximum
-            candidate = _shifted(phases[phase], axis, -shift, count, float("-inf"))
+            candidate = _shifted(phases[phase], axis, -shift, count, float("-inf"), window.reach)
             share = m * candidate.equals(y)
             m = m - share
-        plane = _shifted(share, axis, shift, phases[phase].shape[axis], 0.0)
+        plane = _shifted(share, axis, shift, phases[phase].shape[axis], 0.0, window.reach)
         planes[phase] = planes[phase] + plane if phase in planes else plane
     return _interleaved([planes.get(k) or phases[k].zeros() for k in range(stride)], axis, x.shape[axis])
 
 
-def _shifted(value: Value, axis: int, offset: int, length: int, fill: float) -> Value:
-    """The first `length` elements of `value` moved by `offset` along `axis`, with `fill` where it has none."""
+def _shifted(value: Value, axis: int, offset: int, length: Any, fill: float, reach: int) -> Value:
+    """The first `length` elements of `value` moved by `offset` along `axis`, with `fill` where it has none.
+
+    `reach`: where sizes are free, at least as many elements as may be missing behind the last one.
+    """
+    if not isinstance(length, int):
+        part = value.slice(axis, max(-offset, 0), value.shape[axis])
+        return part.pad([0, 0] * (value.ndim - axis - 1) + [max(offset, 0), reach], fill).slice(axis, 0, length)
     first = min(max(-offset, 0), value.shape[axis])
     last = max(min(value.shape[axis], length - offset), first)
     part = value.slice(axis, first, last)
@@ -148,7 +159,7 @@ def _interleaved(planes: list[Value], axis: int, size: int) -> Value:
         return planes[0]
     cells = planes[0].shape[axis]
     stacked = planes[0].emit.call(
-        aten.stack.default, [_shifted(plane, axis, 0, cells, 0.0) for plane in planes], axis + 1
+        aten.stack.default, [_shifted(plane, axis, 0, cells, 0.0, 1) for plane in planes], axis + 1
     )
     shape = list(stacked.shape)
     return stacked.reshape([*shape[:axis], cells * len(planes), *shape[axis + 2 :]]).slice(axis, 0, size)
@@ -161,26 +172,44 @@ def _mask(node: Node, emit: Emitter) -> Value | None:
 
 def _average_pool(node: Node, emit: Emitter) -> Value:
     m, x = emit.value(arguments(node)[0]), emit.value(arguments(node)[1])
-    kernel, stride, padding, _, include, divisor = AverageWindow.of(node)
+    window = AverageWindow.of(node)
+    kernel, stride, padding = window.kernel_size, window.stride, window.padding
     sizes, windows = x.shape[2:], m.shape[2:]
     tiles = list(kernel) == list(stride) and not any(padding)
-    if tiles and all(w * k == size for w, k, size in zip(windows, kernel, sizes, strict=True)):
+    known = all(isinstance(size, int) for size in sizes)
+    if known and tiles and all(w * k == size for w, k, size in zip(windows, kernel, sizes, strict=True)):
         nearest = aten.upsample_nearest2d.vec if len(kernel) == 2 else aten.upsample_nearest3d.vec
-        return emit.call(nearest, m * (1 / (divisor or prod(kernel))), list(sizes), None)
-    counts = _window_counts(sizes, windows, kernel, stride, padding, include)
-    scale = torch.full_like(counts, 1 / divisor) if divisor else 1 / counts
-    uniform = bool((scale == scale.flatten()[0]).all())
-    dtype = m.fake.dtype
-    spread = m * (float(scale.flatten()[0]) if uniform else emit.constant("window_weights", scale.to(dtype)))
+        return emit.call(nearest, m * (1 / (window.divisor_override or prod(kernel))), list(sizes), None)
+    spread = _share(m, x, window) if known else _free_share(m, x, window)
     channels = int(x.shape[1])
-    ones = emit.constant("window", torch.ones(1, 1, *kernel, dtype=dtype))
+    ones = emit.constant("window", torch.ones(1, 1, *kernel, dtype=m.fake.dtype))
     weight = emit.call(aten.expand.default, ones, [channels, 1, *kernel])
     zeros = [0] * len(kernel)
     geometry = Geometry(stride, zeros, [1] * len(kernel), transposed=True, output_padding=zeros, groups=channels)
     whole = emit.call(aten.convolution.default, spread, weight, None, *geometry)
     for axis, (before, size) in enumerate(zip(padding, sizes, strict=True), start=2):
-        whole = _shifted(whole, axis, -before, size, 0.0)
+        whole = _shifted(whole, axis, -before, size, 0.0, stride[axis - 2])
     return whole
+
+
+def _share(m: Value, x: Value, window: AverageWindow) -> Value:
+    """What every element of a window gets."""
+    counts = _window_counts(
+        x.shape[2:], m.shape[2:], window.kernel_size, window.stride, window.padding, window.count_include_pad
+    )
+    scale = torch.full_like(counts, 1 / window.divisor_override) if window.divisor_override else 1 / counts
+    uniform = bool((scale == scale.flatten()[0]).all())
+    return m * (float(scale.flatten()[0]) if uniform else m.emit.constant("window_weights", scale.to(m.fake.dtype)))
+
+
+def _free_share(m: Value, x: Value, window: AverageWindow) -> Value:
+    """The same where the sides of x are free: windows that reach over the edge are counted when the graph runs."""
+    size = prod(window.kernel_size)
+    if window.divisor_override or window.count_include_pad or not any(window.padding):
+        return m * (1 / (window.divisor_override or size))
+    pool = aten.avg_pool2d.default if x.ndim == 4 else aten.avg_pool3d.default
+    filled = x.slice(1, 0, 1).ones()
+    return m / (x.emit.call(pool, filled, window.kernel_size, window.stride, window.padding, False, True) * size)
 
 
 def _window_counts(

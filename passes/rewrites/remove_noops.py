@@ -10,6 +10,7 @@ from torch.fx import GraphModule, Node
 from passes.graphs.emitter import Emitter, aten
 from passes.graphs.graph import Rewrite, rewrite_calls
 from passes.graphs.nodes import argument, arguments
+from passes.graphs.sizes import same_size
 
 
 @final
@@ -29,12 +30,8 @@ def _first(node: Node, _emit: Emitter) -> Node:
 def _if_same_shape(node: Node, _emit: Emitter) -> Node | None:
     x: Any = arguments(node)[0]
     before, after = x.meta["val"], node.meta["val"]
-    same = before.dim() == after.dim() and all(map(_equal_size, before.shape, after.shape))
+    same = before.dim() == after.dim() and all(map(same_size, before.shape, after.shape))
     return x if same and before.dtype == after.dtype else None
-
-
-def _equal_size(a: Any, b: Any) -> bool:
-    return a == b if isinstance(a, int) and isinstance(b, int) else str(a) == str(b)
 
 
 def _if_inference(node: Node, _emit: Emitter) -> Node | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch.fx import Graph, GraphModule
@@ -15,20 +15,30 @@ from relcompile.frontend.capture import call_arguments, in_eval_mode
 _OTHER_ENTRIES = 0.01  # of integers: rounding may decide which of two nearly equal values is the largest
 
 
-def check_outputs(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], explainer: Compiled) -> None:
+def check_outputs(model: torch.nn.Module, explainer: Compiled) -> None:
     """Run the model, and the half of the explainer that predicts, once on the examples.
+
+    If axes are free, once more on smaller examples.
 
     The outputs may differ by rounding alone: by half of the digits of their data type, relative to their maximum.
 
     Raises:
         MiscompilationError: an output differs by more.
     """
-    names = explainer.metadata.outputs
-    examples = {name: explainer.examples[name] for name in inputs}
-    predicting = _predicting(explainer.graph_module, len(names))
+    predicting = _predicting(explainer.graph_module, len(explainer.metadata.outputs))
+    for arguments in (tuple(explainer.examples.values()), explainer.smaller_arguments()):
+        if arguments is not None:
+            _check_on(model, explainer, predicting, arguments)
+
+
+def _check_on(
+    model: torch.nn.Module, explainer: Compiled, predicting: GraphModule, arguments: Sequence[torch.Tensor]
+) -> None:
+    names, own = explainer.metadata.outputs, [record.name for record in explainer.metadata.inputs]
+    examples = {name: x for name, x in zip(explainer.examples, arguments, strict=True) if name in own}
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)  # a model may draw noise
-        found = predicting(*explainer.examples.values())
+        found = predicting(*arguments)
         torch.manual_seed(0)
         wanted = _prediction(model, examples)
     wrong = {

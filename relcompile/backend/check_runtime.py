@@ -104,13 +104,16 @@ def _samples(explainer: Compiled) -> Iterator[tuple[torch.Tensor, ...]]:
     """The examples in several batches, no two samples at the same kinks.
 
     The k-th sample is rolled by k along its last axis and scaled by 0.9^k. (Networks without biases do not notice a
-    scale.)
+    scale.) Last, where axes are free, the examples cut along them.
     """
     k = 0
     for batch in _BATCHES if explainer.metadata.sampling is None else _FEW:
         samples = [[_moved(a, j) for a in explainer.example_arguments(1)] for j in range(k, k + batch)]
         k += batch
         yield tuple(torch.cat(same) for same in zip(*samples, strict=True))
+    smaller = explainer.smaller_arguments()
+    if smaller is not None:
+        yield smaller
 
 
 def _moved(a: torch.Tensor, k: int) -> torch.Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from passes.runner import PassReport
 from relcompile.errors import InputSpecError, TargetError
@@ -90,6 +91,33 @@ class Compiled(torch.nn.Module):
     def example_arguments(self, batch: int) -> tuple[torch.Tensor, ...]:
         """The examples, repeated or cut to `batch` samples."""
         return tuple(_of_batch(tensor, batch) for tensor in self.examples.values())
+
+    def smaller_arguments(self) -> tuple[torch.Tensor, ...] | None:
+        """The examples at half their size along free axes, or one less; None if only the batch is free."""
+        nodes = self.graph_module.graph.find_nodes(op="placeholder")
+        own = {record.name: record.shape for record in self.metadata.inputs}
+        sizes = {
+            node.meta["val"].shape[axis].node.expr: _smaller(
+                node.meta["val"].shape[axis], self.examples[node.name].shape[axis]
+            )
+            for node in nodes
+            for axis, size in enumerate(own.get(node.name, ()))
+            if axis and isinstance(size, str)
+        }
+        return tuple(_cut(self.examples[node.name], node.meta["val"].shape, sizes) for node in nodes) if sizes else None
+
+
+def _smaller(symbol: Any, size: int) -> int:
+    """A size below that of the example which the captured graph is made for."""
+    return next(s for s in (size // 2, size - 1, size) if s == size or not statically_known_true(symbol > s))
+
+
+def _cut(tensor: torch.Tensor, shape: Sequence[Any], sizes: Mapping[Any, int]) -> torch.Tensor:
+    """The first elements along the axes whose symbolic `shape` has other `sizes` now."""
+    for axis, size in enumerate(shape):
+        if axis and isinstance(size, torch.SymInt):
+            tensor = tensor.narrow(axis, 0, int(size.node.expr.xreplace(sizes)))
+    return tensor.contiguous()
 
 
 def _classes(target: Any, x: torch.Tensor, record: TargetRecord) -> torch.Tensor:

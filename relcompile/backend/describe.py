@@ -50,7 +50,7 @@ def described(module: GraphModule, question: Question, options: Options, digest:
         layers=(*map(_layer_record, annotated), *([_STRAYS] if absorbed else [])),
         target=question.target.record(number_of_classes(explained_output(module, question.output).meta["val"])),
         start=question.places.start,
-        inputs=tuple(_input_record(module, name) for name in question.inputs),
+        inputs=tuple(_input_record(module, question, name) for name in question.inputs),
         outputs=question.outputs,
         explained=question.outputs[question.output],
         relevance=relevance_names(question),
@@ -69,8 +69,8 @@ def described(module: GraphModule, question: Question, options: Options, digest:
         output_dtype=question.output_dtype,
         reference=describe_reference(question.reference),
         sampling=None if question.composite.sampling is None else str(question.composite.sampling),
-        noise=tuple(_input_record(module, name) for name in question.noise.values()),
-        reference_input=_input_record(module, REFERENCE_INPUT) if at_runtime else None,
+        noise=tuple(_input_record(module, question, name) for name in question.noise.values()),
+        reference_input=_input_record(module, question, REFERENCE_INPUT) if at_runtime else None,
     )
 
 
@@ -83,7 +83,7 @@ def example_arguments(
     arguments = dict[str, torch.Tensor]()
     for node in module.graph.find_nodes(op="placeholder"):
         fake: Any = node.meta["val"]
-        shape = [batch, *(size if isinstance(size, int) else _EXAMPLES for size in fake.shape[1:])]
+        shape = [batch, *(size if isinstance(size, int) else size.node.hint for size in fake.shape[1:])]
         drawn = torch.randn(shape, generator=generator) if fake.is_floating_point() else torch.zeros(shape)
         arguments[node.name] = inputs.get(node.name, drawn.to(fake.dtype))
     if target.takes_class and target.questions is not None:
@@ -102,7 +102,7 @@ def _layer_record(node: Node) -> LayerRecord:
 
 def _mask_records(module: GraphModule, question: Question) -> tuple[MaskRecord, ...]:
     places = question.places
-    records = (_input_record(module, name) for name in places.mask_inputs.values())
+    records = (_input_record(module, question, name) for name in places.mask_inputs.values())
     return tuple(map(MaskRecord, places.masks, records))
 
 
@@ -110,8 +110,17 @@ def _tap_records(module: GraphModule, question: Question) -> tuple[TapRecord, ..
     first = len(question.outputs) + len(relevance_names(question))
     values = [node.meta["val"] for node in arguments(module.graph.output_node())[0][first:]]
     of_questions = () if question.questions is None else (question.questions,)
+    names = _free_names(module, question)
     return tuple(
-        TapRecord(name, layer, ("batch", *of_questions, *value.shape[1:]))
+        TapRecord(
+            name,
+            layer,
+            (
+                "batch",
+                *of_questions,
+                *(s if isinstance(s, int) else names.get(str(s), str(s)) for s in value.shape[1:]),
+            ),
+        )
         for name, layer, value in zip(question.places.tap_outputs, question.places.taps, values, strict=False)
     )
 
@@ -125,11 +134,22 @@ def _roots_record(annotated: Sequence[Node], question: Question) -> RootsRecord 
     return RootsRecord(layers, ROOT_QUANTITIES)
 
 
-def _input_record(module: GraphModule, name: str) -> InputRecord:
+def _input_record(module: GraphModule, question: Question, name: str) -> InputRecord:
     fake: torch.Tensor = nodes_named(module, (name,))[0].meta["val"]
-    return InputRecord(name, _symbolic(fake.shape), str(fake.dtype).removeprefix("torch."))
+    return InputRecord(
+        name, _symbolic(fake.shape, _free_names(module, question)), str(fake.dtype).removeprefix("torch.")
+    )
 
 
-def _symbolic(shape: Sequence[Any]) -> tuple[int | str, ...]:
-    """The batch, and sizes; the number of questions is the only other symbol."""
-    return ("batch", *(size if isinstance(size, int) else MANY for size in shape[1:]))
+def _symbolic(shape: Sequence[Any], names: Mapping[str, str]) -> tuple[int | str, ...]:
+    """The batch, and sizes: numbers, names of free axes, or the number of questions."""
+    return ("batch", *(size if isinstance(size, int) else names.get(str(size), MANY) for size in shape[1:]))
+
+
+def _free_names(module: GraphModule, question: Question) -> dict[str, str]:
+    """`input_ids_1` for axis 1 of the input `input_ids`, by symbol; what has to be equal has the name of the first."""
+    names = dict[str, str]()
+    for node in reversed(nodes_named(module, question.inputs)):
+        sizes = list(enumerate(node.meta["val"].shape))[:0:-1]
+        names |= {str(size): f"{node.name}_{axis}" for axis, size in sizes if not isinstance(size, int)}
+    return names

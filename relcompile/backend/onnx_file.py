@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -129,12 +129,20 @@ def _exported(module: GraphModule, explainer: Compiled) -> torch.export.Exported
     arguments = explainer.example_arguments(2)
     asked = {1: torch.export.Dim("questions", min=1)}
     many = explainer.metadata.names_of_many
-    shapes = tuple({0: batch, **(asked if name in many else {})} for name in explainer.examples)
+    shapes = tuple(
+        {0: batch, **_free(node.meta["val"].shape), **(asked if node.name in many else {})}
+        for node in module.graph.find_nodes(op="placeholder")
+    )
     try:
         with _quiet():
             return torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
     except Exception as error:
         raise ExportError(f"the explainer graph cannot be exported: {_first_line(error)}") from error
+
+
+def _free(shape: Sequence[Any]) -> dict[int, Any]:
+    """The axes behind the batch whose sizes are symbols."""
+    return {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(shape) if axis and not isinstance(size, int)}
 
 
 def _tidy(model: ir.Model) -> None:
@@ -186,13 +194,16 @@ def _strip(model: onnx.ModelProto) -> None:
 
 def _check_contract(model: onnx.ModelProto, explainer: Compiled) -> None:
     """Named inputs and outputs, a batch that is not a number, standard operators, no functions."""
-    symbols = set[str]()
+    symbols, shapes = dict[str, str](), {record.name: record.shape for record in explainer.metadata.inputs}
     for value in (*model.graph.input, *model.graph.output):
         dims = value.type.tensor_type.shape.dim
-        if not dims or not dims[0].dim_param:
-            raise ExportError(f"{value.name}: the exporter fixed the batch size; the model depends on it")
-        symbols.add(dims[0].dim_param)
-        dims[0].dim_param = "batch"
+        wanted = shapes.get(value.name, ("batch",))
+        fixed = [name for dim, name in zip(dims, wanted, strict=False) if isinstance(name, str) and not dim.dim_param]
+        if not dims or fixed:
+            axes = ", ".join(fixed) or "batch"
+            raise ExportError(f"{value.name}: the exporter fixed the size of {axes}; the model depends on it")
+        free = ((dim, name) for dim, name in zip(dims, wanted, strict=False) if isinstance(name, str))
+        symbols |= {dim.dim_param: name for dim, name in free}
     _rename_dimensions(model, symbols)
     names = [value.name for value in model.graph.input]
     if names != list(explainer.examples):
@@ -202,16 +213,16 @@ def _check_contract(model: onnx.ModelProto, explainer: Compiled) -> None:
         raise ExportError(f"the graph holds operators outside the ONNX standard: {', '.join(foreign)}")
 
 
-def _rename_dimensions(model: onnx.ModelProto, symbols: set[str]) -> None:
-    """Call the batch by one name everywhere.
+def _rename_dimensions(model: onnx.ModelProto, symbols: Mapping[str, str]) -> None:
+    """Call the batch, and every free axis, by one name everywhere.
 
     A runtime may fuse or keep in its own layout only values whose shapes it can prove equal; where the batch comes
     from the shape of another input it does not find out by itself.
     """
-    sizes = (size for value in model.graph.value_info for size in value.type.tensor_type.shape.dim)
-    for size in sizes:
+    values = (*model.graph.input, *model.graph.output, *model.graph.value_info)
+    for size in (size for value in values for size in value.type.tensor_type.shape.dim):
         if size.dim_param in symbols:
-            size.dim_param = "batch"
+            size.dim_param = symbols[size.dim_param]
 
 
 def _first_line(error: Exception) -> str:

@@ -43,7 +43,7 @@ class Explainer(torch.nn.Module):
 
     def forward(self, {inputs}):
 '''
-_FUNCTIONS: Final = (operator.getitem, operator.add, operator.sub, operator.mul, operator.floordiv, operator.neg)
+_MODULES: Final = {"operator": operator, "torch": torch}  # that have functions of sizes, and of several results
 _PLAIN: Final = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _WIDTH: Final = 100  # a shape stands behind what is narrower, and above what is not
 
@@ -94,8 +94,9 @@ def _call(node: Node, names: _Names) -> str:
 
 
 def _function(target: Any) -> str:
-    if target in _FUNCTIONS:
-        return f"operator.{target.__name__}"
+    for module, functions in _MODULES.items():
+        if getattr(functions, getattr(target, "__name__", ""), None) is target:
+            return f"{module}.{_identifier(target.__name__)}"
     schema = getattr(target, "_schema", None)
     if schema is None:
         raise ExportError(f"{target} is no operator of torch: the graph cannot be written as Python")

@@ -78,8 +78,9 @@ class ExplainBatch:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the relevance of one photograph."""
-        channels = (len(self._photographs.preprocessing.mean),) if self.keep_channels else ()
-        return (*channels, self._photographs.height, self._photographs.width)
+        reduced = self._production.metadata.reduce is not None
+        channels = 1 if reduced else len(self._photographs.preprocessing.mean)
+        return (*((channels,) if self.keep_channels else ()), self._photographs.height, self._photographs.width)
 
     @cached_property
     def _production(self) -> ProductionExplainer:

@@ -47,6 +47,7 @@ def compile_(
     allow: options.Allow = None,
     trust_model_file: options.Trust = False,
     explain: options.Explained = None,
+    dynamic: options.Dynamic = None,
     explained_output: options.ExplainedOutput = 0,
     at: options.At = None,
     tap: options.Taps = None,
@@ -69,7 +70,7 @@ def compile_(
 ) -> None:
     """Compile a trained model and a rule into one explainer file."""
     place: Place = context.obj
-    verbs = (("plugin", plugin), ("tap", tap), ("mask", mask))
+    verbs = (("plugin", plugin), ("tap", tap), ("mask", mask), ("dynamic", dynamic))
     places = [f"{verb}={name}" for verb, names in verbs for name in names or ()]
     further = [name for name, wanted in (("absorbed", absorbed), ("roots", roots)) if wanted]
     chosen = (None if target == "index" else target, at, start and f"start={start}", fallback, reduce, *further)
@@ -101,6 +102,7 @@ def compile_(
         target=target,
         reference=parsing.reference(reference, reference_image, known, inputs or (_USUAL_PHOTOGRAPH,)),
         explain=explain or None,
+        dynamic=tuple(dynamic or ()),
         output=explained_output,
         at=at,
         taps=tuple(tap or ()),

@@ -11,9 +11,11 @@ import numpy as np
 import typer
 
 from relcompile.cli import options, views
+from relcompile.cli.explain_others import Wanted, explain_series, explain_texts, is_series
 from relcompile.cli.photograph_files import Job, away, jobs_of, prepare
 from relcompile.errors import InputSpecError, RelcompileError
 from relcompile.files.paths import atomic_path, save_arrays
+from relcompile.pictures.tokens import is_token_model, tokenizer_beside
 from relcompile.runtime.best import explain_best
 from relcompile.runtime.explanation import Explanation
 from relcompile.runtime.production import ProductionExplainer, load
@@ -65,7 +67,16 @@ class Request:
 
 def explain(
     explainer: Annotated[Path, typer.Argument(help="A compiled .onnx file.")],
-    images: Annotated[list[Path], typer.Argument(help="Photographs, folders of them, or globs.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Photographs, folders of them, or globs; texts, a line each; series in .npy files."),
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="A text to explain, for token models; may be repeated.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="The tokenizer.json of a token model; default: the one beside EXPLAINER.")
+    ] = None,
     target: Annotated[list[int] | None, typer.Option("--target", "-t", help="Classes; default: the best one.")] = None,
     out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the heatmaps.")] = Path(),
     top: Annotated[int, typer.Option(help="How many classes to print.", min=1)] = 5,
@@ -82,7 +93,8 @@ def explain(
     """Explain photographs: a heatmap (PHOTO.EXPLAINER.png) and the arrays (.npz) of each.
 
     EXPLAINER is model, rule, rules of layers, target and layer. A photograph that cannot be read stops nothing: it is
-    listed at the end, and the exit code is 2.
+    listed at the end, and the exit code is 2. Token models explain texts (FILE.EXPLAINER.html), models of one or two
+    axes series (a line plot).
     """
     with away():
         from relcompile.pictures.heatmap import Style
@@ -92,16 +104,31 @@ def explain(
     )
     if no_png and request.is_styled:
         raise InputSpecError("--no-png draws nothing: leave --overlay-only, --full-resolution and --colormap out")
-    production = load(explainer, device=cast("Device", device))
-    if production.metadata.target.questions is not None and request.is_styled:
+    production, given, texts = load(explainer, device=cast("Device", device)), files or [], text or []
+    wanted = Wanted(request.targets or (None,), out, top, no_png)
+    if not given and not texts:
+        raise InputSpecError("there is nothing to explain: give files, or --text for a token model")
+    if is_token_model(production.metadata):
+        explain_texts(production, given, texts, tokenizer or tokenizer_beside(explainer), wanted)
+    elif texts or tokenizer:
+        raise InputSpecError("--text and --tokenizer are for token models, and this explainer takes numbers")
+    elif is_series(production.metadata) and all(path.suffix.lower() == ".npy" for path in given):
+        explain_series(production, given, wanted)
+    else:
+        explain_photographs(production, explainer, given, request)
+
+
+def explain_photographs(explainer: ProductionExplainer, path: Path, given: Sequence[Path], request: Request) -> None:
+    """What `explain_all` does with the photographs in `given`, once it is known that nothing that is read is lost."""
+    if explainer.metadata.target.questions is not None and request.is_styled:
         raise InputSpecError(
             "this explainer draws a row of maps: leave --overlay-only, --full-resolution and --colormap out"
         )
-    jobs = jobs_of(images, out)
-    names = [ending(production, target) for target in targets_of(production, request.targets)]
+    jobs = jobs_of(given, request.folder)
+    names = [ending(explainer, target) for target in targets_of(explainer, request.targets)]
     written = [job.written(name, suffix) for job in jobs for name in names for suffix in request.suffixes]
-    prepare((explainer, *(job.path for job in jobs)), written)
-    explain_all(production, jobs, request)
+    prepare((path, *(job.path for job in jobs)), written)
+    explain_all(explainer, jobs, request)
 
 
 def explain_all(explainer: ProductionExplainer, jobs: Sequence[Job], request: Request) -> None:
@@ -202,7 +229,7 @@ def explain_seen(
     pictures = None if reference is None else [photographs.reference(reference, one.view) for one in seen]
     differs_from = None if pictures is None else np.concatenate(pictures)
     if target is None:
-        return explain_best(explainer, array, differs_from)
+        return explain_best(explainer, array, reference=differs_from)
     return explainer.explain(array, target=target, reference=differs_from)
 
 

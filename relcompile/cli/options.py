@@ -66,6 +66,10 @@ Arch: TypeAlias = Annotated[str | None, typer.Option(help="module:callable that 
 Allow: TypeAlias = Annotated[list[str] | None, typer.Option(help="Trust the module classes of this package.")]
 Trust: TypeAlias = Annotated[bool, typer.Option(help="Load the file even if that can run code.")]
 Explained: TypeAlias = Annotated[list[str] | None, typer.Option(help="Explain only these inputs.")]
+Dynamic: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(help="INPUT:AXIS, an axis that is free like the batch: input_ids:1, x:2; may be repeated."),
+]
 ExplainedOutput: TypeAlias = Annotated[int, typer.Option(help="Position of the output that is explained.")]
 At: TypeAlias = Annotated[str | None, typer.Option(help="Relevance of the output of this layer, not of the input.")]
 Taps: TypeAlias = Annotated[

@@ -28,9 +28,11 @@ from relcompile.metadata import FALLBACK, Metadata
 if TYPE_CHECKING:
     from relcompile.evaluation.verdict import Verdict
     from relcompile.methods.catalogue import Description
+    from relcompile.pictures.text import ColouredText
 
 _out = Console()
 _err = Console(stderr=True)
+_STRONGEST = 6  # tokens whose relevance is printed as a number
 
 
 def plain(text: str) -> Text:
@@ -194,6 +196,22 @@ def classes(title: str, rows: Sequence[tuple[str, float]]) -> None:
     for name, score in rows:
         table.add_row(plain(name), f"{score:.3f}")
     _out.print(table)
+
+
+def coloured_text(text: ColouredText) -> None:
+    """A text whose tokens have the colour of their relevance; what speaks against is underlined, too."""
+    line = Text()
+    for run in text.runs():
+        shown = plain(run.text)
+        if run.value is not None:
+            colour = "#{:02x}{:02x}{:02x}".format(*text.colour(run.value))
+            shown.stylize(f"black on {colour}{' underline' if run.value < 0 else ''}")
+        line.append_text(shown)
+    _out.print(plain(text.title), style="bold")
+    _out.print(line, soft_wrap=True)
+    strongest = sorted(zip(text.pieces, text.relevance, strict=True), key=lambda pair: -abs(pair[1]))[:_STRONGEST]
+    words = ", ".join(f"{piece.token} {value:+.3g}" for piece, value in strongest)
+    _out.print(plain(f"{words}{'. ' if text.note else ''}{text.note}"), style="dim", soft_wrap=True)
 
 
 def rules(descriptions: Sequence[Description]) -> None:

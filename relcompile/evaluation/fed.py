@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from relcompile.compiler import compile_as_asked
-from relcompile.errors import CaptureError
+from relcompile.errors import EvaluationError
 from relcompile.files.records import InputRecord
 from relcompile.frontend.canonical import canonicalize, captured_graph, named_inputs, weights_digest
 from relcompile.question.options import Options
@@ -97,7 +97,7 @@ class Fed:
             seed: of the noise, for methods that average over noisy copies.
 
         Raises:
-            CaptureError: the weights are of another architecture.
+            EvaluationError: the weights are of another architecture.
         """
         named = {self.metadata.inputs[0].name: x} | ({} if target is None else {TARGET_INPUT: target})
         generator = torch.Generator().manual_seed(seed)
@@ -110,10 +110,12 @@ class Fed:
         for name in self._own.keys() & weights.tensors.keys():
             if self._own[name].shape != weights.tensors[name].shape:
                 shapes = f"{list(weights.tensors[name].shape)} instead of {list(self._own[name].shape)}"
-                raise CaptureError(f"these weights are of another architecture: {name} is {shapes}")
+                raise EvaluationError(f"these weights are of another architecture: {name} is {shapes}")
         missing = self._weights - weights.tensors.keys()
         if missing:
-            raise CaptureError(f"these weights are of another architecture: there is no {', '.join(sorted(missing))}")
+            raise EvaluationError(
+                f"these weights are of another architecture: there is no {', '.join(sorted(missing))}"
+            )
         return {name: weights.tensors.get(name, tensor) for name, tensor in self._own.items()}
 
     def _check_constants(self, stand_in: Weights) -> None:
@@ -121,7 +123,7 @@ class Fed:
         self._weights = self._own.keys() & stand_in.tensors.keys()
         changed = [n for n in self._weights if not torch.equal(self._own[n], stand_in.tensors[n])]
         if changed:
-            raise CaptureError(f"the compiler derives {', '.join(changed)} from weights, so that they cannot be fed")
+            raise EvaluationError(f"the compiler derives {', '.join(changed)} from weights, so that they cannot be fed")
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

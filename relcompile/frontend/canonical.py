@@ -17,18 +17,22 @@ from passes.stages import verify_canonical, verify_captured
 from relcompile.errors import InputSpecError
 from relcompile.files.arrays import DTYPES
 from relcompile.frontend.capture import Captured, capture, forward_parameters
+from relcompile.frontend.free_axes import FreeAxes
 
 ExampleInputs: TypeAlias = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 Progress: TypeAlias = Callable[[str], None]
 
 
 def captured_graph(
-    model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], progress: Progress | None = None
+    model: torch.nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    progress: Progress | None = None,
+    free: FreeAxes | None = None,
 ) -> Captured:
-    """The model as it computes on `inputs`."""
+    """The model as it computes on `inputs`, for any batch and any size of free axes."""
     if progress:
         progress("capture")
-    return capture(model, {name: _at_least_two(tensor) for name, tensor in inputs.items()})
+    return capture(model, {name: _at_least_two(tensor) for name, tensor in inputs.items()}, free)
 
 
 def canonicalize(

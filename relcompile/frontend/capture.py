@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, count, takewhile
 from typing import Any
 
@@ -25,7 +26,9 @@ from passes.graphs.nodes import arguments
 from passes.rewrites.decompose import composite_decompositions
 from relcompile.errors import CaptureError, InputSpecError
 from relcompile.frontend.constants import as_autograd_sees
+from relcompile.frontend.fixed_sizes import fixed_size
 from relcompile.frontend.flat_model import FlatModel, flattened
+from relcompile.frontend.free_axes import FreeAxes, refuse_branches
 
 _ASSERTIONS: tuple[Any, ...] = (  # what export writes down about dtypes and sizes; they compute nothing
     aten._assert_async.msg,
@@ -57,12 +60,13 @@ class Captured:
     lost_backwards: tuple[str, ...] = ()
 
 
-def capture(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Captured:
+def capture(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], free: FreeAxes | None = None) -> Captured:
     """Capture `model` as it computes on `inputs`, for any batch size.
 
     Args:
         model: any module; it is used in eval mode, and every part of it is left in the mode it was in.
         inputs: example inputs by parameter name of `forward`, the batch on axis 0 (at least 2).
+        free: axes of these beside the batch whose sizes the caller chooses.
 
     Raises:
         CaptureError: the model cannot be captured; the message quotes the user's own line.
@@ -82,7 +86,7 @@ def capture(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Captu
         as_autograd_sees(model) as seen,
         flattened(model, call, inputs) as flat,
     ):
-        program = _export(flat, inputs).run_decompositions(composite_decompositions())
+        program = _export(flat, inputs, free or {}).run_decompositions(composite_decompositions())
     outputs = program.graph_signature.output_specs
     changed = [o for o in outputs if o.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION)]
     changed = [*sorted(flat.changed), *(flat.tensors[str(o.target)] for o in changed)]
@@ -90,7 +94,10 @@ def capture(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> Captu
         raise CaptureError(
             f"the model changes its own buffers in forward ({', '.join(changed)}); an explainer has no state"
         )
-    return replace(_lifted(program, flat, tuple(inputs)), lost_backwards=tuple(dict.fromkeys(seen.lost)))
+    captured = _lifted(program, flat, tuple(inputs))
+    if free:
+        refuse_branches(captured.module, program.range_constraints, inputs, partial(_runs, model))
+    return replace(captured, lost_backwards=tuple(dict.fromkeys(seen.lost)))
 
 
 def forward_parameters(model: torch.nn.Module) -> list[str]:
@@ -138,16 +145,30 @@ def _parameters(model: torch.nn.Module) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(model.forward).parameters
 
 
-def _export(flat: FlatModel, inputs: Mapping[str, torch.Tensor]) -> torch.export.ExportedProgram:
+def _export(flat: FlatModel, inputs: Mapping[str, torch.Tensor], free: FreeAxes) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch", min=1)
-    shapes = {name: {0: batch} for name in inputs}
-    try:
+    shapes = {name: {0: batch, **dict.fromkeys(free.get(name, ()), torch.export.Dim.DYNAMIC)} for name in inputs}
+
+    def export() -> torch.export.ExportedProgram:
         with contextlib.redirect_stderr(io.StringIO()):  # where torch prints the graph of what it cannot capture
             return torch.export.export(flat, (*inputs.values(),), dynamic_shapes=shapes, strict=False)
+
+    try:
+        return export()
     except CaptureError:
         raise
     except Exception as error:
-        raise CaptureError(_explain(error)) from error
+        raise CaptureError((free and fixed_size(error, export)) or _explain(error)) from error
+
+
+def _runs(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> bool:
+    args, kwargs = call_arguments(model, inputs)
+    try:
+        with torch.no_grad(), in_eval_mode(model):
+            model(*args, **kwargs)
+    except Exception:
+        return False
+    return True
 
 
 def _explain(error: Exception) -> str:

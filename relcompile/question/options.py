@@ -36,6 +36,7 @@ class Keywords(TypedDict, total=False):
     target: str | int | Target
     reference: Reference | None
     explain: Sequence[str] | None
+    dynamic: Sequence[str]
     output: int
     at: str | None
     taps: Sequence[str]
@@ -74,6 +75,8 @@ class Options:
             is a background: deeplift relevance is averaged over it (DeepLIFT SHAP).
         explain: names of the inputs that get relevance; all floating point inputs by default, or else the integer
             inputs that are embedded (relevance of every token: the sum over the features of its embedding).
+        dynamic: axes of inputs that are free like the batch: "input_ids:1" for the length of a text, "x:2" and "x:3"
+            for the sides of an image. Their sizes are the caller's choice, of an exported file too.
         output: position of the output that is explained; if that is not floating point and exactly one is, that one.
         at: name of a layer: relevance is that of its output, and not that of the input. (Grad-CAM reads its feature
             map there; by default it takes the last one.)
@@ -107,6 +110,7 @@ class Options:
     target: str | int | Target = "index"
     reference: Reference | None = None
     explain: Sequence[str] | None = None
+    dynamic: Sequence[str] = ()
     output: int = 0
     at: str | None = None
     taps: Sequence[str] = ()

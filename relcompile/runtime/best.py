@@ -9,18 +9,18 @@ from relcompile.runtime.feeds import Array
 from relcompile.runtime.production import ProductionExplainer
 
 
-def explain_best(explainer: ProductionExplainer, array: Array, reference: Array | None = None) -> Explanation:
+def explain_best(explainer: ProductionExplainer, *inputs: Array, reference: Array | None = None) -> Explanation:
     """Explain the best class of each row. A file that takes a class is run a first time to find out which that is.
 
     Args:
         explainer: A file whose target is a class, or several, for each row.
-        array: The input, (batch, ...).
+        inputs: Its inputs, (batch, ...) each.
         reference: What differences are taken from, if the file takes that.
     """
     if not explainer.metadata.target.takes_class:
-        return explainer.explain(array, reference=reference)
+        return explainer.explain(*inputs, reference=reference)
     several = explainer.metadata.target.questions is not None
-    first = explainer.explain(array, target=[0] if several else 0, reference=reference)
-    best = np.array([first.scores(row).argmax() for row in range(len(array))])
+    first = explainer.explain(*inputs, target=[0] if several else 0, reference=reference)
+    best = np.array([first.scores(row).argmax() for row in range(len(inputs[0]))])
     wanted = best[:, None] if several else best
-    return first if not best.any() else explainer.explain(array, target=wanted, reference=reference)
+    return first if not best.any() else explainer.explain(*inputs, target=wanted, reference=reference)

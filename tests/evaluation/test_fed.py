@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import relcompile
-from relcompile.errors import CaptureError
+from relcompile.errors import EvaluationError
 from relcompile.evaluation.fed import Fed, Weights, generic
 from relcompile.evaluation.randomised import cascade, layers_with_weights, randomise
 from relcompile.methods.presets import PRESETS
@@ -74,9 +74,9 @@ def test_a_graph_compiled_for_special_weights_is_wrong_for_others() -> None:
 
 def test_weights_of_another_architecture_are_refused() -> None:
     fed = Fed(small_cnn(), X.float(), options("z+"))
-    with pytest.raises(CaptureError, match="another architecture"):
+    with pytest.raises(EvaluationError, match="another architecture"):
         fed.explain(Weights.of(small_cnn(classes=4), X.float()), X.float(), TARGET)
-    with pytest.raises(CaptureError, match="another architecture"):
+    with pytest.raises(EvaluationError, match="another architecture"):
         fed.explain(Weights.of(BatchNormed(), X.float()), X.float(), TARGET)
 
 

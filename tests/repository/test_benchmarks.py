@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,33 @@ def test_perturbation_prefers_the_true_map() -> None:
     }
     assert area[1] > 0.05
     assert area[-1] == pytest.approx(-area[1], rel=1e-5)
+
+
+def test_performance_measures_writes_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import performance
+    from benchmarks.parts import report, ways
+
+    monkeypatch.setattr(ways.models, "get_model", lambda _name: tiny())
+    monkeypatch.setattr(performance, "growth", lambda first: {"depth": [replace(first, network="tiny1"), first]})
+    page = tmp_path / "page.md"
+    page.write_text(f"# Page\n\n{report.BEGIN}\nold\n{report.END}\n\n## Next\n", encoding="utf-8")
+    files = ("--csv", tmp_path / "rows.csv", "--markdown", page, "--plot", tmp_path / "growth.png")
+    small = ("--networks", "tiny0", "--size", 12, "--batches", 2, "--questions", 1, 3, "--threads", 1, "--rounds", 3)
+    compared = (ways.FORWARD, ways.OURS, "autograd, eager", "zennit, eager", ways.ZENNIT_TRACED)
+    rows = performance.main([*map(str, (*small, "--rules", "epsilon", "--ways", *compared, *files))])
+    table = rows[: 2 * len(compared)]
+    measured = {(row.questions, row.way) for row in table if not row.failure}
+    failed = {(row.questions, row.way): row.failure for row in table if row.failure}
+    assert measured == {*((k, way) for k in (1, 3) for way in (*compared[:2], compared[3])), (1, ways.ZENNIT_TRACED)}
+    assert failed[1, "autograd, eager"] == "autograd computes gradients"
+    assert failed[3, ways.ZENNIT_TRACED] == "what is traced answers one question"
+    ours = next(row for row in table if row.way == ways.OURS and row.questions == 3)
+    assert ours.low <= ours.ms <= ours.high  # type: ignore[operator]
+    assert (ours.limit, ours.batch) == (4, 2)
+    assert min(ours.peak_mb, ours.file_mb, ours.nodes, ours.torch_s, ours.own_s) > 0  # type: ignore[type-var]
+    assert len((tmp_path / "rows.csv").read_text(encoding="utf-8").splitlines()) == len(rows) + 1
+    text = page.read_text(encoding="utf-8")
+    assert "old" not in text
+    assert text.endswith(f"{report.END}\n\n## Next\n")
+    assert text.count("`epsilon` | relcompile, ONNX Runtime | 12 | 2 |") == 2
+    assert (tmp_path / "growth.png").stat().st_size > 1000

@@ -1,24 +1,42 @@
-"""The zoo: what it measures on a network of three layers, and how it says it."""
+"""The zoo: what it measures on a network of three layers, how it says it, and where it goes on."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 from torch import nn
 
-from benchmarks.parts.zoo_models import Inputs, Specimen
-from benchmarks.zoo import Row, examine, markdown
+from benchmarks import zoo
+from benchmarks.parts.specimen import Inputs, Specimen
+from benchmarks.parts.zoo_page import Row, markdown
 
 
 def perceptron() -> tuple[nn.Module, Inputs]:
     return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3)), {"input": torch.randn(2, 3)}
 
 
+def looping() -> tuple[nn.Module, Inputs]:
+    """A network without a graph."""
+    return nn.Sequential(nn.Linear(3, 4), nn.TransformerDecoder(nn.TransformerDecoderLayer(4, 1), 1)), {}
+
+
+SPECIMEN = Specimen("own", "perceptron", "three-layers", perceptron)
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers() -> object:
+    with torch.random.fork_rng():
+        yield
+
+
 def test_every_step_is_taken_and_measured() -> None:
     row = Row("own", "perceptron", "three-layers")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        steps = list(examine(Specimen("own", "perceptron", "three-layers", perceptron), row))
-    assert steps == ["build", "autograd", "compile gradient", "compile cp-lrp", "export"]
+    zoo.examine(SPECIMEN, row, list(zoo.STEPS))
+    assert row.failure == ""
+    assert row.steps == ("gradient", "conserve", "file")
+    assert row.parameters == 31
     assert row.gradient is not None
     assert row.gradient < 1e-12
     assert row.unaccounted is not None
@@ -26,3 +44,25 @@ def test_every_step_is_taken_and_measured() -> None:
     assert row.parity is not None
     assert row.parity < 1e-4
     assert "| own | perceptron | three-layers | " in markdown([row])
+
+
+def test_a_step_that_fails_is_the_last() -> None:
+    row = Row("own", "none", "looping")
+    zoo.examine(Specimen("own", "none", "looping", looping), row, list(zoo.STEPS))
+    assert row.failure.startswith("gradient: ")
+    assert row.steps == ()
+
+
+def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = list[tuple[str, ...]]()
+
+    def examined(_specimen: Specimen, row: Row, steps: list[str], _limit: float) -> Row:
+        runs.append(row.steps)
+        return Row(row.library, row.family, row.model, steps=(*row.steps, *steps))
+
+    monkeypatch.setattr(zoo, "LIBRARIES", {"own": lambda: [SPECIMEN]})
+    monkeypatch.setattr(zoo, "examined", examined)
+    results = ["--results", str(tmp_path / "zoo.jsonl")]
+    for steps in (["gradient"], ["gradient"], ["gradient", "file"]):
+        zoo.main([*results, "--steps", *steps])
+    assert runs == [(), ("gradient",)]

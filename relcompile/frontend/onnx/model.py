@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from relcompile.errors import InputSpecError, ModelFileError, RelcompileError
 from relcompile.frontend.flat_model import with_parameters
-from relcompile.frontend.onnx.node import Node, Numbers
+from relcompile.frontend.onnx.node import Branch, Node, Numbers
 from relcompile.frontend.onnx.sizes import SHAPES, SIZES
 from relcompile.frontend.onnx.table import OPERATORS
 
+IF = "If"
 _ROUNDING = ("QuantizeLinear", "QLinearConv", "QLinearMatMul")
 
 
@@ -100,6 +101,14 @@ class _Planned:
     node: Node
     operands: tuple[str, ...]
     unneeded: tuple[str, ...]
+    branches: tuple[tuple[_Planned, ...], ...] = ()
+
+
+class _Forward:
+    """`OnnxModel.run` with the inputs of its file for parameters; not stored, so that copies call themselves."""
+
+    def __get__(self, model: OnnxModel, _owner: type) -> Callable[..., Any]:
+        return with_parameters(model.run, [declared.identifier for declared in model.graph.inputs])
 
 
 class OnnxModel(nn.Module):
@@ -112,54 +121,83 @@ class OnnxModel(nn.Module):
         graph: what the file holds.
     """
 
+    forward = _Forward()
+
     def __init__(self, graph: OnnxGraph) -> None:
         super().__init__()
         self.graph = graph
-        self.forward = with_parameters(self.run, [declared.identifier for declared in graph.inputs])
-        for node in graph.nodes:
+        for node in with_branches(graph.nodes):
             if node.operator in OPERATORS:
                 self._modules[node.name] = Step(node, graph.constants)  # `add_module` takes no names with a dot
-        meets_sizes = {n for node in graph.nodes if node.operator in SIZES for n in node.inputs}
-        self._numbers = {n: numbers_of(tensor) for n, tensor in graph.constants.items() if n in meets_sizes}
-        self._plan = self._in_order()
+        needed = {n for node in with_branches(graph.nodes) if node.operator in (*SIZES, IF) for n in node.inputs}
+        self._numbers = {n: numbers_of(tensor) for n, tensor in graph.constants.items() if n in needed}
+        self._plan = self._in_order(graph.nodes, [declared.name for declared in graph.outputs])
         self.train(False)
 
     @property
     def is_quantised(self) -> bool:
         """Some of its values are rounded to steps."""
-        return any(node.operator in _ROUNDING for node in self.graph.nodes)
+        return any(node.operator in _ROUNDING for node in with_branches(self.graph.nodes))
 
     def run(self, *inputs: Tensor) -> dict[str, Tensor]:
         """The outputs of the file."""
         values: dict[str, Any] = dict(zip((declared.name for declared in self.graph.inputs), inputs, strict=True))
-        for planned in self._plan:
+        self._compute(self._plan, values)
+        return {declared.identifier: self._output(declared.name, values) for declared in self.graph.outputs}
+
+    def _compute(self, plan: Sequence[_Planned], values: dict[str, Any]) -> None:
+        """Put the results of all nodes into `values`, and take out what is not needed any more."""
+        for planned in plan:
             results = self._results(planned, [values[name] for name in planned.operands])
             values.update(zip(planned.node.outputs, results, strict=False))
             for name in planned.unneeded:
-                del values[name]
-        return {declared.identifier: self._output(declared.name, values) for declared in self.graph.outputs}
+                values.pop(name, None)
 
     def _results(self, planned: _Planned, given: list[Any]) -> tuple[Any, ...]:
         """Of sizes where all operands are, and of the network's values where one is."""
         node, known = planned.node, self._numbers
+        if node.operator == IF:
+            return self._chosen(planned, dict(zip(planned.operands, given, strict=True)))
         if node.operator in SHAPES or (node.operator in SIZES and not any(isinstance(x, Tensor) for x in given)):
             rest = iter(given)
             operands = [known[n] if n in known else next(rest) for n in node.inputs if n]
             return called(node, {**SHAPES, **SIZES}[node.operator], [node, *operands])
         return called(node, self._modules[node.name], given)
 
+    def _chosen(self, planned: _Planned, values: dict[str, Any]) -> tuple[Any, ...]:
+        """The results of one branch; which one has to be known from shapes."""
+        condition = self._numbers.get(planned.node.inputs[0], values.get(planned.node.inputs[0]))
+        if not isinstance(condition, np.ndarray):
+            planned.node.refuse("what it computes depends on the values of the input")
+        chosen = 0 if bool(condition.item()) else 1
+        self._compute(planned.branches[chosen], values)
+        return tuple(
+            values[name] if name in values else self.graph.constants[name]
+            for name in planned.node.branches[chosen].outputs
+        )
+
     def _output(self, name: str, values: Mapping[str, Any]) -> Tensor:
         value = values[name] if name in values else self.graph.constants[name]
         return value if isinstance(value, Tensor) else _as_tensor(value)
 
-    def _in_order(self) -> list[_Planned]:
-        seen, plan = {declared.name for declared in self.graph.outputs}, list[_Planned]()
-        for node in reversed(self.graph.nodes):
-            operands = tuple(name for name in node.inputs if name and name not in self.graph.constants)
+    def _in_order(self, nodes: Sequence[Node], kept: Iterable[str]) -> list[_Planned]:
+        seen, plan = set(kept), list[_Planned]()
+        for node in reversed(nodes):
+            names = node.reads if node.branches else filter(None, node.inputs)
+            operands = tuple(name for name in names if name not in self.graph.constants)
             last = tuple(n for n in dict.fromkeys((*operands, *filter(None, node.outputs))) if n not in seen)
             seen.update(last)
-            plan.append(_Planned(node, operands, last))
+            branches = tuple(tuple(self._in_order(branch.nodes, branch.outputs)) for branch in node.branches)
+            plan.append(_Planned(node, operands, last, branches))
         return plan[::-1]
+
+
+def with_branches(nodes: Sequence[Node]) -> Iterator[Node]:
+    """Every node, those of branches behind the node that chooses."""
+    for node in nodes:
+        yield node
+        for branch in node.branches:
+            yield from with_branches(branch.nodes)
 
 
 def called(node: Node, compute: Callable[..., Any], operands: Sequence[Any]) -> tuple[Any, ...]:
@@ -189,6 +227,13 @@ def folded(nodes: Sequence[Node], constants: Mapping[str, Tensor]) -> tuple[tupl
     """
     left, known = list[Node](), dict(constants)
     for node in nodes:
+        if node.branches:
+            inner = list[Branch]()
+            for branch in node.branches:
+                rest, known = folded(branch.nodes, known)
+                inner.append(replace(branch, nodes=rest))
+            left.append(replace(node, branches=tuple(inner)))
+            continue
         if not all(name in known for name in node.inputs if name):
             left.append(node)
             continue

@@ -17,6 +17,14 @@ Numbers: TypeAlias = NDArray[
 
 
 @dataclass(frozen=True)
+class Branch:
+    """Nodes that are computed if a condition holds, and the names of what comes of them."""
+
+    nodes: tuple[Node, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Node:
     """One node.
 
@@ -28,6 +36,7 @@ class Node:
         outputs: names of its results; "" where one is not wanted.
         attributes: numbers, texts, tuples of them, and arrays.
         batch: the size of the batch that the file is fixed to; None if it is free.
+        branches: of an `If`, what it computes where its condition holds, and where it does not.
     """
 
     name: str
@@ -37,6 +46,15 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
     batch: int | None = None
+    branches: tuple[Branch, ...] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of all values that it needs, those of its branches too."""
+        inner = {name: None for branch in self.branches for node in branch.nodes for name in node.reads}
+        results = (name for branch in self.branches for name in branch.outputs)
+        made = {name for branch in self.branches for node in branch.nodes for name in node.outputs}
+        return tuple(n for n in dict.fromkeys((*self.inputs, *inner, *results)) if n and n not in made)
 
     def integer(self, name: str, default: int) -> int:
         """An attribute that is an integer."""

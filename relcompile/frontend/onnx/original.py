@@ -60,15 +60,18 @@ class Original:
         size, parts = self._graph.batch or total, list[list[Any]]()
         for start in range(0, total, size):
             rows = [k % total for k in range(start, start + size)]
-            feeds = {d.name: samples[d.identifier][rows].astype(_dtype(d)) for d in self._graph.inputs}
-            try:
-                parts.append(self._session.run([d.name for d in self._graph.outputs], feeds))
-            except Exception as error:
-                shapes = ", ".join(f"{name} {list(x.shape)}" for name, x in feeds.items())
-                path = self._graph.path
-                raise InputSpecError(f"ONNX Runtime does not run {path} on {shapes}: {_reason(error)}") from error
-        together = (np.concatenate([np.atleast_1d(p) for p in same])[:total] for same in zip(*parts, strict=True))
-        return dict(zip((d.identifier for d in self._graph.outputs), together, strict=True))
+            parts.append(self._run({d.name: samples[d.identifier][rows].astype(_dtype(d)) for d in self._graph.inputs}))
+        together = (same[0] if len(parts) == 1 else np.concatenate(same) for same in zip(*parts, strict=True))
+        names = (declared.identifier for declared in self._graph.outputs)
+        return {name: y if size == total else y[:total] for name, y in zip(names, together, strict=True)}
+
+    def _run(self, feeds: Arrays) -> list[Any]:
+        try:
+            return self._session.run([declared.name for declared in self._graph.outputs], feeds)
+        except Exception as error:
+            shapes = ", ".join(f"{name} {list(x.shape)}" for name, x in feeds.items())
+            reason = _reason(error)
+            raise InputSpecError(f"ONNX Runtime does not run {self._graph.path} on {shapes}: {reason}") from error
 
 
 def check_original(model: OnnxModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, float]:
@@ -90,7 +93,7 @@ def check_original(model: OnnxModel, inputs: Mapping[str, torch.Tensor]) -> dict
     with torch.no_grad():
         found = {name: value.numpy() for name, value in run_model(model, samples).items()}
     wanted = Original(model).run({name: x.numpy() for name, x in samples.items()})
-    errors = {name: _difference(found[name], wanted[name]) for name in found}
+    errors = {name: difference(found[name], wanted[name]) for name in found}
     limit = STEPS if model.is_quantised else TOLERANCE
     wrong = [f"{name} by {error:.1e} of its maximum" for name, error in errors.items() if not error <= limit]
     if wrong:
@@ -115,7 +118,7 @@ def _reason(error: Exception) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _difference(found: NDArray[Any], wanted: NDArray[Any]) -> float:
+def difference(found: NDArray[Any], wanted: NDArray[Any]) -> float:
     """The largest, over the largest magnitude (or `SMALLEST`); of integers, the share that differs."""
     if found.shape != wanted.shape:
         return np.inf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final
@@ -19,13 +19,14 @@ from passes.errors import UnsupportedOperatorError
 from relcompile.errors import ModelFileError
 from relcompile.files.onnx_bounds import check_weights
 from relcompile.files.text import printable
-from relcompile.frontend.onnx.model import Declared, OnnxGraph, OnnxModel, folded
-from relcompile.frontend.onnx.node import Node
+from relcompile.frontend.onnx.model import IF, Declared, OnnxGraph, OnnxModel, folded, with_branches
+from relcompile.frontend.onnx.node import Branch, Node
 from relcompile.frontend.onnx.operators.pointwise import DTYPES
 from relcompile.frontend.onnx.sizes import SHAPES
 from relcompile.frontend.onnx.table import OPERATORS
 
 _DOMAINS: Final = ("", "ai.onnx")
+_BRANCHES: Final = ("then_branch", "else_branch")
 _LONGEST_NAME: Final = 200
 _RESERVED: Final = r"[=,*?\[\]\s]"  # what `--layer NAME=RULE` and patterns of names read otherwise
 
@@ -69,17 +70,27 @@ def _graph(path: Path, model: ir.Model) -> OnnxGraph:
     declared = tuple(_declared(value, taken) for value in inputs)
     batches = {value.shape[0] if value.shape else None for value in declared}
     batch = batches.pop() if len(batches) == 1 else None
-    nodes = _nodes(graph, opset, batch)
-    _refuse_unsupported(path, nodes)
+    nodes = _nodes(graph, opset, batch, {})
+    _refuse_unsupported(path, list(with_branches(nodes)))
+    stored |= {name: value.const_value for inner in _graphs(graph) for name, value in inner.initializers.items()}
     constants = {name: _tensor(path, name, tensor) for name, tensor in stored.items()}
     left, constants = folded(nodes, constants)
     outputs = tuple(_declared(value, {}) for value in graph.outputs)
     return OnnxGraph(path, declared, outputs, _needed(left, [o.name for o in outputs]), constants, batch)
 
 
-def _nodes(graph: ir.Graph, opset: int, batch: int | None) -> tuple[Node, ...]:
-    names = dict[str, str]()
-    used = {value.name for node in graph for value in node.inputs if value} | {value.name for value in graph.outputs}
+def _graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
+    """Those that its nodes hold, at any depth."""
+    for node in graph:
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                yield attribute.as_graph()
+                yield from _graphs(attribute.as_graph())
+
+
+def _nodes(graph: ir.Graph, opset: int, batch: int | None, names: dict[str, str]) -> tuple[Node, ...]:
+    used = {value.name for inner in (graph, *_graphs(graph)) for node in inner for value in node.inputs if value}
+    used |= {value.name for inner in (graph, *_graphs(graph)) for value in inner.outputs}
     return tuple(
         Node(
             _layer_name(node, position, names),
@@ -89,9 +100,15 @@ def _nodes(graph: ir.Graph, opset: int, batch: int | None) -> tuple[Node, ...]:
             tuple(str(value.name) if value.name in used else "" for value in node.outputs),
             {name: _attribute(attribute) for name, attribute in node.attributes.items()},
             batch,
+            tuple(_branch(node, name, opset, batch, names) for name in _BRANCHES if node.op_type == IF),
         )
         for position, node in enumerate(graph)
     )
+
+
+def _branch(node: ir.Node, name: str, opset: int, batch: int | None, names: dict[str, str]) -> Branch:
+    graph = node.attributes[name].as_graph()
+    return Branch(_nodes(graph, opset, batch, names), tuple(str(value.name) for value in graph.outputs))
 
 
 def _refuse_unsupported(path: Path, nodes: Sequence[Node]) -> None:
@@ -104,9 +121,7 @@ def _refuse_unsupported(path: Path, nodes: Sequence[Node]) -> None:
 
 
 def _refusal(node: Node) -> str | None:
-    if any(isinstance(value, ir.Graph) for value in node.attributes.values()):
-        return "it chooses or repeats graphs of its own"
-    if node.operator in SHAPES:
+    if node.operator in (*SHAPES, IF):
         return None
     row = OPERATORS.get(node.operator)
     return "not supported" if row is None else row.refusal(node)
@@ -117,7 +132,7 @@ def _needed(nodes: Sequence[Node], outputs: Iterable[str]) -> tuple[Node, ...]:
     wanted, kept = set(outputs), list[Node]()
     for node in reversed(nodes):
         if wanted.intersection(filter(None, node.outputs)):
-            wanted.update(node.inputs)
+            wanted.update(node.reads)
             kept.append(node)
     return tuple(reversed(kept))
 

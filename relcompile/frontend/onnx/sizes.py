@@ -101,6 +101,7 @@ def _elementwise(compute: Callable[..., Any]) -> Callable[..., Numbers]:
 SHAPES: Final[Mapping[str, Callable[..., Numbers]]] = {"Shape": _shape, "Size": _size}
 SIZES: Final[Mapping[str, Callable[..., Numbers]]] = {
     "Add": _elementwise(np.add),
+    "And": _elementwise(np.logical_and),
     "Cast": _cast,
     "Ceil": _elementwise(np.frompyfunc(np.ceil, 1, 1)),
     "ConstantOfShape": _filled,
@@ -117,6 +118,8 @@ SIZES: Final[Mapping[str, Callable[..., Numbers]]] = {
     "Mod": _elementwise(np.mod),
     "Mul": _elementwise(np.multiply),
     "Neg": _elementwise(np.negative),
+    "Not": _elementwise(np.logical_not),
+    "Or": _elementwise(np.logical_or),
     "ReduceProd": _product,
     "Reshape": lambda _node, x, shape: x.reshape([int(size) for size in shape]),
     "Slice": _slice,

@@ -107,7 +107,7 @@ def gather_elements(node: Node, x: Tensor, indices: Tensor) -> Tensor:
     return torch.gather(x, axis, torch.where(indices < 0, indices + x.shape[axis], indices))
 
 
-def gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
+def gather_nd(_node: Node, x: Tensor, indices: Tensor) -> Tensor:
     """What stands at the places that the last axis of the indices names."""
     return x[tuple(indices.to(torch.int64).unbind(-1))]
 

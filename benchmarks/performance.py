@@ -1,0 +1,187 @@
+"""What an explanation costs, beside the forward pass and beside other libraries.
+
+All ways of one case run in turns in one process, so that a busy machine slows all: medians and quartiles of the
+rounds, and the median ratio to the forward pass of the same round. `limit` counts passes: forward, denominators and K
+adjoint passes. Random weights. Everything at once, on a quiet machine (hours):
+
+    python -m benchmarks.performance --csv performance.csv --markdown docs/performance.md --plot docs/images/growth.png
+
+A part of it:
+
+    python -m benchmarks.performance --networks resnet50 --rules z+ --batches 1 --threads 2 --questions 1 10 --no-growth
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Final
+
+import torch
+from rich.console import Console
+
+from benchmarks.parts.report import Row, plot, write_csv, write_markdown
+from benchmarks.parts.ways import FORWARD, OURS, WAYS, Bench, Case, File
+from benchmarks.speed import Run
+
+NETWORKS: Final = ("resnet18", "resnet50", "vgg16", "mobilenet_v2", "densenet121", "convnext_tiny", "vit_b_16")
+DEPTHS: Final = ("resnet18", "resnet34", "resnet50", "resnet101")
+_PEAK: Final = """
+import resource, sys, numpy, onnxruntime
+path, threads, batch, questions, size = sys.argv[1], *map(int, sys.argv[2:])
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = threads
+session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+image, *target = session.get_inputs()
+feeds = {image.name: numpy.zeros((batch, 3, size, size), numpy.float32)}
+feeds |= {entry.name: numpy.zeros((batch, questions)[: len(entry.shape)], numpy.int64) for entry in target}
+session.run(None, feeds)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+_say = Console(stderr=True).print
+
+
+def measure(bench: Bench, case: Case, ways: Sequence[str], rounds: int, *, memory: bool) -> list[Row]:
+    """All ways of one case, in turns; the forward pass first."""
+    torch.set_num_threads(case.threads)
+    runs, failures = dict[str, Run](), dict[str, str]()
+    for way in dict.fromkeys((FORWARD, *ways)):
+        try:
+            runs[way] = WAYS[way](bench, case)
+            runs[way]()
+        except (
+            Exception
+        ) as error:  # other libraries refuse with whatever they like, and nothing else is to stop for that
+            runs.pop(way, None)
+            failures[way] = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    times = in_turns(runs, rounds)
+    return [
+        *(_row(case, way, times, bench.file(way, case), memory=memory) for way in runs),
+        *(_failed(case, way, failure) for way, failure in failures.items()),
+    ]
+
+
+def in_turns(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of every round."""
+    times = {way: list[float]() for way in runs}
+    for _ in range(rounds):
+        for way, run in runs.items():
+            start = time.perf_counter()
+            run()
+            times[way].append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def _row(case: Case, way: str, times: Mapping[str, Sequence[float]], file: File | None, *, memory: bool) -> Row:
+    own = times[way]
+    low, middle, high = statistics.quantiles(own, n=4) if len(own) > 1 else own * 3
+    ratios = [a / b for a, b in zip(own, times.get(FORWARD, own), strict=True)]
+    row = replace(_failed(case, way, ""), ms=middle, low=low, high=high, ratio=statistics.median(ratios))
+    if file is None:
+        return row
+    made = replace(row, file_mb=file.megabytes, nodes=file.nodes, torch_s=file.torch_s, own_s=file.own_s)
+    return replace(made, peak_mb=_peak_memory(file.path, case)) if memory else made
+
+
+def _failed(case: Case, way: str, failure: str) -> Row:
+    limit = 1 if way == FORWARD else case.passes
+    nothing = (None,) * 4
+    where = (case.size, case.batch, case.questions, case.threads)
+    return Row(case.network, case.rule, way, *where, *nothing, limit, *nothing, None, failure)
+
+
+def _peak_memory(path: Path, case: Case) -> float:
+    """Megabytes of a process that does nothing but run the file once."""
+    numbers = map(str, (case.threads, case.batch, case.questions, case.size))
+    done = subprocess.run([sys.executable, "-c", _PEAK, str(path), *numbers], capture_output=True, check=True)
+    return int(done.stdout) / 1024
+
+
+def growth(first: Case) -> dict[str, list[Case]]:
+    """Cases that differ in one quantity."""
+    return {
+        "batch": [replace(first, batch=batch) for batch in (1, 2, 4, 8)],
+        "side of the image": [replace(first, size=size) for size in (112, 160, 224, 288)],
+        "classes explained": [replace(first, questions=questions) for questions in (1, 2, 5, 10, 20)],
+        "depth": [replace(first, network=network) for network in DEPTHS],
+    }
+
+
+class Suite:
+    """All measurements; the files of one network are kept until the next one comes."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self._options, self._folder = options, folder
+        self._bench: Bench | None = None
+        self.rows = list[Row]()
+
+    def measure(self, cases: Sequence[Case], ways: Sequence[str]) -> list[Row]:
+        """The rows of all cases, which are also written at once: hours of work are not lost."""
+        found = list[Row]()
+        for case in cases:
+            if self._bench is None or self._bench.name != case.network:
+                self._bench = Bench(case.network, self._folder)
+            found += measure(self._bench, case, ways, self._options.rounds, memory=self._options.memory)
+            for row in found[-len(ways) :]:
+                time_ = "" if row.ms is None else f"{row.ms:.1f} ms, {row.ratio:.2f} forward"
+                _say(f"{case}: {row.way}: {time_ or row.failure}", markup=False, highlight=False)
+            if self._options.csv:
+                write_csv(self._options.csv, [*self.rows, *found])
+        self.rows += found
+        return found
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
+    """The command line."""
+    options = _parser().parse_args(arguments)
+    cases = [
+        Case(network, rule, options.size, batch, questions, threads)
+        for network, rule, batch, questions, threads in product(
+            options.networks, options.rules, options.batches, options.questions, options.threads
+        )
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        suite = Suite(options, Path(folder))
+        suite.measure(cases, options.ways)
+        table = list(suite.rows)
+        first = Case(options.networks[0], options.rules[-1], options.size, 1, 1, options.threads[-1])
+        series = growth(first) if options.growth else {}
+        curves = {quantity: suite.measure(of, (FORWARD, OURS)) for quantity, of in series.items()}
+    if options.markdown:
+        told = f"Medians of {options.rounds} rounds, in turns; torch {torch.__version__}, a CPU, random weights."
+        write_markdown(options.markdown, table, told)
+    if options.plot and curves:
+        plot(options.plot, curves)
+    return suite.rows
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--networks", nargs="+", default=NETWORKS, help="torchvision names")
+    add("--rules", nargs="+", default=["gradient", "epsilon", "z+"], help="see `relcompile rules`")
+    add("--ways", nargs="+", default=list(WAYS), choices=list(WAYS), help="what is compared")
+    add("--size", type=int, default=224, help="side of the input image")
+    add("--batches", nargs="+", type=int, default=[1, 8])
+    add("--questions", nargs="+", type=int, default=[1, 10], help="classes that are explained of every sample")
+    add("--threads", nargs="+", type=int, default=[1, 2], help="of one operator")
+    add("--rounds", type=int, default=15, help="timed rounds")
+    add(
+        "--growth", action=argparse.BooleanOptionalAction, default=True, help="also batch, side, depth and K one by one"
+    )
+    add("--memory", action=argparse.BooleanOptionalAction, default=True, help="peak memory, in a process of its own")
+    for name in ("csv", "markdown", "plot"):
+        add(f"--{name}", type=Path, metavar="FILE")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

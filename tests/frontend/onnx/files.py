@@ -1,0 +1,48 @@
+"""Small ONNX files, written node by node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+Array = NDArray[Any]
+
+
+def written(
+    path: Path,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, Sequence[Any] | Array],
+    constants: Mapping[str, Array] | None = None,
+    outputs: Sequence[str] = ("y",),
+    opset: int = 20,
+) -> Path:
+    """A file with float inputs of these shapes (or of the shape and type of arrays), and outputs of any shape."""
+    declared = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(like.dtype), ["n", *like.shape[1:]])
+        if isinstance(like, np.ndarray)
+        else helper.make_tensor_value_info(name, TensorProto.FLOAT, list(like))
+        for name, like in inputs.items()
+    ]
+    found = [onnx.ValueInfoProto(name=name) for name in outputs]
+    stored = [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()]
+    graph = helper.make_graph(list(nodes), "graph", declared, found, stored)
+    versions = {"": opset, **dict.fromkeys((made.domain for made in nodes if made.domain), 3)}
+    domains = [helper.make_opsetid(domain, version) for domain, version in versions.items()]
+    model = onnx.shape_inference.infer_shapes(helper.make_model(graph, opset_imports=domains, ir_version=10))
+    for value in model.graph.output:
+        if not value.type.tensor_type.elem_type:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    onnx.save(model, path)
+    return path
+
+
+def node(operator: str, *inputs: str, out: str | Sequence[str] = "y", name: str = "", **attributes: Any) -> Any:
+    """One node; its results are called y, unless said."""
+    results = [out] if isinstance(out, str) else list(out)
+    return helper.make_node(operator, list(inputs), results, name=name or None, **attributes)

@@ -1,0 +1,294 @@
+"""Every operator of the table: a file of one node, in torch and in ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from onnx import TensorProto
+
+from relcompile.frontend.onnx.original import Original, difference
+from relcompile.frontend.onnx.reading import read_onnx
+from relcompile.frontend.onnx.table import OPERATORS
+from tests.frontend.onnx.files import node, written
+
+RANDOM = np.random.default_rng(0)
+ALL_TO_THE_LAST_DIGITS = 1e-5  # of the largest value: float32, in another order
+
+
+def r(*shape: int) -> np.ndarray:
+    return RANDOM.normal(size=shape).astype(np.float32)
+
+
+def i(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def f(*values: float) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+def whole(kind: type[Any], *shape: int) -> np.ndarray:
+    """Integers of the whole range."""
+    limits = np.iinfo(kind)
+    return RANDOM.integers(limits.min, limits.max, shape).astype(kind)
+
+
+U8, I8 = np.uint8, np.int8
+IMAGE = r(2, 4, 6, 6)
+ROWS = r(2, 5)
+POSITIVE = np.abs(r(2, 5)) + 0.5
+UNIT = np.tanh(r(2, 5))
+SEQUENCE = r(2, 5, 3)  # (batch, time, inputs); recurrent operators want the time first
+# operator, first operand (the input), further operands (constants; None is left out), attributes
+CASES: list[tuple[str, np.ndarray, tuple[np.ndarray | None, ...], dict[str, Any]]] = [
+    ("BatchNormalization", IMAGE, (r(4), r(4), r(4), np.abs(r(4)) + 1), {"epsilon": 1e-3}),
+    ("Conv", IMAGE, (r(6, 4, 3, 3), r(6)), {"pads": [1, 1, 1, 1], "strides": [2, 2]}),
+    ("Conv", IMAGE, (r(6, 2, 3, 3), r(6)), {"group": 2, "dilations": [2, 1], "pads": [0, 1, 2, 0]}),
+    ("Conv", IMAGE, (r(6, 4, 3, 2),), {"auto_pad": "SAME_UPPER", "strides": [2, 1]}),
+    ("Conv", IMAGE, (r(6, 4, 3, 2),), {"auto_pad": "SAME_LOWER"}),
+    ("Conv", r(2, 4, 9), (r(3, 4, 3), r(3)), {}),
+    ("Conv", r(2, 2, 4, 5, 6), (r(3, 2, 3, 3, 3), r(3)), {}),
+    ("ConvTranspose", IMAGE, (r(4, 3, 3, 3), r(6)), {"group": 2, "strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    ("ConvTranspose", IMAGE, (r(4, 3, 3, 3),), {"strides": [2, 2], "pads": [1, 1, 0, 1], "output_padding": [0, 1]}),
+    ("Einsum", IMAGE, (r(4, 3),), {"equation": "nchw,ck->nkhw"}),
+    ("Gemm", ROWS, (r(5, 3), r(3)), {}),
+    ("Gemm", ROWS, (r(3, 5), r(1, 3)), {"transB": 1, "alpha": 0.5, "beta": 2.0}),
+    ("Gemm", ROWS, (r(5, 3), f(0.5)), {}),
+    ("MatMul", r(2, 4, 5), (r(5, 3),), {}),
+    ("AveragePool", IMAGE, (), {"kernel_shape": [3, 2], "strides": [2, 2]}),
+    ("AveragePool", IMAGE, (), {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1}),
+    ("AveragePool", IMAGE, (), {"kernel_shape": [3, 3], "pads": [1, 0, 0, 1]}),
+    ("AveragePool", IMAGE, (), {"kernel_shape": [3, 3], "auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+    ("GlobalAveragePool", IMAGE, (), {}),
+    ("GlobalMaxPool", IMAGE, (), {}),
+    ("MaxPool", IMAGE, (), {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]}),
+    ("MaxPool", IMAGE, (), {"kernel_shape": [3, 2], "pads": [0, 0, 2, 1], "ceil_mode": 1}),
+    ("MaxPool", r(2, 3, 9), (), {"kernel_shape": [3], "dilations": [2]}),
+    ("Resize", IMAGE, (None, f(1, 1, 2, 2)), {
+        "mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor",
+    }),
+    ("Resize", IMAGE, (None, f(1, 1, 2, 3)), {"mode": "nearest"}),
+    ("Resize", IMAGE, (None, f(1, 1, 2, 1.5)), {"mode": "linear"}),
+    ("Resize", IMAGE, (None, None, i(2, 4, 9, 4)), {
+        "mode": "linear", "coordinate_transformation_mode": "align_corners",
+    }),
+    ("Resize", IMAGE, (None, None, i(2, 4, 9, 12)), {
+        "mode": "cubic", "coordinate_transformation_mode": "pytorch_half_pixel",
+    }),
+    *[(name, ROWS, (), {}) for name in (
+        "Abs", "Atan", "Asinh", "Ceil", "Celu", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
+        "HardSwish",
+        "Identity", "LeakyRelu", "Mish", "Neg", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh",
+        "Softplus", "Softsign", "Tan", "Tanh", "ThresholdedRelu", "Dropout",
+    )],
+    *[(name, UNIT, (), {}) for name in ("Acos", "Asin", "Atanh")],
+    *[(name, POSITIVE, (), {}) for name in ("Log", "Reciprocal", "Sqrt")],
+    ("Acosh", POSITIVE + 1, (), {}),
+    ("Cast", ROWS, (), {"to": TensorProto.INT64}),
+    ("CastLike", ROWS, (i(1),), {}),
+    ("Celu", ROWS, (), {"alpha": 2.0}),
+    ("Clip", ROWS, (np.float32(-0.5), np.float32(0.7)), {}),
+    ("Clip", ROWS, (np.float32(0), None), {}),
+    ("Clip", ROWS, (None, np.float32(0.2)), {}),
+    ("Elu", ROWS, (), {"alpha": 0.5}),
+    ("Gelu", ROWS, (), {"approximate": "tanh"}),
+    ("HardSigmoid", ROWS, (), {"alpha": 1 / 6, "beta": 0.5}),
+    ("LeakyRelu", ROWS, (), {"alpha": 0.3}),
+    ("PRelu", IMAGE, (r(4, 1, 1),), {}),
+    ("PRelu", IMAGE, (r(1),), {}),
+    ("PRelu", IMAGE, (r(4, 6, 6),), {}),
+    ("Shrink", ROWS, (), {"lambd": 0.3, "bias": 0.3}),
+    *[(name, ROWS, (r(2, 5),), {}) for name in ("Add", "Div", "Max", "Mean", "Min", "Mul", "Sub", "Sum")],
+    *[(name, ROWS, (r(5),), {}) for name in ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")],
+    ("Mod", i(5, -7, 9).reshape(3, 1), (i(3),), {}),
+    ("Mod", ROWS, (r(5),), {"fmod": 1}),
+    ("Div", i(5, -7, 9).reshape(3, 1), (i(2),), {}),
+    ("Pow", POSITIVE, (np.float32(2.5),), {}),
+    ("Pow", ROWS, (i(2),), {}),
+    *[(name, ROWS > 0, (r(5) > 0,), {}) for name in ("And", "Or", "Xor")],
+    ("Not", ROWS > 0, (), {}),
+    ("Where", ROWS > 0, (r(5), r(2, 5)), {}),
+    ("ArgMax", ROWS, (), {"axis": 1}),
+    ("ArgMin", ROWS, (), {"axis": 1, "keepdims": 0}),
+    ("ai.onnx.ml::ArrayFeatureExtractor", ROWS, (i(3, 0),), {}),
+    ("CumSum", ROWS, (np.int64(1),), {"exclusive": 1, "reverse": 1}),
+    *[(name, IMAGE, (i(1, -1),), {"keepdims": 0}) for name in (
+        "ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
+        "ReduceSumSquare",
+    )],
+    ("ReduceLogSum", POSITIVE, (i(1),), {}),
+    ("ReduceMean", IMAGE, (i(),), {"noop_with_empty_axes": 1}),
+    ("TopK", ROWS, (i(3),), {}),
+    ("GroupNormalization", IMAGE, (r(2), r(2)), {"num_groups": 2}),
+    ("InstanceNormalization", IMAGE, (r(4), r(4)), {}),
+    ("LayerNormalization", IMAGE, (r(6), r(6)), {}),
+    ("LayerNormalization", IMAGE, (r(6, 6),), {"axis": 2, "epsilon": 1e-3}),
+    ("LogSoftmax", IMAGE, (), {"axis": 1}),
+    ("LpNormalization", IMAGE, (), {"axis": 1, "p": 1}),
+    ("LRN", IMAGE, (), {"size": 3, "alpha": 0.3}),
+    ("MeanVarianceNormalization", IMAGE, (), {"axes": [2, 3]}),
+    ("Softmax", IMAGE, (), {"axis": 1}),
+    ("Concat", ROWS, (r(2, 3),), {"axis": 1}),
+    ("DepthToSpace", IMAGE, (), {"blocksize": 2}),
+    ("DepthToSpace", IMAGE, (), {"blocksize": 2, "mode": "CRD"}),
+    ("SpaceToDepth", IMAGE, (), {"blocksize": 3}),
+    ("Expand", r(2, 1, 5), (i(3, 1),), {}),
+    ("Flatten", IMAGE, (), {}),
+    ("Flatten", IMAGE, (), {"axis": -2}),
+    ("Gather", ROWS, (i(3, 0, -1),), {"axis": 1}),
+    ("Gather", ROWS, (np.int64(2),), {"axis": 1}),
+    ("Gather", ROWS, (i(3, 0, -1, 1).reshape(2, 2),), {"axis": 1}),
+    ("GatherElements", ROWS, (np.array([[0, -1], [2, 2]]),), {"axis": 1}),
+    ("GatherND", ROWS, (np.array([[0, 1], [1, 4]]),), {}),
+    ("Pad", IMAGE, (i(0, 0, 1, 0, 0, 1, 0, 2), np.float32(0.5)), {}),
+    ("Pad", IMAGE, (i(0, 0, -1, 0, 0, 0, 0, 2),), {}),
+    ("Pad", IMAGE, (i(0, 0, 1, 2, 0, 0, 1, 0),), {"mode": "reflect"}),
+    ("Pad", IMAGE, (i(1, 0), None, i(2)), {"mode": "edge"}),
+    ("Reshape", IMAGE, (i(0, 2, -1),), {}),
+    ("ScatterElements", ROWS, (np.array([[0, -1], [2, 2]]), r(2, 2)), {"axis": 1, "reduction": "add"}),
+    ("ScatterND", ROWS, (np.array([[0, 1], [1, 4]]), r(2)), {}),
+    ("Slice", IMAGE, (i(-4, 1), i(2**63 - 1, 5), i(2, 3), i(1, 2)), {}),
+    ("Slice", IMAGE, (i(-1), i(-(2**63)), i(3), i(-1)), {}),
+    ("Slice", IMAGE, (i(4), i(0), i(3), i(-2)), {}),
+    ("Split", ROWS, (i(2, 3),), {"axis": 1}),
+    ("Squeeze", r(2, 1, 5, 1), (i(1, -1),), {}),
+    ("Tile", ROWS, (i(1, 2),), {}),
+    ("Transpose", IMAGE, (), {"perm": [0, 3, 1, 2]}),
+    ("Trilu", IMAGE, (np.int64(1),), {"upper": 0}),
+    ("Unsqueeze", ROWS, (i(1, -1),), {}),
+    ("EyeLike", ROWS, (), {"k": 1}),
+    ("OneHot", i(1, -1, 7), (i(4), f(0, 2)), {}),
+    ("DequantizeLinear", whole(U8, 2, 4, 3), (f(0.1, 0.2, 0.3, 0.4), np.array([3, 5, 7, 9], U8)), {"axis": 1}),
+    ("QuantizeLinear", ROWS, (np.float32(0.02), U8(128)), {}),
+    ("QLinearConv", whole(U8, 2, 3, 6, 6), (
+        np.float32(0.02), U8(120), whole(I8, 4, 3, 3, 3), f(0.01, 0.02, 0.03, 0.01),
+        np.zeros(4, I8), np.float32(0.05), U8(128), whole(I8, 4).astype(np.int32),
+    ), {"pads": [1, 1, 1, 1]}),
+    ("QLinearMatMul", whole(U8, 2, 6), (
+        np.float32(0.02), U8(120), whole(U8, 6, 4), np.float32(0.01), U8(125), np.float32(0.05), U8(128),
+    ), {}),
+]  # fmt: skip
+STEPS_OF_INTEGERS = ("QuantizeLinear", "QLinearConv", "QLinearMatMul")  # which torch keeps as whole numbers in float32
+NEWER = {"Swish": 24, "RMSNormalization": 23, "Attention": 23}  # than the version that all others are written in
+ELSEWHERE = {"Constant", "ConstantOfShape", "Range", "Upsample", "GRU", "LSTM", "RNN", *NEWER}  # tested below
+
+
+def compared(path: Path, **inputs: np.ndarray) -> float:
+    """The largest difference from ONNX Runtime, of the largest value."""
+    model = read_onnx(path)
+    with torch.no_grad():
+        found = model(*map(torch.from_numpy, inputs.values()))
+    wanted = Original(model).run(inputs)
+    return max(difference(found[name].numpy(), value) for name, value in wanted.items())
+
+
+@pytest.mark.parametrize(
+    ("operator", "x", "further", "attributes"), CASES, ids=[f"{k}-{c[0]}" for k, c in enumerate(CASES)]
+)
+def test_one_node_computes_what_onnx_runtime_does(
+    operator: str, x: np.ndarray, further: tuple[Any, ...], attributes: dict[str, Any], tmp_path: Path
+) -> None:
+    domain, _, kind = operator.rpartition("::")
+    constants = {f"c{k}": np.asarray(value) for k, value in enumerate(further) if value is not None}
+    names = [f"c{k}" if value is not None else "" for k, value in enumerate(further)]
+    outputs = ["y", "z"] if kind in ("Split", "TopK") else ["y"]
+    made = [node(kind, "x", *names, out=outputs, domain=domain, **attributes)]
+    if kind in STEPS_OF_INTEGERS:
+        made[0].output[:] = ["q"]
+        constants |= {"scale": np.float32(1), "zero": U8(0)}
+        made.append(node("DequantizeLinear", "q", "scale", "zero"))
+    opset = 20 if operator != "GroupNormalization" else 18
+    path = written(tmp_path / "x.onnx", made, {"x": np.asarray(x)}, constants, outputs, opset)
+    assert compared(path, x=np.asarray(x)) < ALL_TO_THE_LAST_DIGITS
+
+
+def test_every_row_has_a_case() -> None:
+    assert {case[0] for case in CASES} | ELSEWHERE == OPERATORS.keys()
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize(("operator", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_recurrent_layers(operator: str, gates: int, direction: str, tmp_path: Path) -> None:
+    ways, units = (2 if direction == "bidirectional" else 1), 4
+    constants = {
+        "w": r(ways, gates * units, 3), "r": r(ways, gates * units, units), "b": r(ways, 2 * gates * units),
+        "h": r(ways, 1, units).repeat(2, 1), "c": r(ways, 1, units).repeat(2, 1),
+    }  # fmt: skip
+    states = ["h", "c"] if operator == "LSTM" else ["h"]
+    more = {"linear_before_reset": 1} if operator == "GRU" and direction == "reverse" else {}
+    nodes = [
+        node("Transpose", "x", out="t", perm=[1, 0, 2]),
+        node(operator, "t", "w", "r", "b", "", *states, out="s", direction=direction, hidden_size=units, **more),
+        node("Transpose", "s", perm=[2, 0, 1, 3]),
+    ]
+    path = written(tmp_path / "x.onnx", nodes, {"x": SEQUENCE}, constants)
+    assert compared(path, x=SEQUENCE) < ALL_TO_THE_LAST_DIGITS
+
+
+def test_what_has_older_or_newer_versions(tmp_path: Path) -> None:
+    """Attributes that became operands, softmax over several axes, and operators younger than ONNX Runtime's."""
+    table: list[tuple[int, str, np.ndarray, tuple[np.ndarray, ...], dict[str, Any]]] = [
+        (9, "Upsample", IMAGE, (f(1, 1, 2, 2),), {"mode": "nearest"}),
+        (9, "Slice", IMAGE, (), {"starts": [1], "ends": [3], "axes": [2]}),
+        (10, "Clip", ROWS, (), {"min": -0.5, "max": 0.5}),
+        (10, "Pad", IMAGE, (), {"pads": [0, 0, 1, 1, 0, 0, 0, 2], "value": 0.5}),
+        (11, "Softmax", IMAGE, (), {"axis": 1}),
+        (11, "Unsqueeze", ROWS, (), {"axes": [1]}),
+        (11, "Squeeze", r(2, 1, 3), (), {"axes": [1]}),
+        (11, "Split", r(2, 4), (), {"axis": 1, "split": [1, 3]}),
+        (11, "ReduceSum", IMAGE, (), {"axes": [1], "keepdims": 0}),
+        (13, "ReduceMean", IMAGE, (), {"axes": [2, 3]}),
+        (9, "Dropout", ROWS, (), {"ratio": 0.3}),
+    ]
+    for opset, operator, x, further, attributes in table:
+        names = {f"c{k}": value for k, value in enumerate(further)}
+        outputs = ["y", "z"] if operator == "Split" else ["y"]
+        made = node(operator, "x", *names, out=outputs, **attributes)
+        path = written(tmp_path / "x.onnx", [made], {"x": x}, names, outputs, opset)
+        assert compared(path, x=x) < ALL_TO_THE_LAST_DIGITS, (opset, operator)
+    q = r(2, 3, 4, 8)
+    newer: list[tuple[str, dict[str, np.ndarray], dict[str, Any]]] = [
+        ("Swish", {}, {"alpha": 1.5}),
+        ("RMSNormalization", {"w": r(8)}, {"axis": -1}),
+        ("Attention", {"k": q + 1, "v": -q}, {"scale": 0.7}),
+    ]
+    for operator, constants, attributes in newer:
+        made = node(operator, "x", *constants, **attributes)
+        path = written(tmp_path / "x.onnx", [made], {"x": q}, constants, opset=NEWER[operator])
+        assert compared(path, x=q) < ALL_TO_THE_LAST_DIGITS, operator
+
+
+def test_sizes_are_computed_and_are_no_layers(tmp_path: Path) -> None:
+    """What exporters write for x.view(n, -1), zeros of the size of a batch, and ranges of a width."""
+    nodes = [
+        node("Shape", "x", out="shape"),
+        node("Gather", "shape", "zero", out="n"),
+        node("Unsqueeze", "n", "axis", out="n1"),
+        node("Concat", "n1", "rest", out="flat", axis=0),
+        node("Reshape", "x", "flat", out="rows"),
+        node("Shape", "rows", out="sizes", start=1),
+        node("Concat", "n1", "sizes", out="like", axis=0),
+        node("ConstantOfShape", "like", out="zeros", value=numpy_value(0.5)),
+        node("Squeeze", "sizes", out="width"),
+        node("Cast", "width", out="w", to=TensorProto.FLOAT),
+        node("Range", "start", "w", "step", out="range"),
+        node("Add", "rows", "zeros", out="sum"),
+        node("Mul", "sum", "range"),
+        node("Constant", out="start", value_float=0.0),
+    ]
+    nodes = [nodes[-1], *nodes[:-1]]
+    constants = {"zero": np.int64(0), "axis": i(0), "rest": i(-1), "step": np.float32(1)}
+    path = written(tmp_path / "x.onnx", nodes, {"x": IMAGE}, {k: np.asarray(v) for k, v in constants.items()})
+    model = read_onnx(path)
+    assert compared(path, x=IMAGE) == 0.0
+    assert not any("Gather" in name or "Shape_0" in name for name, step in model.named_children() if step is None)
+
+
+def numpy_value(value: float) -> Any:
+    from onnx import numpy_helper
+
+    return numpy_helper.from_array(np.array([value], np.float32))
