@@ -91,6 +91,9 @@ Reduce: TypeAlias = Annotated[
     str | None, typer.Option(help="One number for all channels: sum, abs (sum of magnitudes) or max (of magnitudes).")
 ]
 OutputDtype: TypeAlias = Annotated[str | None, typer.Option(help="float16: relevance in half precision.")]
+Pair: TypeAlias = Annotated[
+    bool, typer.Option("--pair", help="Also write NAME.predict.onnx, the prediction alone, over the same weights.")
+]
 Absorbed: TypeAlias = Annotated[bool, typer.Option(help="Also output what biases and stabilisers absorb.")]
 Roots: TypeAlias = Annotated[bool, typer.Option(help="Also output the report on learned roots.")]
 ForwardDerivative: TypeAlias = Annotated[
