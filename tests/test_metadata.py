@@ -102,6 +102,7 @@ def test_the_names_of_the_contract() -> None:
         *("format", "relcompile", "torch", "rule", "layers", "target", "inputs", "outputs", "explained"),
         *("relevance", "at", "sampling", "noise", "absorbed", "weights_sha256", "roots", "class_names"),
         *("preprocessing", "reference", "reference_input", "model", "layer_rules", "start", "taps", "masks"),
+        *("exclude_parallel", "reduce", "output_dtype", "chosen"),
     }
 
 

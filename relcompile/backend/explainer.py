@@ -20,12 +20,17 @@ class Explainer(Compiled):
         """
         return python_source(self)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, pair: bool = False) -> None:
         """Write the explainer to `path`: .onnx, checked against this module in ONNX Runtime; or .pt2, for PyTorch.
 
-        `torch.export.load(path).module()` runs a .pt2 file as this module.
+        `torch.export.load(path).module()` runs a .pt2 file as this module. Weights of more than two gigabytes lie
+        beside an .onnx file, in NAME.<checksum>.weights.
+
+        Args:
+            path: where; the suffix says the format.
+            pair: of an .onnx file also write the prediction alone, NAME.predict.onnx, with the same weights beside it.
 
         Raises:
             ExportError: the suffix is not known, the file cannot be written, or it does not agree.
         """
-        save(self, Path(path))
+        save(self, Path(path), pair=pair)

@@ -21,6 +21,7 @@ from passes.runner import run_passes
 from passes.stages import verify_canonical, verify_lowered
 from relcompile.backend.check_runtime import Parity, check_parity
 from relcompile.backend.compiled import Compiled
+from relcompile.backend.external_weights import MOST_INSIDE, move_out, prediction_alone, weights_in
 from relcompile.backend.source import python_source
 from relcompile.errors import ExportError
 from relcompile.files.paths import atomic_path
@@ -31,22 +32,32 @@ _PROVENANCE = "nn_module_stack", "stack_trace"
 _LARGEST_FOLDED = 4096  # elements; what is larger, ONNX Runtime folds when it loads the file
 
 
-def save(explainer: Compiled, path: Path, progress: Callable[[str], None] | None = None) -> Parity | None:
+def save(
+    explainer: Compiled, path: Path, progress: Callable[[str], None] | None = None, *, pair: bool = False
+) -> Parity | None:
     """Write `explainer` to `path`; the suffix says the format.
+
+    Args:
+        explainer: what is written.
+        path: where.
+        progress: told the name of every step.
+        pair: of an .onnx file also write the prediction alone, NAME.predict.onnx; both share NAME.*.weights.
 
     Returns:
         The parity with PyTorch that was measured in ONNX Runtime (.onnx only).
 
     Raises:
-        ExportError: see `write_onnx`; or the suffix is neither .onnx nor .pt2.
+        ExportError: see `write_onnx`; or the suffix is neither .onnx nor .pt2, or not that of a pair.
     """
     suffix = path.suffix.lower()
+    if pair and suffix != ".onnx":
+        raise ExportError(f"{path}: a pair of files is one of .onnx files")
     if suffix == ".pt2":
         write_pt2(explainer, path)
         return None
     if suffix != ".onnx":
         raise ExportError(f"{path}: the suffix must be .onnx or .pt2")
-    return write_onnx(explainer, path, progress)
+    return write_onnx(explainer, path, progress, pair=pair)
 
 
 def write_pt2(explainer: Compiled, path: Path) -> None:
@@ -60,8 +71,12 @@ def write_pt2(explainer: Compiled, path: Path) -> None:
         torch.export.save(program, temporary, extra_files=extra)
 
 
-def write_onnx(explainer: Compiled, path: Path, progress: Callable[[str], None] | None = None) -> Parity:
-    """Write one ONNX file of standard operators, with a dynamic batch and the metadata.
+def write_onnx(
+    explainer: Compiled, path: Path, progress: Callable[[str], None] | None = None, *, pair: bool = False
+) -> Parity:
+    """Write one ONNX file of standard operators, with a dynamic batch and the metadata; see `save`.
+
+    Weights that do not fit the format, and those that a pair shares, lie in a file beside it.
 
     Raises:
         ExportError: the exporter fails, the batch was baked in, an operator is not standard, ONNX Runtime does not
@@ -74,6 +89,11 @@ def write_onnx(explainer: Compiled, path: Path, progress: Callable[[str], None] 
     model = to_onnx(module, explainer)
     with atomic_path(path) as temporary:
         tell("write")
+        if pair or weights_in(model) > MOST_INSIDE:
+            move_out(model, temporary)
+        if pair:
+            alone = prediction_alone(model, len(explainer.metadata.outputs))
+            onnx.save_model(alone, str(temporary.with_name(f"{path.stem}.predict.onnx")))
         onnx.save_model(model, str(temporary))
         seal(temporary)
         tell("check in ONNX Runtime")
@@ -101,7 +121,7 @@ def to_onnx(module: GraphModule, explainer: Compiled) -> onnx.ModelProto:
         ExportError: the exporter fails, or the result breaks the contract.
     """
     metadata = explainer.metadata
-    program = _exported(module, explainer)
+    program = _decomposed_if_needed(_exported(module, explainer))
     try:
         with _quiet():
             exported: Any = torch.onnx.export(
@@ -138,6 +158,22 @@ def _exported(module: GraphModule, explainer: Compiled) -> torch.export.Exported
             return torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
     except Exception as error:
         raise ExportError(f"the explainer graph cannot be exported: {_first_line(error)}") from error
+
+
+def _decomposed_if_needed(program: Any) -> torch.export.ExportedProgram:
+    """`program`, which the exporter decomposes where it holds what ONNX lacks.
+
+    The exporter does so with every program, and torch traces it twice for that, which takes longer than all else.
+    Lowered graphs of most networks hold operators only that ONNX has.
+    """
+    decompose = program.run_decompositions
+
+    def run_decompositions(table: Any = None, **options: Any) -> Any:
+        needed = table is None or any(node.target in table for node in program.graph.nodes)
+        return decompose(table, **options) if needed else program
+
+    program.run_decompositions = run_decompositions
+    return program
 
 
 def _free(shape: Sequence[Any]) -> dict[int, Any]:

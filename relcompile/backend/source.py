@@ -146,9 +146,14 @@ def _heading(node: Node) -> list[str]:
 
 def _symbols(explainer: Compiled) -> dict[str, str]:
     """What torch calls the sizes that the caller chooses, and what the metadata call them."""
-    inputs = explainer.graph_module.graph.find_nodes(op="placeholder")
-    sizes = [(str(size), axis) for node in inputs for axis, size in enumerate(node.meta["val"].shape)]
-    return {size: (MANY if axis else "batch") for size, axis in reversed(sizes) if not size.isdecimal()}
+    metadata = explainer.metadata
+    records = {record.name: record.shape for record in (*metadata.inputs, *(mask.input for mask in metadata.masks))}
+    found = dict[str, str]()
+    for node in reversed(explainer.graph_module.graph.find_nodes(op="placeholder")):
+        sizes: tuple[Any, ...] = node.meta["val"].shape
+        names = records.get(node.name, ("batch", *[MANY] * (len(sizes) - 1)))
+        found |= {str(size): str(name) for size, name in zip(sizes, names, strict=True) if not isinstance(size, int)}
+    return found
 
 
 def _shape(value: Any, symbols: Mapping[str, str]) -> str:

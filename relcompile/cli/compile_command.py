@@ -15,7 +15,7 @@ import typer
 from relcompile.cli import options, views
 from relcompile.cli.confined import Console, Place
 from relcompile.errors import ExportError
-from relcompile.files.paths import atomic_path, keep_inputs, plain_name, read_text, refuse_links
+from relcompile.files.paths import atomic_path, companion, keep_inputs, plain_name, read_text, refuse_links
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,7 @@ def compile_(
     trust_model_file: options.Trust = False,
     explain: options.Explained = None,
     dynamic: options.Dynamic = None,
-    explained_output: options.ExplainedOutput = 0,
+    explained_output: options.ExplainedOutput = "0",
     at: options.At = None,
     tap: options.Taps = None,
     start: options.Start = None,
@@ -56,6 +56,7 @@ def compile_(
     exclude_parallel: options.ExcludeParallel = False,
     reduce: options.Reduce = None,
     output_dtype: options.OutputDtype = None,
+    pair: options.Pair = False,
     absorbed: options.Absorbed = False,
     roots: options.Roots = False,
     forward_derivative: options.ForwardDerivative = False,
@@ -86,7 +87,7 @@ def compile_(
 
     composite = Path(rule) if rule.endswith(".toml") else None
     _check_output(
-        output, (model, calibration, class_names, reference_file(reference), _picture(reference_image), composite)
+        output, pair, (model, calibration, class_names, reference_file(reference), _picture(reference_image), composite)
     )
     refuse_links([output] if out is None else [])
     preprocessing = parsing.preprocessing(resize, crop, mean, std, interpolation, channels, scale)
@@ -103,7 +104,7 @@ def compile_(
         reference=parsing.reference(reference, reference_image, known, inputs or (_USUAL_PHOTOGRAPH,)),
         explain=explain or None,
         dynamic=tuple(dynamic or ()),
-        output=explained_output,
+        output=int(explained_output) if explained_output.isdecimal() else explained_output,
         at=at,
         taps=tuple(tap or ()),
         start=start,
@@ -119,11 +120,17 @@ def compile_(
         name=model.stem,
     )
     read = partial(read_model, model, arch=arch, allow=tuple(allow or ()), trust=trust_model_file)
-    return compile_file(read, tuple(inputs or ()), asked, output, place)
+    return compile_file(read, tuple(inputs or ()), asked, output, place, pair=pair)
 
 
 def compile_file(
-    read: Callable[[], torch.nn.Module], specs: tuple[str, ...], asked: Options, output: Path, place: Place
+    read: Callable[[], torch.nn.Module],
+    specs: tuple[str, ...],
+    asked: Options,
+    output: Path,
+    place: Place,
+    *,
+    pair: bool = False,
 ) -> None:
     """Compile the model that `read` reads to the explainer file `output` and print what was done.
 
@@ -146,13 +153,15 @@ def compile_file(
             views.note(f"input: {' '.join(specs)} (assumed; --input changes it)")
         inputs = example_inputs(model, specs)
         explainer = compile_as_asked(model, inputs, asked, tell)
-        parity = save(explainer, temporary, tell)
+        parity = save(explainer, temporary, tell, pair=pair)
         tell("measure")
         timing = _timing(model, explainer, temporary)
         shares = asked.composite.shares_the_score
         doubts = _cancellation(largest_share(explainer) if shares else None)
         doubts |= _absorption(absorbed_share(explainer) if shares else None) | _overflow(nearest_to_overflow(explainer))
+        beside = [path for path in temporary.parent.iterdir() if companion(output).fullmatch(path.name)]
         rows = {"file": str(output), "size": f"{temporary.stat().st_size / 1e6:.1f} MB"}
+        rows |= {path.name: f"{path.stat().st_size / 1e6:.1f} MB" for path in sorted(beside)}
     _report(explainer, rows, parity, timing | doubts)
 
 
@@ -166,10 +175,11 @@ def default_output(model: Path, rule: str, *further: str | None) -> Path:
     return model.with_name(".".join([model.stem, *(plain_name(name.replace("=", "")) for name in names), "onnx"]))
 
 
-def _check_output(output: Path, read: Sequence[Path | None]) -> None:
-    if output.suffix.lower() not in (".onnx", ".pt2"):
-        raise ExportError(f"{output}: the suffix must be .onnx or .pt2")
-    keep_inputs(read, (output,))
+def _check_output(output: Path, pair: bool, read: Sequence[Path | None]) -> None:
+    known = (".onnx",) if pair else (".onnx", ".pt2")
+    if output.suffix.lower() not in known:
+        raise ExportError(f"{output}: the suffix must be {' or '.join(known)}")
+    keep_inputs(read, (output, output.with_name(f"{output.stem}.predict.onnx")) if pair else (output,))
     if os.path.exists(output):
         views.note(f"output: {output} (the file that is there is replaced)")
 

@@ -107,7 +107,8 @@ def atomic_path(target: Path) -> Generator[Path]:
     """A temporary path to write to; it becomes `target` if the block ends well and is removed if it does not.
 
     The temporary file has the name of the target, in a new folder beside it that nobody else may write into. What
-    `target` was before stays readable until the new file is complete. A target that is a symbolic link stays one.
+    `target` was before stays readable until the new file is complete. A target that is a symbolic link stays one. Files
+    that the block writes beside the temporary one under one of the names of `companion` come first.
 
     Raises:
         ExportError: The folder is missing or not writable, the disk is full, or `target` is something other
@@ -121,9 +122,18 @@ def atomic_path(target: Path) -> Generator[Path]:
         own = tempfile.TemporaryDirectory(prefix=".relcompile-", dir=final.parent, ignore_cleanup_errors=True)
         with own as folder, told_of(target, Path(folder, final.name)) as temporary:
             yield temporary
-            with temporary.open("rb+") as written:
-                os.fsync(written.fileno())
+            beside = [path for path in temporary.parent.iterdir() if companion(final).fullmatch(path.name)]
+            for path in (*beside, temporary):
+                with path.open("rb+") as written:
+                    os.fsync(written.fileno())
+            for path in beside:
+                path.replace(final.with_name(path.name))
             temporary.replace(final)
+
+
+def companion(target: Path) -> re.Pattern[str]:
+    """Names of files that belong to `target`: its weights, if they are apart, and the prediction alone."""
+    return re.compile(re.escape(target.stem) + r"\.([0-9a-f]{12}\.weights|predict\.onnx)")
 
 
 @contextlib.contextmanager

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from relcompile.errors import ExplainerFileError
+from relcompile.files.paths import open_input
 
 SEAL_KEY: Final = "relcompile_sha256"  # of an entry of the ONNX file's metadata_props
+WEIGHTS_KEY: Final = "relcompile_weights"  # of another: checksum and name of a file beside that holds the weights
 UNSEALED: Final = "0" * 64
+_LARGEST_WEIGHTS: Final = 2**42  # bytes
 _BEFORE: Final = SEAL_KEY.encode() + b"\x12\x40"  # how the file goes on behind the key: a text of 64 bytes
 
 
@@ -35,6 +38,27 @@ def check_seal(path: Path) -> None:
         raise ExplainerFileError(
             f"{path} is not what relcompile wrote: its checksum is wrong, so it was damaged or changed; copy it or "
             f"compile it again (a tool that changes explainers has to drop {SEAL_KEY} from the metadata)"
+        )
+
+
+def check_weights_beside(path: Path, said: str | None) -> None:
+    """The weights beside an ONNX file are those that it was written with.
+
+    Args:
+        path: the ONNX file.
+        said: what it has at `WEIGHTS_KEY`; None for a file that holds its weights.
+
+    Raises:
+        ExplainerFileError: they are not.
+    """
+    if said is None:
+        return
+    written, _, name = said.partition(" ")
+    with open_input(path.with_name(Path(name).name), "the weights", _LARGEST_WEIGHTS, ExplainerFileError) as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != written:
+        raise ExplainerFileError(
+            f"{path.with_name(name)} is not what relcompile wrote beside {path}: damaged or changed"
         )
 
 

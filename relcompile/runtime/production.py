@@ -15,6 +15,7 @@ import numpy as np
 from relcompile.errors import ExplainerFileError, InputSpecError, RuntimeUnavailableError
 from relcompile.files.paths import told_of
 from relcompile.files.records import MANY, InputRecord
+from relcompile.files.seal import WEIGHTS_KEY, check_weights_beside
 from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY, ROOTS_OUTPUT, TARGET_OUTPUT, Metadata
 from relcompile.runtime.checks import check_arguments, check_file
 from relcompile.runtime.explanation import Explanation, finite_rows
@@ -231,7 +232,9 @@ def load(
     check_file(Path(path))
     session = open_session(runtime, Path(path), device, session_options(runtime, threads, spinning))
     try:
-        text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        properties = session.get_modelmeta().custom_metadata_map
+        text = properties.get(METADATA_KEY)
+        check_weights_beside(Path(path), properties.get(WEIGHTS_KEY))
         if text is None:
             raise ExplainerFileError("it is an ONNX file, but not an explainer: relcompile did not write it")
         metadata = Metadata.from_json(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -106,3 +107,32 @@ def test_one_sample_at_a_kink_is_no_reason_to_refuse(monkeypatch: pytest.MonkeyP
     assert parity_with(1).worst == 0
     with pytest.raises(ExportError, match="disagree"):
         parity_with(3)
+
+
+@pytest.mark.parametrize(("keepdim", "traced"), [(True, 0), (False, 1)])
+def test_a_graph_that_onnx_can_hold_is_not_traced_again(
+    keepdim: bool, traced: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`squeeze` of several axes is what the exporter has to take apart."""
+
+    class Squeezed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            pooled = x.amax((2, 3), keepdim=True)
+            return self.layer(pooled.reshape(-1, 2) if keepdim else torch.squeeze(pooled, (2, 3)))
+
+    explainer, calls = relcompile.compile(Squeezed(), X, rule="gradient"), list[int]()
+    decompose = torch.export.ExportedProgram.run_decompositions
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        return decompose(*arguments, **options)
+
+    monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", counted)
+    explainer.save(tmp_path / "x.onnx")
+    assert len(calls) == traced
+    found = relcompile.load(tmp_path / "x.onnx", device="cpu").explain(X.numpy(), target=1)
+    assert_close(found.relevance, explainer(X, torch.tensor([1, 1]))[1].numpy(), ONNX)
