@@ -36,7 +36,7 @@ from relcompile.frontend.onnx.model import OnnxModel
 from relcompile.frontend.onnx.original import Original, check_original
 
 DIRECTIONS = 4
-REACHES, STEPS = (1e-3, 4e-3, 1.6e-2), 16  # of central differences: how far, and how many; inputs are standard normal
+REACHES, STEPS = (1e-4, 4e-4, 1e-3, 4e-3, 1.6e-2), 32  # how far, and how many; inputs are standard normal
 Tensors = Mapping[str, torch.Tensor]
 
 
@@ -94,7 +94,7 @@ def examine(specimen: OnnxSpecimen, row: Row, folder: Path) -> Iterator[str]:
 def slope_error(model: OnnxModel, inputs: Tensors, output: int, name: str) -> float:
     """`gradient` along random directions, against central differences of ONNX Runtime on the file."""
     explainer = relcompile.compile(model, inputs, rule="gradient", output=output)
-    target = targets(explainer, inputs)
+    target = targets(explainer, inputs, output)
     with torch.no_grad():
         slopes = explainer(*inputs.values(), target)[len(explainer.metadata.outputs) :]
     explained = dict(zip([k for k, x in inputs.items() if x.is_floating_point()], slopes, strict=True))
@@ -126,9 +126,14 @@ def _line(f: Callable[[float], float], reach: float) -> tuple[float, float]:
     return slope, float(np.sqrt(((rise - slope * h) ** 2).sum() / (STEPS - 1) / (h * h).sum()))
 
 
-def targets(explainer: relcompile.Explainer, inputs: Tensors) -> torch.Tensor:
-    """Class k of sample k."""
-    return torch.arange(len(next(iter(inputs.values())))) % (explainer.metadata.target.classes or 1)
+def targets(explainer: relcompile.Explainer, inputs: Tensors, output: int) -> torch.Tensor:
+    """The best class of every sample."""
+    first = torch.zeros(len(next(iter(inputs.values()))), dtype=torch.int64)
+    if explainer.metadata.target.classes is None:
+        return first
+    with torch.no_grad():
+        scores = explainer(*inputs.values(), first)[output]
+    return scores.reshape(*scores.shape[:2], -1).sum(2).argmax(1)
 
 
 def moved(inputs: Tensors, ways: Tensors, step: float) -> dict[str, NDArray[Any]]:
@@ -147,7 +152,7 @@ def unaccounted(model: OnnxModel, explainer: relcompile.Explainer, inputs: Tenso
     under = list[torch.Tensor]()
     handle = model.get_step(node.name).register_forward_pre_hook(lambda _module, given: under.append(given[0]))
     with torch.no_grad():
-        target = targets(explainer, inputs)
+        target = targets(explainer, inputs, output)
         results = explainer(*inputs.values(), target)
         model(*inputs.values())
     handle.remove()

@@ -51,7 +51,6 @@ def small() -> Iterator[OnnxSpecimen]:
         yield OnnxSpecimen(
             f"convolutions, opset {opset}", "torch.export", _dynamo(_convolutions, opset), ("2x3x16x16",)
         )
-    yield OnnxSpecimen("attention", "torch.export", _dynamo(_attention, 18), ("2x7x16",))
     yield OnnxSpecimen(
         "attention, opset 13", "torch, TorchScript exporter", _legacy(_attention, 13, (2, 7, 16)), ("2x7x16",)
     )

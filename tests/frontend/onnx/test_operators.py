@@ -219,7 +219,7 @@ def test_recurrent_layers(operator: str, gates: int, direction: str, tmp_path: P
         "h": r(ways, 1, units).repeat(2, 1), "c": r(ways, 1, units).repeat(2, 1),
     }  # fmt: skip
     states = ["h", "c"] if operator == "LSTM" else ["h"]
-    more = {"linear_before_reset": 1} if operator == "GRU" and direction == "reverse" else {}
+    more: dict[str, Any] = {"linear_before_reset": 1} if operator == "GRU" and direction == "reverse" else {}
     nodes = [
         node("Transpose", "x", out="t", perm=[1, 0, 2]),
         node(operator, "t", "w", "r", "b", "", *states, out="s", direction=direction, hidden_size=units, **more),

@@ -68,7 +68,9 @@ def test_files_of_the_standard() -> None:
 def cases_of_nodes() -> Iterator[tuple[str, onnx.ModelProto, list[Any], list[Any]]]:
     """Each case of an operator of the table; operands that have to be known are constants of the file."""
     for case in load_model_tests(kind="node"):
-        nodes = case.model.graph.node
+        model: Any = copy.deepcopy(case.model)
+        data: Any = case.data_sets
+        nodes = model.graph.node
         if any(n.domain or n.op_type not in {*OPERATORS, *SHAPES} for n in nodes):
             continue
         known = {
@@ -78,7 +80,7 @@ def cases_of_nodes() -> Iterator[tuple[str, onnx.ModelProto, list[Any], list[Any
             for k, x in enumerate(n.input)
             if k in OPERATORS[n.op_type].numbers
         }
-        model, (inputs, outputs) = copy.deepcopy(case.model), case.data_sets[0]
+        inputs, outputs = data[0]
         declared = list(model.graph.input)
         if not all(is_tensor(value.type) for value in (*declared, *model.graph.output)):
             continue
