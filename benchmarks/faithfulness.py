@@ -1,8 +1,9 @@
 """Is the explanation faithful? Area between perturbation curves, sensitivity to the class, convergence.
 
 Two small nets are trained on Fashion-MNIST (Debian package `dataset-fashion-mnist`) and kept in a folder; with a
-folder of photographs and a table of their classes EfficientNet-Lite0 joins them. `parts/perturbation.py` states the
-conventions. Images before --start were used to choose the defaults of `root` and are not reported.
+folder of photographs and a table of their classes EfficientNet-Lite0 joins them. The measures are those of `relcompile
+evaluate`; the area is the symmetric relevance gain, averaged over the occluders. Images before --start were used to
+choose the defaults of `root` and are not reported.
 
     python -m benchmarks.faithfulness --cache nets --images 1000 --json faithfulness.json
     python -m benchmarks.faithfulness --networks efficientnet-lite0 --photographs FOLDER --table FILE.tsv
@@ -17,13 +18,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 import relcompile
-from benchmarks.parts import networks, perturbation
-from benchmarks.parts.convergence import csc
+from benchmarks.parts import networks
+from relcompile.evaluation.metrics import convergence, perturbation
+from relcompile.evaluation.metrics.intervals import estimate
 from relcompile.methods.composites import Composite, Entry
 from relcompile.presets import RULES, Given, named
 
@@ -79,6 +83,46 @@ def relevance(subject: networks.Subject, rule: Composite, classes: torch.Tensor)
     return torch.stack(columns)
 
 
+def srg(
+    subject: networks.Subject, classes: torch.Tensor, maps: torch.Tensor, shares: Sequence[float]
+) -> NDArray[np.float64]:
+    """Area between the perturbation curves of every picture, (N,), a mean over the occluders."""
+
+    def probability(images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            outputs = torch.cat([subject.network(part) for part in images.split(64)])
+        return outputs.softmax(1).gather(1, classes[:, None])[:, 0]
+
+    images = subject.images
+    segments = perturbation.patches(images.shape[2], images.shape[3], subject.patch)
+    rank = perturbation.ranks(maps.double().sum(1), segments)
+    areas = [
+        perturbation.srg(
+            perturbation.curves(probability, images, occlude(images), rank, segments, shares).numpy(), shares
+        )
+        for occlude in perturbation.OCCLUDERS.values()
+    ]
+    return np.mean(areas, axis=0)
+
+
+def csc(subject: networks.Subject, rule: Composite, images: int = 20, vectors: int = 5) -> float:
+    """Median cosine similarity convergence at the input, over pairs, places and pictures (seed 0)."""
+    x = subject.images[:images]
+    explainer = relcompile.compile(subject.network, x[:2], rule=rule, target="seed")
+    with torch.no_grad():
+        shape = subject.network(x[:1]).shape[1:]
+        seeds = torch.randn(vectors, len(x), *shape, generator=torch.Generator().manual_seed(0))
+        maps = torch.stack([explainer(x, seed)[1] for seed in seeds])
+    cosines = torch.cat([convergence.csc(of_one) for of_one in maps.unbind(1)])
+    return float(convergence.quantiles(cosines, (0.5,))[0])
+
+
+def interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean over pictures."""
+    found = estimate(values, resamples=10_000)
+    return found.low, found.high
+
+
 def measure(subject: networks.Subject, name: str, shares: Sequence[float], *, converge: bool, base: Row | None) -> Row:
     """One row of the table."""
     start = time.process_time()
@@ -87,15 +131,15 @@ def measure(subject: networks.Subject, name: str, shares: Sequence[float], *, co
     classes = outputs.topk(2, 1).indices
     rule = composite(name, subject)
     maps = relevance(subject, rule, classes)
-    areas = perturbation.areas(perturbation.curves(subject, classes[:, 0], maps[0], shares), shares)
+    areas = srg(subject, classes[:, 0], maps[0], shares)
     gain = areas * 0 if base is None else base.areas - areas
     return Row(
         subject.name,
         name,
         len(areas),
         float(areas.mean()),
-        *perturbation.interval(areas),
-        (float(gain.mean()), *perturbation.interval(gain)),
+        *interval(areas),
+        (float(gain.mean()), *interval(gain)),
         torch.cosine_similarity(maps[0].flatten(1), maps[1].flatten(1)).median().item(),
         csc(subject, rule) if converge else None,
         time.process_time() - start,
@@ -136,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser.add_argument("--table", type=Path, help="their classes: a tsv with the columns file and class_id")
     parser.add_argument("--start", type=int, default=160, help="position of the first image")
     parser.add_argument("--images", type=int, default=1000, help="their number")
-    parser.add_argument("--shares", type=float, nargs="+", default=perturbation.FRACTIONS, help="removed shares")
+    parser.add_argument("--shares", type=float, nargs="+", default=perturbation.SHARES, help="removed shares")
     parser.add_argument("--converge", nargs="*", default=("root", "z+"), help="rules whose CSC is measured")
     parser.add_argument("--threads", type=int, default=1, help="of one operator")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")

@@ -11,6 +11,7 @@ interrupted run goes on where it was; with --again, what failed is.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import sys
@@ -21,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from rich.console import Console
@@ -30,8 +31,16 @@ from torch import nn
 import relcompile
 from benchmarks.parts.specimen import Inputs, Specimen, explained
 from benchmarks.parts.zoo_models import LIBRARIES
-from benchmarks.parts.zoo_page import Row, write_csv, write_page
+from benchmarks.parts.zoo_page import Row, page, write_csv
 from relcompile.backend.onnx_file import save
+
+_IMPORTED: Final = (
+    "torch._dynamo",
+    "torch.export",
+    "torch.onnx",
+    "onnxscript",
+    "onnxruntime",
+)  # once for all processes
 
 
 def _gradient(specimen: Specimen, row: Row) -> None:
@@ -98,6 +107,7 @@ def _targets(inputs: Inputs) -> torch.Tensor:
 
 def _run(specimen: Specimen, row: Row, steps: Sequence[str], pipe: Connection) -> None:
     warnings.simplefilter("ignore")
+    torch.set_num_threads(1)  # here: a pool of threads does not survive the fork
     examine(specimen, row, steps)
     pipe.send(row)
 
@@ -136,7 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first = {s.family: s for s in reversed(specimens)}
     _run_all([s for s in specimens if not options.smallest or first[s.family] is s], rows, options)
     if options.page:
-        write_page(rows.values(), options.page)
+        known = [(s.library, s.name) for specimens in LIBRARIES.values() for s in specimens()]
+        options.page.write_text(page(rows.values(), known))
     if options.csv:
         write_csv(rows.values(), options.csv)
     return 0
@@ -144,8 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_all(specimens: Sequence[Specimen], rows: dict[tuple[str, str], Row], options: argparse.Namespace) -> None:
     console = Console(stderr=True)
-    torch.set_num_threads(1)
-    _warm_up()
+    for name in _IMPORTED:
+        importlib.import_module(name)
     for position, specimen in enumerate(specimens, start=1):
         key = (specimen.library, specimen.name)
         row = rows.get(key, Row(specimen.library, specimen.family, specimen.name))
@@ -158,16 +169,15 @@ def _run_all(specimens: Sequence[Specimen], rows: dict[tuple[str, str], Row], op
         console.print(f"{position}/{len(specimens)} {row.library} {row.model}: {row.failure or 'ok'}", markup=False)
 
 
-def _warm_up() -> None:
-    """Import here what every process would have to import for itself."""
-    relcompile.compile(nn.Linear(2, 2), torch.randn(1, 2))
-
-
 def _read(path: Path) -> dict[tuple[str, str], Row]:
     """The last line about a model counts."""
     lines = path.read_text().splitlines() if path.exists() else []
-    found = [Row(**{**json.loads(line), "steps": tuple(json.loads(line)["steps"])}) for line in lines]
-    return {(row.library, row.model): row for row in found}
+    return {(row.library, row.model): row for row in map(_row, lines)}
+
+
+def _row(line: str) -> Row:
+    found: Any = json.loads(line)
+    return Row(**{**found, "steps": tuple(found["steps"])})
 
 
 if __name__ == "__main__":

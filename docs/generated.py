@@ -149,5 +149,6 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "options of explain": lambda: options("explain"),
     "options of compare": lambda: options("compare"),
     "options of calibrate": lambda: options("calibrate"),
+    "options of evaluate": lambda: options("evaluate"),
     "options of inspect": lambda: options("inspect"),
 }

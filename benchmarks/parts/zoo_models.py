@@ -24,7 +24,7 @@ def torchvision_models() -> Iterator[Specimen]:
     from torchvision import models
 
     yield from _of_torchvision(models, images)
-    yield from _of_torchvision(models.segmentation, images, _DENSE)
+    yield from _of_torchvision(models.segmentation, lambda side: images(side, "input"), _DENSE)
     yield from _of_torchvision(models.video, _films)
 
 

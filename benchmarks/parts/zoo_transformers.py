@@ -47,6 +47,13 @@ class OfImages(LastLogits):
         return self.scored(pixel_values=pixel_values)
 
 
+class OfSpectra(LastLogits):
+    """A model of spectra of sound that answers with text."""
+
+    def forward(self, input_features: Tensor, decoder_input_ids: Tensor) -> Tensor:
+        return self.scored(input_features=input_features, decoder_input_ids=decoder_input_ids)
+
+
 class OfSound(LastLogits):
     """A model of samples of sound."""
 
@@ -115,6 +122,18 @@ _TRANSFORMERS: dict[str, tuple[type[LastLogits], dict[str, Any]]] = {
         {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 16, 16], "num_attention_heads": [1, 1, 2, 2],
          "decoder_hidden_size": 16, "num_labels": CLASSES},
     ),
+    "DetrForObjectDetection": (
+        OfImages,
+        {**_SEQ2SEQ, "use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None, "num_queries": 4,
+         "num_labels": CLASSES - 1,
+         "backbone_config": {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 8, 8, 8],
+                             "depths": [1, 1, 1, 1], "out_features": ["stage4"]}},
+    ),
+    "WhisperForConditionalGeneration": (
+        OfSpectra,
+        {**_SEQ2SEQ, "num_mel_bins": 8, "max_source_positions": 10, "max_target_positions": 16,
+         "suppress_tokens": None, "begin_suppress_tokens": None},
+    ),
     "Wav2Vec2ForSequenceClassification": (
         OfSound,
         {**_TEXT, "conv_dim": [8, 8], "conv_stride": [4, 4], "conv_kernel": [8, 8], "num_feat_extract_layers": 2,
@@ -152,6 +171,7 @@ def _transformer(name: str) -> tuple[nn.Module, Inputs]:
         OfTokens: {"input_ids": tokens},
         OfTwoTexts: {"input_ids": tokens, "decoder_input_ids": tokens[:, :3]},
         OfImages: images(32, "pixel_values"),
+        OfSpectra: {"input_features": torch.randn(2, 8, 20), "decoder_input_ids": tokens[:, :3]},
         OfSound: {"input_values": torch.randn(2, 400)},
     }
     return wrapper(model, {}), inputs[wrapper]

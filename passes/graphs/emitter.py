@@ -225,7 +225,9 @@ class Value:
     def reshape(self, shape: Sequence[Any]) -> Value:
         """View with the given sizes; that of the batch, or else the first symbolic one, becomes -1."""
         symbolic = [axis for axis, size in enumerate(shape) if not isinstance(size, int)]
-        inferred = next((axis for axis in symbolic if self.emit.is_of_batch(shape[axis])), (*symbolic, None)[0])
+        given = [axis for axis, size in enumerate(shape) if isinstance(size, int) and size == -1]
+        of_batch = [axis for axis in symbolic if self.emit.is_of_batch(shape[axis])]
+        inferred = (*given, *of_batch, *symbolic, None)[0]
         sizes = [-1 if axis == inferred else size for axis, size in enumerate(shape)]
         return self.emit.call(aten.reshape.default, self, sizes)
 

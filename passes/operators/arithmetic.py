@@ -222,7 +222,7 @@ class MeanCall(ReduceCall):
     """`y = mean(x)` over axes."""
 
     def adjoint(self, multiplier: Value) -> Adjoints:
-        count = prod(self.x.shape[dim] for dim in self.dims)
+        count: Any = prod(self.x.shape[dim] for dim in self.dims)
         return super().adjoint(multiplier * (1 / count) if isinstance(count, int) else multiplier / count)
 
 

@@ -172,7 +172,7 @@ class _Questions:
             axis, shape = self._require_place(node).axis, self.apart[node].shape
             self.rows[node] = self._reshape(self.apart[node], [*shape[:axis], -1, *shape[axis + 2 :]])
             return self.rows[node]
-        if isinstance(node.meta["val"], torch.SymInt):
+        if self.emit.is_of_batch(node.meta["val"]):
             rows = self._rows_in(node.meta["val"], node)
             return self.total if rows == 1 else self.emit.call(operator.mul, self.total, rows)
         return self.emit.value(node) if self._place(node) is None else self._repeated(node)
@@ -195,7 +195,7 @@ class _Questions:
         """None for a value that all samples share."""
         value = node.meta["val"]
         sizes = enumerate(value.shape if isinstance(value, torch.Tensor) else ())
-        places = [_Place(axis, self._rows_in(size, node)) for axis, size in sizes if isinstance(size, torch.SymInt)]
+        places = [_Place(axis, self._rows_in(size, node)) for axis, size in sizes if self.emit.is_of_batch(size)]
         if len(places) > 1:
             raise _scattered(node)
         return places[0] if places else None

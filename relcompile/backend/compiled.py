@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import sympy
 import torch
 from torch.fx import GraphModule
 from torch.fx.experimental.symbolic_shapes import statically_known_true
@@ -96,14 +97,13 @@ class Compiled(torch.nn.Module):
         """The examples at half their size along free axes, or one less; None if only the batch is free."""
         nodes = self.graph_module.graph.find_nodes(op="placeholder")
         own = {record.name: record.shape for record in self.metadata.inputs}
-        sizes = {
-            node.meta["val"].shape[axis].node.expr: _smaller(
-                node.meta["val"].shape[axis], self.examples[node.name].shape[axis]
-            )
+        free = (
+            (node.meta["val"].shape[axis], self.examples[node.name].shape[axis])
             for node in nodes
             for axis, size in enumerate(own.get(node.name, ()))
             if axis and isinstance(size, str)
-        }
+        )
+        sizes = {symbol.node.expr: sympy.Integer(_smaller(symbol, size)) for symbol, size in free}
         return tuple(_cut(self.examples[node.name], node.meta["val"].shape, sizes) for node in nodes) if sizes else None
 
 
@@ -116,7 +116,8 @@ def _cut(tensor: torch.Tensor, shape: Sequence[Any], sizes: Mapping[Any, int]) -
     """The first elements along the axes whose symbolic `shape` has other `sizes` now."""
     for axis, size in enumerate(shape):
         if axis and isinstance(size, torch.SymInt):
-            tensor = tensor.narrow(axis, 0, int(size.node.expr.xreplace(sizes)))
+            known: Any = size.node.expr.xreplace(sizes)
+            tensor = tensor.narrow(axis, 0, int(known)) if known.is_number else tensor  # the number of questions is not
     return tensor.contiguous()
 
 

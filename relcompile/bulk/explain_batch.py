@@ -119,7 +119,7 @@ class ExplainBatch:
                 columns["error"][row] = "NaN or infinity in the input, the prediction or the relevance"
 
     def _fill(self, explanation: Explanation, k: int, row: int, columns: dict[str, Array]) -> None:
-        relevance = explanation.relevance[k]
+        relevance = explanation.relevance[k].astype(np.float32, copy=False)
         target, _, logit = explanation.chosen(k)
         stored = relevance if self.keep_channels else relevance.sum(0)
         columns["scale"][row], columns["relevance"][row] = _stored(stored, self.form)

@@ -46,6 +46,7 @@ def evaluate(
     masks: Annotated[Path | None, typer.Option(help="A .npy file of booleans (samples, H, W): the objects.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     patch: Annotated[int, typer.Option(help="Side of what is removed at once; 0: a fourteenth of the side.")] = 0,
+    superpixels: Annotated[int, typer.Option(help="Remove so many superpixels instead (SLIC), for SRG.")] = 0,
     parity: Annotated[bool, typer.Option("--parity", help="SSIM and IoU as the papers' released code has them.")] = (
         False
     ),
@@ -80,7 +81,7 @@ def evaluate(
     from relcompile.evaluation.trial import Settings
     from relcompile.frontend.model_file import read_model
 
-    settings = Settings(seed=seed, patch=patch, parity=parity)
+    settings = Settings(seed=seed, patch=patch, superpixels=superpixels, parity=parity)
     preprocessing = parsing.preprocessing(resize, crop, mean, std, interpolation, channels, scale)
     names = rule_names(rules)
     asked = _asked(names, parsing.bounds(bounds), calibration, preprocessing)

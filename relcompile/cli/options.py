@@ -70,7 +70,9 @@ Dynamic: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(help="INPUT:AXIS, an axis that is free like the batch: input_ids:1, x:2; may be repeated."),
 ]
-ExplainedOutput: TypeAlias = Annotated[int, typer.Option(help="Position of the output that is explained.")]
+ExplainedOutput: TypeAlias = Annotated[
+    str, typer.Option(help="Position, or name, of the output that is explained: 1, logits.")
+]
 At: TypeAlias = Annotated[str | None, typer.Option(help="Relevance of the output of this layer, not of the input.")]
 Taps: TypeAlias = Annotated[
     list[str] | None, typer.Option("--tap", help="Also relevance of the output of this layer; may be repeated.")

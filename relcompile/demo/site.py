@@ -96,6 +96,7 @@ def _require_simple(metadata: Metadata) -> None:
         "it takes masks": bool(metadata.masks),
         "it takes noise": bool(metadata.noise),
         "its input is not float32": metadata.inputs[0].dtype != "float32",
+        "its relevance is float16": metadata.output_dtype is not None,
     }
     found = [problem for problem, there in problems.items() if there]
     if found:

@@ -14,6 +14,8 @@ from relcompile.evaluation.results import Results
 from relcompile.evaluation.verdict import CSC, SSIM
 
 _FLOOR: Final = 1e-8  # of 1 - CSC: float32 knows no smaller difference
+_COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
+"""That colour-blind readers can tell apart (Okabe and Ito)."""
 _WHOLE: Final = "all layers random"
 
 
@@ -113,7 +115,7 @@ def perturbation(results: Results) -> Iterator[Drawn]:
         shares = sorted({row.step for row in results.rows if (row.rule, row.metric) == (rule, "lerf")})
         for metric, dash in (("lerf", "solid"), ("morf", "dash")):
             means = [float(results.of(rule, metric, step=share).mean()) for share in shares]
-            line = {"dash": dash, "color": _colour(k)}
+            line = {"dash": dash, "color": _COLOURS[k % len(_COLOURS)]}
             figure.add_scatter(x=shares, y=means, name=f"{rule}, {_ORDER[metric]}", line=line, mode="lines+markers")
         for occluder in results.layers(rule, "srg"):
             cells.append((rule, occluder, str(estimate(results.of(rule, "srg", layer=occluder)))))
@@ -176,7 +178,8 @@ _ORDER: Final = {"lerf": "least relevant first", "morf": "most relevant first"}
 def _drawn(
     name: str, title: str, alt: str, figure: Any, header: tuple[str, ...], cells: Sequence[tuple[str, ...]]
 ) -> Drawn:
-    figure.update_layout(margin={"l": 60, "r": 20, "t": 20, "b": 90}, height=420, template="none")
+    figure.update_layout(margin={"l": 60, "r": 20, "t": 20, "b": 60}, height=460, template="none", colorway=_COLOURS)
+    figure.update_xaxes(automargin=True, title_standoff=12)
     return Drawn(name, title, alt, figure.to_json().replace("</", "<\\/"), header, tuple(cells))
 
 
@@ -187,12 +190,6 @@ def _bars(found: Sequence[Estimate]) -> dict[str, Any]:
 
 def _middle(results: Results, rule: str, metric: str, layer: str) -> float:
     return float(np.median(results.of(rule, metric, layer=layer)))
-
-
-def _colour(position: int) -> str:
-    """Colours that colour-blind readers can tell apart (Okabe and Ito)."""
-    colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
-    return colours[position % len(colours)]
 
 
 def _and(names: Sequence[str]) -> str:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from relcompile.errors import EvaluationError
@@ -122,17 +124,37 @@ def singular(trial: Trial) -> Iterator[Row]:
 
 def srg(trial: Trial) -> Iterator[Row]:
     """Symmetric relevance gain: area between the curves with the least and with the most relevant patches removed."""
-    subject, shares = trial.bench.subject, trial.bench.settings.shares
-    segments = perturbation.patches(*_size(trial), trial.bench.settings.patch_of(*_size(trial)))
-    rank = perturbation.ranks(torch.from_numpy(trial.maps), segments)
+    shares = trial.bench.settings.shares
     for occluder, replace in perturbation.OCCLUDERS.items():
-        replaced = replace(subject.images)
-        values = perturbation.curves(_probability(trial), subject.images, replaced, rank, segments, shares).numpy()
+        replaced = replace(trial.bench.subject.images)
+        values = np.concatenate([_curves(trial, part, segments, replaced) for part, segments in _pieces(trial)])
         for sample, area in enumerate(perturbation.srg(values, shares)):
             yield Row(trial.name, "srg", sample, float(area), occluder)
         for side, metric in enumerate(("lerf", "morf")):
             for step, column in zip((0.0, *shares, 1.0), values[:, side].T, strict=True):
                 yield from (Row(trial.name, metric, i, float(v), occluder, step) for i, v in enumerate(column))
+
+
+def _pieces(trial: Trial) -> Iterator[tuple[slice, Tensor]]:
+    """Samples, and the pieces that they are taken apart into."""
+    subject, settings = trial.bench.subject, trial.bench.settings
+    if not settings.superpixels:
+        yield slice(0, len(subject.images)), perturbation.patches(*_size(trial), settings.patch_of(*_size(trial)))
+        return
+    for sample, image in enumerate(subject.images):
+        yield slice(sample, sample + 1), perturbation.superpixels(image.numpy(), settings.superpixels)
+
+
+def _curves(trial: Trial, part: slice, segments: Tensor, replaced: Tensor) -> NDArray[np.float32]:
+    subject, shares = trial.bench.subject, trial.bench.settings.shares
+    targets = subject.targets[part, None]
+
+    def score(images: Tensor) -> Tensor:
+        trial.bench.tick()
+        return subject.probabilities(images).gather(1, targets)[:, 0]
+
+    rank = perturbation.ranks(torch.from_numpy(trial.maps[part]), segments)
+    return perturbation.curves(score, subject.images[part], replaced[part], rank, segments, shares).numpy()
 
 
 def sensitivity_n(trial: Trial) -> Iterator[Row]:
@@ -152,16 +174,6 @@ def sensitivity_n(trial: Trial) -> Iterator[Row]:
 
 def _score(trial: Trial, target: int, images: Tensor) -> Tensor:
     return trial.bench.subject.predict(images)[:, target]
-
-
-def _probability(trial: Trial) -> perturbation.Score:
-    subject = trial.bench.subject
-
-    def score(images: Tensor) -> Tensor:
-        trial.bench.tick()
-        return subject.probabilities(images).gather(1, subject.targets[:, None])[:, 0]
-
-    return score
 
 
 def localisation_of(trial: Trial) -> Iterator[Row]:

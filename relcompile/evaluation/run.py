@@ -114,6 +114,7 @@ class _Run:
         self._told = time.monotonic()
         self._bench = Bench(subject, settings, self._tick)
         self._rules = rules
+        self._kept: Trial | None = None
 
     def finish(self, measures: Sequence[Measure]) -> None:
         """Do what is not done."""
@@ -143,11 +144,9 @@ class _Run:
 
     def _trial(self, rule: str) -> Trial:
         """One at a time: compiled explainers of all rules at once are too much memory."""
-        kept: Trial | None = getattr(self, "_kept", None)
-        options = self._rules[rule or next(iter(self._rules))]
-        if kept is None or kept.name != rule:
-            kept = self._kept = Trial(self._bench, rule, options)
-        return kept
+        if self._kept is None or self._kept.name != rule:
+            self._kept = Trial(self._bench, rule, self._rules[rule or next(iter(self._rules))])
+        return self._kept
 
     def _tick(self) -> None:
         self._ticks += 1

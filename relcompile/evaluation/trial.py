@@ -35,6 +35,7 @@ class Settings:
         vectors: random relevances that start at the output, for CSC.
         steps: layers of the cascade.
         patch: side, in pixels, of what is removed at once; 0: a fourteenth of the side of the picture.
+        superpixels: their number, for SRG; 0: patches.
         shares: of the picture that are removed.
         draws: perturbed inputs, or random subsets, for each picture.
         radius: of the perturbed inputs, as a share of the pictures' range.
@@ -45,6 +46,7 @@ class Settings:
     vectors: int = 5
     steps: int = 8
     patch: int = 0
+    superpixels: int = 0
     shares: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
     draws: int = 8
     radius: float = 0.02

@@ -61,7 +61,8 @@ class _Lines(logging.Handler):
 def _watched() -> Generator[_Lines]:
     logger, handler = logging.getLogger(_LOGGER), _Lines()
     level, propagate, disabled = logger.level, logger.propagate, logging.root.manager.disable
-    others, logger.handlers = logger.handlers, [handler]
+    others, own = logger.handlers, list[logging.Handler]([handler])
+    logger.handlers = own
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logging.disable(logging.NOTSET)

@@ -37,7 +37,7 @@ class Keywords(TypedDict, total=False):
     reference: Reference | None
     explain: Sequence[str] | None
     dynamic: Sequence[str]
-    output: int
+    output: int | str
     at: str | None
     taps: Sequence[str]
     start: str | None
@@ -77,7 +77,8 @@ class Options:
             inputs that are embedded (relevance of every token: the sum over the features of its embedding).
         dynamic: axes of inputs that are free like the batch: "input_ids:1" for the length of a text, "x:2" and "x:3"
             for the sides of an image. Their sizes are the caller's choice, of an exported file too.
-        output: position of the output that is explained; if that is not floating point and exactly one is, that one.
+        output: position or name of the output that is explained (keys of nested outputs are names: "logits", or
+            "hidden_0" for the first of a list); if that is not floating point and exactly one is, that one.
         at: name of a layer: relevance is that of its output, and not that of the input. (Grad-CAM reads its feature
             map there; by default it takes the last one.)
         taps: names of layers: beside the relevance of the input also that of their outputs, `relevance_at_<layer>`.
@@ -111,7 +112,7 @@ class Options:
     reference: Reference | None = None
     explain: Sequence[str] | None = None
     dynamic: Sequence[str] = ()
-    output: int = 0
+    output: int | str = 0
     at: str | None = None
     taps: Sequence[str] = ()
     start: str | None = None

@@ -195,11 +195,12 @@ def _check(question: Question, module: GraphModule) -> None:
         )
 
 
-def _explained_output(captured: Captured, position: int) -> int:
-    """The position of a floating point output: the one at `position`, or else the only one."""
+def _explained_output(captured: Captured, asked: int | str) -> int:
+    """The position of a floating point output: the one at that position or of that name, or else the only one."""
+    position = captured.outputs.index(asked) if asked in captured.outputs else asked
     nodes: tuple[Node, ...] = arguments(captured.module.graph.output_node())[0]
     floating = [k for k, node in enumerate(nodes) if node.meta["val"].is_floating_point()]
-    if position in floating:
+    if isinstance(position, int) and position in floating:
         return position
     if position in range(len(nodes)) and len(floating) == 1:
         return floating[0]
@@ -208,7 +209,7 @@ def _explained_output(captured: Captured, position: int) -> int:
         f"{k}: {name} {dtype}" for k, (name, dtype) in enumerate(zip(captured.outputs, dtypes, strict=True))
     )
     raise InputSpecError(
-        f"there is no floating point output {position} to explain; the outputs are {known}; "
+        f"there is no floating point output {asked} to explain; the outputs are {known}; "
         "choose with output= (--explained-output)"
     )
 

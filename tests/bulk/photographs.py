@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,23 +17,34 @@ from tests.runtime.test_runtime import HEADER, MULTIPLIER, TARGETS, describe, sa
 WEIGHTS = np.random.default_rng(0).standard_normal((48, 4)).astype(np.float32)
 PREPROCESSING = Preprocessing(None, "bilinear", None, (0.5, 0.4, 0.3), (0.5, 0.6, 0.7))
 
+SUM = """one = Constant <value_ints=[1]> ()
+            sum = ReduceSum (whole, one)
+            relevance = Cast <to=10> (sum)"""
 
-def explainer(path: Path, mode: str = "index") -> Path:
-    """relevance = x * W[:, target], of the best class or of the one that is given."""
+
+def explainer(path: Path, mode: str = "index", summed: bool = False) -> Path:
+    """relevance = x * W[:, target], of the best class or of the one that is given; summed over channels, in float16."""
+    kind, channels = ("float16", 1) if summed else ("float", 3)
+    last = "whole" if summed else "relevance"
     entry = ", int64[batch] target" * (mode == "index")
     model = onnx.parser.parse_model(f"""{HEADER}
-        explainer (float[batch, 3, 4, 4] input{entry}) => (float[batch, 4] output, float[batch, 3, 4, 4] relevance) {{
+        explainer (float[batch, 3, 4, 4] input{entry})
+            => (float[batch, 4] output, {kind}[batch, {channels}, 4, 4] relevance)
+        {{
             flat = Flatten (input)
             output = MatMul (flat, W)
             {MULTIPLIER[mode]}
             found = Mul (flat, multiplier)
             shape = Constant <value_ints=[-1, 3, 4, 4]> ()
-            relevance = Reshape (found, shape)
+            {last} = Reshape (found, shape)
+            {SUM if summed else ""}
         }}""")
     constants = {"W": WEIGHTS, "WT": np.ascontiguousarray(WEIGHTS.T)}
     model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
     inputs = (InputRecord("input", ("batch", 3, 4, 4), "float32"),)
-    return save(path, model, describe(mode, inputs=inputs, preprocessing=PREPROCESSING, target=TARGETS[mode]).to_json())
+    told = describe(mode, inputs=inputs, preprocessing=PREPROCESSING, target=TARGETS[mode])
+    forms = {"reduce": "sum", "output_dtype": "float16"} if summed else {}
+    return save(path, model, replace(told, **forms).to_json())
 
 
 def pixels(seed: int) -> np.ndarray:

@@ -42,6 +42,18 @@ def test_rows_are_what_a_calculation_by_hand_gives(
             assert error <= (STEP[form] + ROUNDING) * abs(stored).max()
 
 
+@pytest.mark.parametrize("keep_channels", [True, False])
+def test_relevance_that_the_graph_sums_in_half_precision(tmp_path: Path, keep_channels: bool) -> None:
+    photographs = sorted(folder_of(tmp_path / "in", 3).iterdir())
+    asked = ExplainBatch(str(explainer(tmp_path / "e.onnx", summed=True)), keep_channels=keep_channels)
+    found = asked({"path": [str(path) for path in photographs]})
+    assert found["relevance"].shape == (3, *((1,) if keep_channels else ()), 4, 4)
+    for seed in range(3):
+        stored = truth(seed, None)[1].sum(0)
+        read = found["scale"][seed] * found["relevance"][seed].astype(np.float64).reshape(4, 4)
+        assert abs(read - stored).max() <= 2 * STEP["float16"] * abs(stored).max()
+
+
 def test_contents_are_explained_as_files_are(tmp_path: Path) -> None:
     paths = sorted(folder_of(tmp_path / "in", 3).iterdir())
     asked = ExplainBatch(str(explainer(tmp_path / "e.onnx")))

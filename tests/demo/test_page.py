@@ -43,6 +43,11 @@ def test_an_explainer_that_the_page_cannot_show_is_refused(tmp_path: Path, mode:
         description(load(write(tmp_path / "e.onnx", mode)))
 
 
+def test_half_precision_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputSpecError, match="its relevance is float16"):
+        description(load(explainer(tmp_path / "e.onnx", summed=True)))
+
+
 def test_a_runtime_of_another_version_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name in RUNTIME_FILES:
         (tmp_path / name).write_bytes(b"another")

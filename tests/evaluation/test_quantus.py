@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.evaluation.networks import BatchNormed, small_cnn
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    import quantus
+    quantus: Any = importlib.import_module("quantus")
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((3, 3, 12, 12)).astype(np.float32)
@@ -37,7 +38,7 @@ def theirs(metric: Any, **more: Any) -> np.ndarray:
         return np.array(metric(**{**arguments, **more}), dtype=float)
 
 
-QUIET = {"abs": False, "normalise": False, "disable_warnings": True, "display_progressbar": False}
+QUIET: dict[str, Any] = {"abs": False, "normalise": False, "disable_warnings": True, "display_progressbar": False}
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,16 @@ def test_planted_truth_sorts_good_wrong_and_noise() -> None:
     assert good.of("gradient*input", "srg").mean() > 0
 
 
+def test_superpixels_are_removed_as_patches_are() -> None:
+    """Four squares of four colours are four superpixels: taking them one by one is taking the patches."""
+    images = torch.tensor([0.0, 1.0, 3.0, 2.0]).reshape(1, 1, 2, 2).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    subject = Subject(planted()[0], images)
+    ways = (replace(FAST, patch=8, shares=(0.5,)), replace(FAST, superpixels=4, shares=(0.5,)))
+    found = [evaluate(subject, asked("gradient*input"), ["srg"], way).of("gradient*input", "srg") for way in ways]
+    assert found[0].tolist() == found[1].tolist()
+    assert found[0][0] != 0
+
+
 def rows(rule: str, **metrics: list[float]) -> list[Row]:
     return [
         Row(rule, name.replace("_", "-"), k, value, layer="input" if name == "csc" else "", step=0.5)

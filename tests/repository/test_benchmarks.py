@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,26 +89,28 @@ def test_faithfulness_compares_with_the_first_rule(
     assert "gain of root" in capsys.readouterr().out
 
 
-def test_perturbation_prefers_the_true_map() -> None:
-    from benchmarks.parts import networks, perturbation
+def test_xai_tris_knows_where_the_truth_is() -> None:
+    """Every scenario has its truth where its classes differ; right maps score 1, and a network learns the task."""
+    from benchmarks import xai_tris
 
-    layers = (torch.nn.AvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(9, 2))
-    network = torch.nn.Sequential(*layers)
-    for values in network.parameters():
-        torch.nn.init.zeros_(values)
-    network.get_parameter("2.weight").data[0] = torch.linspace(-1, 1, 9)
-    images = torch.ones(4, 1, 12, 12)
-    subject = networks.Subject("linear", network, images, torch.zeros(4, dtype=torch.int64), 4, (0.0, 1.0))
-    true = (
-        torch.linspace(-1, 1, 9).reshape(1, 1, 3, 3).repeat_interleave(4, 2).repeat_interleave(4, 3).repeat(4, 1, 1, 1)
-    )
-    classes = torch.zeros(4, dtype=torch.int64)
-    area = {
-        sign: perturbation.areas(perturbation.curves(subject, classes, sign * true, (0.3, 0.6)), (0.3, 0.6)).mean()
-        for sign in (1, -1)
-    }
-    assert area[1] > 0.05
-    assert area[-1] == pytest.approx(-area[1], rel=1e-5)
+    rng = np.random.default_rng(0)
+    for scenario in xai_tris.SCENARIOS:
+        sample = xai_tris.generate(scenario, "white", 40, rng)
+        assert sample.labels.float().mean() == 0.5
+        assert sample.truth.sum((1, 2)).tolist() == [4 if scenario == "rigid" else 8] * 40
+        truth = sample.truth[0]
+        assert xai_tris.precision(truth.astype(float), truth) == xai_tris.emd(truth.astype(float), truth) == 1
+        assert xai_tris.precision(1 - truth.astype(float), truth) == 0
+        assert xai_tris.emd(1 - truth.astype(float), truth) < 0.9
+
+
+def test_xai_tris_finds_rules_that_find_the_truth(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import xai_tris
+
+    options = ["--scenarios", "rigid", "--backgrounds", "white", "--repetitions", "1", "--number", "2000"]
+    scores = {score.rule: score for score in xai_tris.main([*options, "--epochs", "6", "--rules", "gradient*input"])}
+    assert scores["gradient*input"].precision.low > scores["(random)"].precision.high
+    assert "% right" in capsys.readouterr().out
 
 
 def test_performance_measures_writes_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,3 +50,23 @@ def test_gallery_draws_one_map_a_rule(tmp_path: Path) -> None:
     colourful = [np.ptp(pixels[:, k * panel : (k + 1) * panel], axis=2).max() for k in range(6)]
     assert min(colourful[:3]) > 100  # the photograph and two maps in red and blue
     assert colourful[5] == 0  # nothing is drawn where there is no rule
+
+
+def test_chain_of_random_matrices_converges_unless_signs_are_free() -> None:
+    from examples.when_explanations_lie import chain
+
+    found = chain.main(["--cases", "alpha1beta0", "alpha10beta9", "--runs", "1"])
+    assert found["alpha1beta0"][6] < 1e-10
+    assert found["alpha10beta9"][6] > 0.5
+
+
+@pytest.mark.heavy
+def test_random_net_converges_under_the_rules_of_the_paper() -> None:
+    """Table of the independent replication: the same order of magnitude, at the lowest convolution."""
+    from examples.when_explanations_lie import convergence
+
+    results = convergence.main(["--images", "4"])
+    published = {"alpha1beta0": 2e-7, "alpha2beta1": 3e-4, "lrp-0": 0.45, "gradient": 0.74, "deeplift-rescale": 0.61}
+    for rule, value in {**published, "guided-backprop": 0.09, "deconvnet": 0.25, "deeplift-ablation": 8e-8}.items():
+        found = 1 - np.median(results.of(rule, "csc", layer="conv1", step=0.5))
+        assert value / 10 < found < value * 10, rule

@@ -10,7 +10,7 @@ from torch import nn
 
 from benchmarks import zoo
 from benchmarks.parts.specimen import Inputs, Specimen
-from benchmarks.parts.zoo_page import Row, markdown
+from benchmarks.parts.zoo_page import EQUAL, Row, markdown, page
 
 
 def perceptron() -> tuple[nn.Module, Inputs]:
@@ -43,7 +43,23 @@ def test_every_step_is_taken_and_measured() -> None:
     assert row.unaccounted < 1e-10
     assert row.parity is not None
     assert row.parity < 1e-4
-    assert "| own | perceptron | three-layers | " in markdown([row])
+    assert "| own | perceptron | three-layers | 3.1e-05 M | yes | " in markdown([row])
+
+
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [
+        ("timm", "test_vit"),  # patches, attention, layer norms
+        ("transformers", "LlamaForCausalLM"),  # tokens, rotary positions, gates, root mean square norms
+    ],
+)
+def test_a_sample_of_the_zoo(library: str, name: str) -> None:
+    specimen = next(s for s in zoo.LIBRARIES[library]() if s.name == name)
+    row = Row(library, specimen.family, name)
+    zoo.examine(specimen, row, ["gradient"])
+    assert row.failure == ""
+    assert row.gradient is not None
+    assert row.gradient < EQUAL
 
 
 def test_a_step_that_fails_is_the_last() -> None:
@@ -51,6 +67,10 @@ def test_a_step_that_fails_is_the_last() -> None:
     zoo.examine(Specimen("own", "none", "looping", looping), row, list(zoo.STEPS))
     assert row.failure.startswith("gradient: ")
     assert row.steps == ()
+    text = page([row], [("own", "looping"), ("own", "waiting")])
+    assert "| own | 1 | 0 | 0 of 0 | 0 of 0 | 0 of 0 | 1 |" in text
+    assert "- own `looping`: gradient: " in text
+    assert "## What was not run\n\nown `waiting`\n" in text
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

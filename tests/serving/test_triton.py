@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
+from tritonclient.grpc import model_config_pb2 as published
 
 from relcompile.cli.main import main
 from relcompile.files.records import InputRecord
@@ -16,9 +16,11 @@ from relcompile.runtime.production import load
 from relcompile.serving.triton import Deployment, configuration
 from tests.runtime.test_runtime import W, X, write
 
+CONFIG: Any = published  # protobuf makes its names when it is imported
+
 
 def read(text: str) -> Any:
-    return text_format.Parse(text, model_config_pb2.ModelConfig())
+    return text_format.Parse(text, CONFIG.ModelConfig())
 
 
 def run(*arguments: object) -> int:
@@ -34,7 +36,7 @@ def test_a_repository(tmp_path: Path) -> None:
     assert (found.name, found.backend, found.max_batch_size) == ("linear.z+", "onnxruntime", 8)
     assert found.HasField("dynamic_batching")
     assert [(i.kind, i.count) for i in found.instance_group] == [(found.instance_group[0].KIND_CPU, 1)]
-    kinds = model_config_pb2.DataType
+    kinds = CONFIG.DataType
     assert [(i.name, kinds.Name(i.data_type), list(i.dims)) for i in found.input] == [
         ("input", "TYPE_FP32", [3]),
         ("target", "TYPE_INT64", [1]),

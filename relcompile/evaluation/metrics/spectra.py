@@ -86,32 +86,33 @@ CHAINS: Final[Mapping[str, Chain]] = {
 }
 
 
+def drawn(
+    rng: np.random.Generator, shapes: Sequence[tuple[int, int]] = VGG16_SHAPES, vectors: int = 32
+) -> tuple[Matrix, list[Matrix]]:
+    """N(0, 1) relevance vectors, (vectors, outputs), and N(0, 1) weights in the order of the products."""
+    return rng.standard_normal((vectors, shapes[0][0])), [rng.standard_normal(shape) for shape in shapes]
+
+
 def chain_convergence(
-    chain: Chain,
-    rng: np.random.Generator,
-    shapes: Sequence[tuple[int, int]] = VGG16_SHAPES,
-    vectors: int = 32,
-    *,
-    diagonal: bool = False,
+    chain: Chain, vectors: Matrix, weights: Sequence[Matrix], *, diagonal: bool = False
 ) -> Iterator[float]:
-    """1 - mean |cos| of all pairs of vectors after 0, 1, 2, ... products with random matrices.
+    """1 - mean |cos| of all pairs of vectors after 0, 1, 2, ... products with the matrices that weights become.
 
     Source: Sixt et al. 2020, appendix B.
 
     Args:
         chain: the case.
-        rng: where the N(0, 1) weights and vectors come from.
-        shapes: of the matrices, in the order of the products.
-        vectors: how many relevance vectors are followed.
-        diagonal: also count every vector's cosine with itself, as the released code does (which subtracts
-            1 / (vectors + 1) at most: 0.06 for 32).
+        vectors: relevance, one row a vector.
+        weights: (outputs, inputs) of every layer, from the top.
+        diagonal: also count every vector's cosine with itself, as the released code does: it takes 2 / (vectors + 1)
+            from the value, 0.06 for 32.
     """
-    rows = rng.standard_normal((vectors, shapes[0][0]))
+    rows = vectors
     yield _spread(rows, diagonal=diagonal)
-    for shape in shapes:
-        rows = rows @ chain.prepare(rng.standard_normal(shape))
+    for matrix in weights:
+        rows = rows @ chain.prepare(matrix)
         rows = np.maximum(rows, 0) if chain.rectified else rows
-        rows /= np.abs(rows).max() or 1.0  # directions stay, and nothing overflows
+        rows = rows / (np.abs(rows).max() or 1.0)  # directions stay, and nothing overflows
         yield _spread(rows, diagonal=diagonal)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from relcompile.errors import InputSpecError, ModelFileError, RelcompileError
 from relcompile.frontend.flat_model import with_parameters
 from relcompile.frontend.onnx.node import Branch, Node, Numbers
-from relcompile.frontend.onnx.sizes import SHAPES, SIZES
+from relcompile.frontend.onnx.sizes import MOVING, SHAPES, SIZES
 from relcompile.frontend.onnx.table import OPERATORS
 
 IF = "If"
@@ -121,7 +121,7 @@ class OnnxModel(nn.Module):
         graph: what the file holds.
     """
 
-    forward = _Forward()
+    forward = _Forward()  # type: ignore[assignment]
 
     def __init__(self, graph: OnnxGraph) -> None:
         super().__init__()
@@ -138,6 +138,10 @@ class OnnxModel(nn.Module):
     def is_quantised(self) -> bool:
         """Some of its values are rounded to steps."""
         return any(node.operator in _ROUNDING for node in with_branches(self.graph.nodes))
+
+    def made_by(self, name: str) -> str | None:
+        """The operator that the value of this name comes from; None for inputs and constants."""
+        return next((node.operator for node in self.graph.nodes if name in node.outputs), None)
 
     def run(self, *inputs: Tensor) -> dict[str, Tensor]:
         """The outputs of the file."""
@@ -158,11 +162,24 @@ class OnnxModel(nn.Module):
         node, known = planned.node, self._numbers
         if node.operator == IF:
             return self._chosen(planned, dict(zip(planned.operands, given, strict=True)))
-        if node.operator in SHAPES or (node.operator in SIZES and not any(isinstance(x, Tensor) for x in given)):
+        if node.operator in SHAPES or (self._is_of_sizes(node) and not any(isinstance(x, Tensor) for x in given)):
             rest = iter(given)
             operands = [known[n] if n in known else next(rest) for n in node.inputs if n]
             return called(node, {**SHAPES, **SIZES}[node.operator], [node, *operands])
-        return called(node, self._modules[node.name], given)
+        return called(node, self.get_step(node.name), given)
+
+    def get_step(self, name: str) -> Step:
+        """The layer of a node; its name may hold dots, so that `get_submodule` does not find it."""
+        step = self._modules[name]
+        assert isinstance(step, Step)
+        return step
+
+    def _is_of_sizes(self, node: Node) -> bool:
+        """Sizes alone; weights that are moved or reshaped by sizes stay values."""
+        if node.operator not in SIZES:
+            return False
+        weight = self.graph.constants.get(node.inputs[0])
+        return node.operator not in MOVING or weight is None or not weight.is_floating_point()
 
     def _chosen(self, planned: _Planned, values: dict[str, Any]) -> tuple[Any, ...]:
         """The results of one branch; which one has to be known from shapes."""
@@ -262,4 +279,5 @@ def _as_tensor(numbers: Numbers) -> Tensor:
     values: list[Any] = numbers.reshape(-1).tolist()
     if any(isinstance(value, torch.SymInt) for value in values):
         return torch.stack([torch.scalar_tensor(value, dtype=torch.int64) for value in values]).reshape(numbers.shape)
-    return torch.from_numpy(np.array(values).reshape(numbers.shape))
+    dtype = torch.float32 if any(isinstance(value, float) for value in values) else torch.int64
+    return torch.tensor(values, dtype=dtype).reshape(numbers.shape)

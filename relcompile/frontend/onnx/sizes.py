@@ -94,10 +94,26 @@ def _chosen(_node: Node, condition: Numbers, x: Numbers, y: Numbers) -> Numbers:
     return np.where(condition.astype(bool), x, y)
 
 
-def _elementwise(compute: Callable[..., Any]) -> Callable[..., Numbers]:
-    return lambda _node, *operands: _exact(reduce(compute, operands) if len(operands) > 1 else compute(*operands))
+def _reshape(_node: Node, x: Numbers, shape: Numbers) -> Numbers:
+    return x.reshape([int(size) for size in shape])
 
 
+def _transpose(node: Node, x: Numbers) -> Numbers:
+    return x.transpose(node.integers("perm"))
+
+
+def _same(_node: Node, x: Numbers) -> Numbers:
+    return x
+
+
+def _elementwise(function: Callable[..., Any]) -> Callable[..., Numbers]:
+    def compute(_node: Node, *operands: Numbers) -> Numbers:
+        return _exact(reduce(function, operands) if len(operands) > 1 else function(*operands))
+
+    return compute
+
+
+MOVING: Final = ("Concat", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze", "Where")
 SHAPES: Final[Mapping[str, Callable[..., Numbers]]] = {"Shape": _shape, "Size": _size}
 SIZES: Final[Mapping[str, Callable[..., Numbers]]] = {
     "Add": _elementwise(np.add),
@@ -111,7 +127,7 @@ SIZES: Final[Mapping[str, Callable[..., Numbers]]] = {
     "Floor": _elementwise(np.frompyfunc(np.floor, 1, 1)),
     "Gather": _gather,
     "Greater": _elementwise(np.greater),
-    "Identity": lambda _node, x: x,
+    "Identity": _same,
     "Less": _elementwise(np.less),
     "Max": _elementwise(np.maximum),
     "Min": _elementwise(np.minimum),
@@ -121,11 +137,11 @@ SIZES: Final[Mapping[str, Callable[..., Numbers]]] = {
     "Not": _elementwise(np.logical_not),
     "Or": _elementwise(np.logical_or),
     "ReduceProd": _product,
-    "Reshape": lambda _node, x, shape: x.reshape([int(size) for size in shape]),
+    "Reshape": _reshape,
     "Slice": _slice,
     "Squeeze": _squeeze,
     "Sub": _elementwise(np.subtract),
-    "Transpose": lambda node, x: x.transpose(node.integers("perm")),
+    "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
     "Where": _chosen,
 }

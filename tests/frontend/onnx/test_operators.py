@@ -195,11 +195,11 @@ def test_one_node_computes_what_onnx_runtime_does(
     domain, _, kind = operator.rpartition("::")
     constants = {f"c{k}": np.asarray(value) for k, value in enumerate(further) if value is not None}
     names = [f"c{k}" if value is not None else "" for k, value in enumerate(further)]
-    outputs = ["y", "z"] if kind in ("Split", "TopK") else ["y"]
+    outputs: list[str] = ["y", "z"] if kind in ("Split", "TopK") else ["y"]
     made = [node(kind, "x", *names, out=outputs, domain=domain, **attributes)]
     if kind in STEPS_OF_INTEGERS:
         made[0].output[:] = ["q"]
-        constants |= {"scale": np.float32(1), "zero": U8(0)}
+        constants |= {"scale": np.asarray(np.float32(1)), "zero": np.asarray(U8(0))}
         made.append(node("DequantizeLinear", "q", "scale", "zero"))
     opset = 20 if operator != "GroupNormalization" else 18
     path = written(tmp_path / "x.onnx", made, {"x": np.asarray(x)}, constants, outputs, opset)

@@ -28,12 +28,20 @@ DTYPES: Final = {
 
 def plain(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A function of torch that takes the operands as they come and needs no attribute."""
-    return lambda _node, *operands: function(*operands)
+
+    def compute(_node: Node, *operands: Tensor) -> Tensor:
+        return function(*operands)
+
+    return compute
 
 
 def repeated(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
     """A function of two values, over any number of operands."""
-    return lambda _node, *operands: reduce(function, operands)
+
+    def compute(_node: Node, *operands: Tensor) -> Tensor:
+        return reduce(function, operands)
+
+    return compute
 
 
 def mean(_node: Node, *operands: Tensor) -> Tensor:
@@ -101,10 +109,10 @@ def leaky_relu(node: Node, x: Tensor) -> Tensor:
     return functional.leaky_relu(x, node.number("alpha", 0.01))
 
 
-def prelu(_node: Node, x: Tensor, slope: Tensor) -> Tensor:
+def prelu(node: Node, x: Tensor, slope: Tensor) -> Tensor:
     """x, and a learned slope times x where x < 0; the slopes one a channel, or in any shape that broadcasts."""
-    channels = slope.shape[-x.dim() + 1 :] if slope.dim() == x.dim() else slope.shape
-    if slope.numel() == 1 or (slope.dim() >= x.dim() - 1 > 0 and slope.numel() == channels[0] == x.shape[1]):
+    of_channels = node.opset < 7 or slope.shape[-x.dim() + 1 :] == (x.shape[1], *(1,) * (x.dim() - 2))
+    if slope.numel() == 1 or (of_channels and slope.numel() == x.shape[1]):
         return functional.prelu(x, slope.flatten())
     return torch.relu(x) - slope * torch.relu(-x)
 

@@ -28,8 +28,23 @@ def reduced(function: Callable[[Tensor, list[int], bool], Tensor]) -> Reduction:
 
 
 def mean(x: Tensor, dims: list[int], keep: bool) -> Tensor:
-    """The mean; of integers, an integer."""
+    """The mean."""
     return x.mean(dims, keepdim=keep)
+
+
+def total(x: Tensor, dims: list[int], keep: bool) -> Tensor:
+    """The sum."""
+    return x.sum(dims, keepdim=keep)
+
+
+def largest(x: Tensor, dims: list[int], keep: bool) -> Tensor:
+    """The maximum."""
+    return x.amax(dims, keepdim=keep)
+
+
+def smallest(x: Tensor, dims: list[int], keep: bool) -> Tensor:
+    """The minimum."""
+    return x.amin(dims, keepdim=keep)
 
 
 def product(x: Tensor, dims: list[int], keep: bool) -> Tensor:
@@ -77,9 +92,9 @@ def cumulative_sum(node: Node, x: Tensor, axis: Numbers) -> Tensor:
     """Each the sum of those up to it, or before it."""
     dim = int(axis.item())
     x = x.flip(dim) if node.integer("reverse", 0) else x
-    total = torch.cumsum(x, dim)
-    total = total - x if node.integer("exclusive", 0) else total
-    return total.flip(dim) if node.integer("reverse", 0) else total
+    sums = torch.cumsum(x, dim)
+    sums = sums - x if node.integer("exclusive", 0) else sums
+    return sums.flip(dim) if node.integer("reverse", 0) else sums
 
 
 def top_k(node: Node, x: Tensor, k: Numbers | None = None) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ def flatten(node: Node, x: Tensor) -> Tensor:
     """Two axes."""
     axis = node.integer("axis", 1)
     axis = axis + x.dim() if axis < 0 else axis
-    return x.flatten(1) if axis == 1 else x.reshape(math.prod(x.shape[:axis]), -1)
+    return x.flatten(1) if axis == 1 < x.dim() else x.reshape(math.prod(x.shape[:axis]), -1)
 
 
 def transpose(node: Node, x: Tensor) -> Tensor:
