@@ -40,7 +40,7 @@ def check_bounds(path: Path) -> None:
         ExplainerFileError: it is no regular file or not in the format; an operator is not standard or holds graphs
             of its own (If, Loop, Scan), a function is defined, or weights lie outside the folder of the file.
     """
-    asked = _first(path, "the explainer", _explainer_asks, ExplainerFileError)
+    asked = _first(path, "an explainer", _explainer_asks, ExplainerFileError)
     if asked is not None:
         raise ExplainerFileError(f"{path} is not an explainer that relcompile wrote: {asked}")
 
@@ -52,7 +52,7 @@ def check_weights(path: Path) -> None:
         ModelFileError: it is no regular file or not in the format, defines functions, nests graphs too deeply, or
             its weights lie outside the folder of the file.
     """
-    asked = _first(path, "the model file", _model_asks, ModelFileError)
+    asked = _first(path, "a model file", _model_asks, ModelFileError)
     if asked is not None:
         raise ModelFileError(f"{path} is not read: {asked}")
 
@@ -63,7 +63,7 @@ def _first(
     """The first thing that the file asks for and should not."""
     with open_input(path, what, LARGEST_EXPLAINER, error) as file:
         if os.fstat(file.fileno()).st_size == 0:
-            raise error(f"{path} is not {what.removeprefix('the ')}: it is empty")
+            raise error(f"{path} is not {what}: it is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             try:
                 return next(asks(content, path.parent), None)

@@ -21,7 +21,7 @@ from tests.compare import FLOAT64, assert_close
 X = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 TARGET = torch.tensor([1, 2])
 # Options whose name is another on the command line.
-ELSEWHERE = {"layers": "layer", "output": "explained_output", "taps": "tap", "masks": "mask"}
+ELSEWHERE = {"layers": "layer", "output": "explained_output", "taps": "tap", "masks": "mask", "rules": "plugin"}
 
 
 def network() -> nn.Sequential:
@@ -30,11 +30,13 @@ def network() -> nn.Sequential:
 
 
 def test_the_keywords_are_the_fields() -> None:
-    assert get_type_hints(Keywords) == {f.name: get_type_hints(Options)[f.name] for f in dataclasses.fields(Options)}
+    hints = get_type_hints(Options)
+    fields = {f.name: hints[f.name] for f in dataclasses.fields(Options)}
+    assert get_type_hints(Keywords) == {name: hint for name, hint in fields.items() if name != "chosen"}  # by "auto"
 
 
 @pytest.mark.parametrize(
-    "option", [f.name for f in dataclasses.fields(Options) if f.name not in ("preprocessing", "name")]
+    "option", [f.name for f in dataclasses.fields(Options) if f.name not in ("preprocessing", "name", "chosen")]
 )
 def test_the_command_line_has_every_option(option: str) -> None:
     assert ELSEWHERE.get(option, option) in inspect.signature(compile_).parameters
@@ -43,7 +45,8 @@ def test_the_command_line_has_every_option(option: str) -> None:
 def test_the_defaults_of_the_command_line_are_the_same() -> None:
     parameters = inspect.signature(compile_).parameters
     for option in ("rule", "target", "output", "at", "start", "absorbed", "roots"):
-        assert parameters[ELSEWHERE.get(option, option)].default == getattr(Options(), option)
+        written = parameters[ELSEWHERE.get(option, option)].default
+        assert written == (str(Options().output) if option == "output" else getattr(Options(), option))
 
 
 def test_rules_of_single_layers() -> None:
