@@ -20,7 +20,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Final
@@ -46,7 +47,7 @@ feeds |= {entry.name: numpy.zeros((batch, questions)[: len(entry.shape)], numpy.
 session.run(None, feeds)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
-_say = Console(stderr=True).print
+_say = partial(Console(stderr=True).print, markup=False, highlight=False, soft_wrap=True)
 
 
 def measure(bench: Bench, case: Case, ways: Sequence[str], rounds: int, *, memory: bool) -> list[Row]:
@@ -54,6 +55,7 @@ def measure(bench: Bench, case: Case, ways: Sequence[str], rounds: int, *, memor
     torch.set_num_threads(case.threads)
     runs, failures = dict[str, Run](), dict[str, str]()
     for way in dict.fromkeys((FORWARD, *ways)):
+        _say(f"prepare {case}: {way}")
         try:
             runs[way] = WAYS[way](bench, case)
             runs[way]()
@@ -82,7 +84,7 @@ def in_turns(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
 
 def _row(case: Case, way: str, times: Mapping[str, Sequence[float]], file: File | None, *, memory: bool) -> Row:
     own = times[way]
-    low, middle, high = statistics.quantiles(own, n=4) if len(own) > 1 else own * 3
+    low, middle, high = statistics.quantiles(own, n=4) if len(own) > 1 else [own[0]] * 3
     ratios = [a / b for a, b in zip(own, times.get(FORWARD, own), strict=True)]
     row = replace(_failed(case, way, ""), ms=middle, low=low, high=high, ratio=statistics.median(ratios))
     if file is None:
@@ -92,10 +94,7 @@ def _row(case: Case, way: str, times: Mapping[str, Sequence[float]], file: File 
 
 
 def _failed(case: Case, way: str, failure: str) -> Row:
-    limit = 1 if way == FORWARD else case.passes
-    nothing = (None,) * 4
-    where = (case.size, case.batch, case.questions, case.threads)
-    return Row(case.network, case.rule, way, *where, *nothing, limit, *nothing, None, failure)
+    return Row(**asdict(case), way=way, limit=1 if way == FORWARD else case.passes, failure=failure)
 
 
 def _peak_memory(path: Path, case: Case) -> float:
@@ -132,7 +131,7 @@ class Suite:
             found += measure(self._bench, case, ways, self._options.rounds, memory=self._options.memory)
             for row in found[-len(ways) :]:
                 time_ = "" if row.ms is None else f"{row.ms:.1f} ms, {row.ratio:.2f} forward"
-                _say(f"{case}: {row.way}: {time_ or row.failure}", markup=False, highlight=False)
+                _say(f"{case}: {row.way}: {time_ or row.failure}")
             if self._options.csv:
                 write_csv(self._options.csv, [*self.rows, *found])
         self.rows += found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Callable, Generator
 from functools import cache
 from typing import Any
@@ -10,11 +11,25 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._export import utils as export_utils
 from torch.onnx._internal.exporter import _registration
 
 torch.set_num_threads(1)  # small tensors: threads cost more than they bring
 
 Build = Callable[..., nn.Module]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the cases of a function marked `sampled(k)` every k-th is part of the gate; the others are heavy."""
+    seen = Counter[str]()
+    for item in items:
+        mark = item.get_closest_marker("sampled")
+        if mark is not None:
+            function = item.nodeid.partition("[")[0]
+            if seen[function] % mark.args[0]:
+                item.add_marker("heavy")
+            seen[function] += 1
 
 
 def pytest_collection_finish() -> None:
@@ -25,10 +40,11 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_table_of_operators() -> Generator[None]:
-    """The exporter parses the source of its 500 operators for every file that it writes; here once a session."""
+    """What torch collects of its own operators for every graph that it captures or exports, here once a session."""
     apis: Any = _registration.onnxscript_apis
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(apis, "get_torchlib_ops", cache(apis.get_torchlib_ops))
+        patch.setattr(export_utils, "_materialize_cpp_cia_ops", cache(export_utils._materialize_cpp_cia_ops))
         yield
 
 

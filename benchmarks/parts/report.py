@@ -24,22 +24,22 @@ class Row:
 
     network: str
     rule: str
-    way: str
     size: int
     batch: int
     questions: int
     threads: int
-    ms: float | None
-    low: float | None
-    high: float | None
-    ratio: float | None
+    way: str
     limit: int | None
-    peak_mb: float | None
-    file_mb: float | None
-    nodes: int | None
-    torch_s: float | None
-    own_s: float | None
-    failure: str = ""
+    failure: str
+    ms: float | None = None
+    low: float | None = None
+    high: float | None = None
+    ratio: float | None = None
+    peak_mb: float | None = None
+    file_mb: float | None = None
+    nodes: int | None = None
+    torch_s: float | None = None
+    own_s: float | None = None
 
 
 Number = Callable[[Case], float]

@@ -69,6 +69,15 @@ within a limit, on one thread of a busy machine: it says nothing of the model. T
 """
 
 
+_REMARKS: Final = """## What to know
+
+- timm `efficientvit_b0`: its attention computes in float32, whatever the precision of the model (`q.float()`), so
+  that its gradient is known to seven digits only.
+- timm `csatv2`: its attention multiplies (batch, N) by (N, batch), and so mixes the samples of a batch: no sample has
+  an explanation of its own.
+"""
+
+
 def page(rows: Collection[Row], known: Iterable[Key]) -> str:
     """The page of the documentation: a summary, the failures, what was not run, and one line a model."""
     left = sorted(set(known) - {(row.library, row.model) for row in rows})
@@ -77,6 +86,7 @@ def page(rows: Collection[Row], known: Iterable[Key]) -> str:
         _INTRODUCTION,
         _summary(rows, left),
         "## What failed, and why\n\n" + ("\n".join(failed) or "Nothing that was run."),
+        _REMARKS,
         "## What was not run\n\n" + (", ".join(f"{library} `{model}`" for library, model in left) or "Nothing."),
         "## Every model\n\n" + markdown(rows),
     ]
@@ -109,8 +119,8 @@ def _share(rows: Iterable[Row], measured: Callable[[Row], float | None], bound: 
 def markdown(rows: Iterable[Row]) -> str:
     """One line a model."""
     lines = [
-        "| library | family | model | parameters | compiled | gradient | unaccounted | ONNX Runtime | s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| library | family | model | parameters | compiled | gradient | unaccounted | ONNX Runtime |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in _sorted(rows):
         numbers = ["" if (x := getattr(row, name)) is None else f"{x:.0e}" for name in _NUMBERS]

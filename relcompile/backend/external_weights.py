@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import onnx
 
@@ -60,7 +60,8 @@ def prediction_alone(model: onnx.ModelProto, outputs: int) -> onnx.ModelProto:
             nodes.append(node)
     del alone.metadata_props[:], graph.node[:], graph.output[outputs:]
     graph.node.extend(reversed(nodes))
-    for entries in (graph.input, graph.initializer, graph.value_info):
+    of_every_kind: list[Any] = [graph.input, graph.initializer, graph.value_info]
+    for entries in of_every_kind:
         kept = [entry for entry in entries if entry.name in needed]
         del entries[:]
         entries.extend(kept)

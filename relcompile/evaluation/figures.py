@@ -112,7 +112,7 @@ def perturbation(results: Results) -> Iterator[Drawn]:
         return
     figure, cells = go.Figure(), list[tuple[str, ...]]()
     for k, rule in enumerate(rules):
-        shares = sorted({row.step for row in results.rows if (row.rule, row.metric) == (rule, "lerf")})
+        shares = sorted({row.step for row in results.rows_of(rule, "lerf")})
         for metric, dash in (("lerf", "solid"), ("morf", "dash")):
             means = [float(results.of(rule, metric, step=share).mean()) for share in shares]
             line = {"dash": dash, "color": _COLOURS[k % len(_COLOURS)]}

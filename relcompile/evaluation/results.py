@@ -61,7 +61,7 @@ class Results:
 
     Attributes:
         facts: of what it is: model, data, settings, versions.
-        rows: all numbers.
+        rows: all numbers; `add` adds to them.
         done: units (rule, measure) that are finished.
         refused: why a unit has no numbers, by "rule measure".
         extras: what a report shows beside: pictures and rules of layers.
@@ -72,21 +72,33 @@ class Results:
     done: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     refused: dict[str, str] = field(default_factory=dict[str, str])
     extras: dict[str, Any] = field(default_factory=dict[str, Any])
+    _index: dict[tuple[str, str], list[Row]] = field(default_factory=dict[tuple[str, str], list[Row]], init=False)
 
     def of(self, rule: str, metric: str, *, layer: str | None = None, step: float | None = None) -> NDArray[np.float64]:
         """Values of one metric in the order of the samples."""
-        found = [
-            row
-            for row in self.rows
-            if (row.rule, row.metric) == (rule, metric)
-            and layer in (None, row.layer)
-            and (step is None or row.step == step)
-        ]
+        every = self.rows_of(rule, metric)
+        found = [row for row in every if layer in (None, row.layer) and (step is None or row.step == step)]
         return np.array([row.value for row in sorted(found, key=lambda row: row.sample)])
 
     def layers(self, rule: str, metric: str) -> list[str]:
         """Where the metric was measured, in the order in which it was."""
-        return list(dict.fromkeys(row.layer for row in self.rows if (row.rule, row.metric) == (rule, metric)))
+        return list(dict.fromkeys(row.layer for row in self.rows_of(rule, metric)))
+
+    def rows_of(self, rule: str, metric: str) -> Sequence[Row]:
+        """Rows of one metric, in the order in which they were measured."""
+        return self._index.get((rule, metric), [])
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Further numbers."""
+        self.rows += rows
+        self._file(rows)
+
+    def __post_init__(self) -> None:
+        self._file(self.rows)
+
+    def _file(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self._index.setdefault((row.rule, row.metric), []).append(row)
 
     @property
     def rules(self) -> list[str]:

@@ -137,7 +137,7 @@ class _Run:
                 raise
             rows = list[Row]()
             self._results.refused[f"{rule} {measure.name}"] = str(error)
-        self._results.rows += rows
+        self._results.add(rows)
         self._results.done.append((rule, measure.name))
         if self._keep is not None:
             self._keep(self._results)

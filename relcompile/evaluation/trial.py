@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from relcompile.compiler import compile_as_asked
+from relcompile.errors import EvaluationError
 from relcompile.evaluation.fed import Fed, Weights
 from relcompile.evaluation.randomised import cascade
 from relcompile.evaluation.subject import Subject
@@ -150,7 +151,13 @@ class Trial:
         return (wide.abs().amax(1) if is_gradient else wide.sum(1)).numpy()
 
     def layered(self, layers: list[str], **asked: Any) -> Any:
-        """An explainer of the network as it is, that also reads relevance at `layers`."""
+        """An explainer of the network as it is, that also reads relevance at `layers`.
+
+        Raises:
+            EvaluationError: the rule averages over noisy copies.
+        """
+        if self.metadata.noise:
+            raise EvaluationError(f"{self.name} averages over noisy copies of the input: no layer has one relevance")
         options = replace(self.options, taps=tuple(layers), **asked)
         return compile_as_asked(self.bench.subject.network, {self._input: self.bench.example}, options)
 

@@ -150,9 +150,8 @@ def _median(results: Results, rule: str, metric: str, layer: str | None = None, 
 
 def _mean(results: Results, rule: str, metric: str) -> Estimate:
     """Over samples; what was measured several times for a sample (occluders, shares) is averaged for it first."""
-    rows = [row for row in results.rows if (row.rule, row.metric) == (rule, metric)]
     by_sample = dict[int, list[float]]()
-    for row in rows:
+    for row in results.rows_of(rule, metric):
         by_sample.setdefault(row.sample, []).append(row.value)
     return estimate(np.array([np.mean(values) for values in by_sample.values()]))
 

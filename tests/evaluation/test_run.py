@@ -145,15 +145,15 @@ def rows(rule: str, **metrics: list[float]) -> list[Row]:
 def test_thresholds(csc: float | None, ssim: float | None, standing: str) -> None:
     given = {"csc": csc, "random_logit_flipped": ssim}
     results = Results({"rules": ["a"], "shape": [3, 3, 8, 8]})
-    results.rows = rows("a", **{name: [value] * 3 for name, value in given.items() if value is not None})
+    results.add(rows("a", **{name: [value] * 3 for name, value in given.items() if value is not None}))
     assert verdict(results, "a").standing == standing
 
 
 def test_chance_is_said() -> None:
-    results = Results({"rules": ["a"], "shape": [3, 3, 8, 8]}, rows("a", srg=[-0.1, 0.1, 0.0, 0.05]))
-    assert "no better than chance" in verdict(results, "a").sentence
-    results.rows = rows("a", srg=[0.2, 0.3, 0.25, 0.2])
-    assert "chance" not in verdict(results, "a").sentence
+    facts = {"rules": ["a"], "shape": [3, 3, 8, 8]}
+    chance, better = (Results(facts, rows("a", srg=srg)) for srg in ([-0.1, 0.1, 0.0, 0.05], [0.2, 0.3, 0.25, 0.2]))
+    assert "no better than chance" in verdict(chance, "a").sentence
+    assert "chance" not in verdict(better, "a").sentence
 
 
 def test_results_come_back_from_their_file(found: Results, tmp_path: Path) -> None:
@@ -184,3 +184,9 @@ def test_wrong_subjects(images: torch.Tensor, masks: np.ndarray | None, message:
 def test_networks_that_return_no_scores_of_classes() -> None:
     with pytest.raises(EvaluationError, match="want scores"):
         Subject(nn.Sequential(nn.Conv2d(3, 2, 3)), torch.zeros(2, 3, 12, 12))
+
+
+def test_the_page_names_every_metric() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    rows = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert set(MEASURES) <= set(rows)

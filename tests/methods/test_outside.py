@@ -43,11 +43,17 @@ def by_hand(example: Any, x: Tensor) -> Tensor:
     return squares / squares.sum(1, keepdim=True) * R
 
 
-@pytest.mark.parametrize("place", ["module_type", "operator", "name"])
+PLACES: dict[str, dict[str, Any]] = {
+    "module_type": {"module_type": "Downmix"},
+    "operator": {"operator": "convolution"},
+    "name": {"name": "0", "last": False},
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_a_rule_goes_to_a_module_class_an_operator_or_a_layer(example: Any, place: str) -> None:
     x = torch.randn(2, 4, 64, dtype=torch.float64)
-    conditions = {"module_type": "Downmix", "operator": "convolution", "name": "0"}
-    entry = Entry(example.ByEnergy(), **{place: conditions[place]}, last=False if place != "operator" else None)
+    entry = Entry(example.ByEnergy(), **PLACES[place])
     explainer = relcompile.compile(example.network().double(), x, rule="lrp-0", rules=[entry])
     chosen = {layer.name: layer.rule for layer in explainer.metadata.layers if layer.rule.startswith("ByEnergy")}
     assert set(chosen) == ({"0", "1"} if place == "operator" else {"0"})

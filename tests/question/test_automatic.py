@@ -17,7 +17,7 @@ from tests.cli.test_cli import run
 class Tokens(nn.Module):
     """The last state of a recurrent layer over embedded tokens."""
 
-    def __init__(self, layer: type[nn.RNNBase]) -> None:
+    def __init__(self, layer: type[nn.LSTM] | type[nn.GRU]) -> None:
         super().__init__()
         self.embed, self.layer, self.head = nn.Embedding(20, 8), layer(8, 8, batch_first=True), nn.Linear(8, 3)
 
@@ -105,24 +105,23 @@ def test_the_report_and_inspect_say_what_was_chosen(tmp_path: Path, capsys: pyte
 
 def narrow(dead: int) -> nn.Module:
     """Of 8 units in the middle, which are linear, `dead` have no positive contribution."""
-    model = nn.Sequential(nn.ReLU(), nn.Linear(6, 8, bias=False), nn.Linear(8, 3, bias=False))
+    below, above = nn.Linear(6, 8, bias=False), nn.Linear(8, 3, bias=False)
     torch.manual_seed(0)
-    first: Any = model[1]
-    first.weight.data = torch.rand(8, 6)
-    first.weight.data[:dead] *= -1
-    model[2].weight.data = torch.rand(3, 8)
-    model[2].weight.data[:, :dead] *= -1
-    return model
+    below.weight.data = torch.rand(8, 6)
+    below.weight.data[:dead] *= -1
+    above.weight.data = torch.rand(3, 8)
+    above.weight.data[:, :dead] *= -1
+    return nn.Sequential(nn.ReLU(), below, above)
 
 
 @pytest.mark.parametrize("dead", [0, 3, 6])
 def test_the_absorbed_share_is_what_reaches_no_input(dead: int) -> None:
     """All contributions of the upper layer are positive: a share of the score that ends at dead units is lost."""
     model, x = narrow(dead), torch.rand(1, 6)
+    layers: list[Any] = list(model.children())
+    relu, below, above = layers
     with torch.no_grad():
-        hidden = model[:2](x)[0]
-        best = int(model(x).argmax())
-        contributions = model[2].weight[best] * hidden
+        contributions = above.weight[int(model(x).argmax())] * below(relu(x))[0]
     expected = float(contributions[:dead].sum() / contributions.sum())
     assert absorbed_share(relcompile.compile(model, x, rule="z+")) == pytest.approx(expected, abs=1e-5)
     assert absorbed_share(relcompile.compile(model, x, rule="z+,absorbed=shared")) == pytest.approx(0, abs=1e-5)

@@ -34,11 +34,9 @@ CASES: dict[str, tuple[tuple[Tensor, ...], Callable[[Tensor], Tensor]]] = {
     "3-1": ((), lambda y: (EYE[3] - EYE[1]).expand(3, 5)),
     "3-others": ((), lambda y: others(torch.tensor([3, 3, 3]))),
     "3-argmax": ((), lambda y: EYE[3] - best(y)),
-    "argmax-2": ((), lambda y: best(y) - EYE[2]),
     "index-2": ((TARGET,), lambda y: EYE[TARGET] - EYE[2]),
     "index-others": ((TARGET,), lambda y: others(TARGET)),
     "indices-others": ((CLASSES,), lambda y: others(CLASSES)),
-    "indices-2": ((CLASSES,), lambda y: EYE[CLASSES] - EYE[2]),
     "topk:2-others": ((), lambda y: others(y.topk(2).indices)),
     "all-0": ((), lambda y: (EYE - EYE[0]).expand(3, 5, 5)),
     "3-1,3-others,2,4-1": (

@@ -154,6 +154,7 @@ def test_gradient_is_autograd(name: str) -> None:
     assert_close(gradient, expected, FLOAT64)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VISION)
 def test_vision_in_onnx_runtime(name: str, tmp_path: Path) -> None:

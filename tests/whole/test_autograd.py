@@ -12,6 +12,8 @@ import relcompile
 from relcompile.backend.onnx_file import lowered
 from tests.compare import FLOAT32, FLOAT64, assert_close
 
+pytestmark = pytest.mark.sampled(3)
+
 GATE: dict[str, tuple[int, dict[str, Any]]] = {
     "alexnet": (64, {}),
     "mobilenet_v3_small": (64, {}),

@@ -34,7 +34,10 @@ from relcompile.methods.presets.lrp import PASS
 from relcompile.methods.rules.affine import Gamma
 from tests.compare import FLOAT64, assert_close
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*backward hooks.*:UserWarning")  # captum's own advice
+pytestmark = [
+    pytest.mark.sampled(2),
+    pytest.mark.filterwarnings("ignore:.*backward hooks.*:UserWarning"),  # captum's own advice
+]
 TARGET = torch.tensor([1, 7])
 # captum stabilises pools with 1e-9, too; relcompile divides by nothing there, so this is made small.
 POOLS = 1e-18

@@ -35,6 +35,8 @@ from relcompile.methods.presets.lrp import PASS
 from relcompile.methods.rules.input_layer import Flat, WSquared, ZBox
 from tests.compare import FLOAT64, assert_close, assert_conserved, cosine
 
+pytestmark = pytest.mark.sampled(3)
+
 EPSILON = 1e-6
 NETWORKS: dict[str, tuple[int, Callable[[], Any] | None]] = {
     "vgg16": (64, None),

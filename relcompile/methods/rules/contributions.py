@@ -14,7 +14,7 @@ W x = z - b is there already. A difference in float32 knows P to 1e-7 of |W||x|:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 
@@ -40,7 +40,7 @@ class Contributions:
     call: AffineCall
     bias: Bias = "split"
     products: Products = "magnitudes"
-    needs: ClassVar[tuple[Fact[object], ...]] = (SIGN,)
+    needs: ClassVar[tuple[Fact[Any], ...]] = (SIGN,)
 
     @property
     def by_parts(self) -> bool:

@@ -130,6 +130,7 @@ def test_more_steps_never_raise_the_loss() -> None:
     assert (falls < 0).all()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_survives_the_onnx_file(name: str, tmp_path: Path) -> None:
     network, x = built(name)

@@ -81,6 +81,7 @@ def test_alpha_beta_conserves(name: str) -> None:
     assert_conserved(relevance, output[[0, 1], [0, 1]].detach(), 1e-6)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", [*CASES, *GRADIENT_CASES])
 def test_rule_survives_the_onnx_file(name: str, tmp_path: Path) -> None:
     net_name = CASES[name].nets[min(1, len(CASES[name].nets) - 1)] if name in CASES else "cnn"

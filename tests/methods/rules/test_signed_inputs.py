@@ -123,8 +123,9 @@ def test_parts_are_exact_where_few_contributions_are_positive() -> None:
 def test_absorbed_relevance_is_shared() -> None:
     """Units below have no positive contribution: what they would keep goes to the inputs of the others."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 32, bias=False), nn.Linear(32, 2, bias=False)).double()
-    model[0].weight.data[:8] = -model[0].weight.data[:8].abs()
+    below, above = nn.Linear(6, 32, bias=False).double(), nn.Linear(32, 2, bias=False).double()
+    below.weight.data[:8] = -below.weight.data[:8].abs()
+    model = nn.Sequential(below, above)
     x = torch.rand(3, 6, dtype=torch.float64)
     target = model(x).argmax(1)
     output, shared = relcompile.compile(model, x, rule="z+,absorbed=shared")(x, target)
