@@ -181,10 +181,7 @@ NOT_MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "cannot be read: there is no such file"),
     "directory": (Path.mkdir, "it is a folder, not a regular file"),
     "empty": (Path.touch, "not a model file: it is empty"),
-    "explainer": (
-        lambda path: path.write_bytes(b"\x08\n\x12\nrelcompile"),
-        "has no input",
-    ),
+    "empty onnx": (lambda path: path.write_bytes(b"\x08\n\x12\nrelcompile"), "has no input"),
     "text": (lambda path: path.write_text("A text about models."), "starts with b'A text about"),
     "brace": (lambda path: path.write_text("function{ return 1 }"), "starts with b'function{"),
     "json": (lambda path: path.write_text('{"a": {"b": {}}}'), "starts with b'{"),

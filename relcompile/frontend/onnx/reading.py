@@ -24,6 +24,7 @@ from relcompile.frontend.onnx.node import Branch, Node
 from relcompile.frontend.onnx.operators.pointwise import DTYPES
 from relcompile.frontend.onnx.sizes import SHAPES
 from relcompile.frontend.onnx.table import OPERATORS
+from relcompile.metadata import METADATA_KEY
 
 _DOMAINS: Final = ("", "ai.onnx")
 _BRANCHES: Final = ("then_branch", "else_branch")
@@ -44,6 +45,10 @@ def read_onnx(path: Path) -> OnnxModel:
     check_weights(path)
     try:
         proto = onnx.load_model(path, load_external_data=False)
+        if any(entry.key == METADATA_KEY for entry in proto.metadata_props):
+            raise ModelFileError(
+                f"{path}: an explainer that relcompile wrote; `relcompile inspect` and `relcompile explain` read it"
+            )
         model = ir.from_proto(proto)
         graph = _graph(path, model)
         return OnnxModel(graph)

@@ -50,6 +50,13 @@ def test_a_file_is_read_by_its_content_and_compiles(tmp_path: Path) -> None:
     assert [layer.name for layer in explainer.metadata.layers[:3]] == ["first", "second", "third"]
 
 
+def test_an_explainer_is_not_a_model(tmp_path: Path) -> None:
+    model = read_onnx(perceptron(tmp_path / "net.onnx"))
+    relcompile.compile(model, torch.randn(2, 4)).save(tmp_path / "net.z+.onnx")
+    with pytest.raises(ModelFileError, match="an explainer that relcompile wrote; `relcompile inspect`"):
+        relcompile.read_model(tmp_path / "net.z+.onnx")
+
+
 NAMES = {
     "dots and slashes": ("/layer1/layer1.0/conv", "/layer1/layer1.0/conv"),
     "a keyword": ("class", "class"),
