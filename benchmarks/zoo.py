@@ -176,8 +176,9 @@ def _read(path: Path) -> dict[tuple[str, str], Row]:
 
 
 def _row(line: str) -> Row:
-    found: Any = json.loads(line)
-    return Row(**{**found, "steps": tuple(found["steps"])})
+    values: dict[str, Any] = json.loads(line)
+    values["steps"] = tuple(values["steps"])
+    return Row(**values)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def _smaller(symbol: Any, size: int) -> int:
     return next(s for s in (size // 2, size - 1, size) if s == size or not statically_known_true(symbol > s))
 
 
-def _cut(tensor: torch.Tensor, shape: Sequence[Any], sizes: Mapping[Any, int]) -> torch.Tensor:
+def _cut(tensor: torch.Tensor, shape: Sequence[Any], sizes: Mapping[Any, Any]) -> torch.Tensor:
     """The first elements along the axes whose symbolic `shape` has other `sizes` now."""
     for axis, size in enumerate(shape):
         if axis and isinstance(size, torch.SymInt):

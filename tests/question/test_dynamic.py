@@ -34,9 +34,9 @@ class OfAnySize(nn.Module):
 
 def bert() -> Any:
     """One layer, three classes, at most 64 positions."""
-    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_labels": 3}
     limits: dict[str, Any] = {"num_attention_heads": 2, "vocab_size": 50, "max_position_embeddings": 64}
-    model = transformers.BertForSequenceClassification(transformers.BertConfig(**sizes, **limits, num_labels=3)).eval()
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(**sizes, **limits)).eval()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     return model
