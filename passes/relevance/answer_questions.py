@@ -206,7 +206,7 @@ class _Questions:
             raise _scattered(node)
         return place
 
-    def _rows_in(self, size: torch.SymInt, node: Node) -> int:
+    def _rows_in(self, size: Any, node: Node) -> int:
         """The c of a size N c."""
         rows = size.node.expr / self.asked.shape[0].node.expr
         if not rows.is_Integer:

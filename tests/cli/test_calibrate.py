@@ -173,7 +173,10 @@ BAD: dict[str, tuple[list[str], str]] = {
     "other dtype": (["calibrate", "{model}", "{doubles}"], "does not run"),
     "other than --input": (["calibrate", "{model}", "{data}", "--input", "1x3x8x8"], "--input says"),
     "wrong array names": (["calibrate", "{model}", "{two}", "--input", "1x3x16x16"], "no array 'input'"),
-    "no such estimator": (["calibrate", "{model}", "{data}", "--estimator", "magic"], "one of relu, linear"),
+    "no such estimator": (
+        ["calibrate", "{model}", "{data}", "--estimator", "magic"],
+        "'magic' is not one of 'relu', 'linear'",
+    ),
     "rule without patterns": (["calibrate", "{model}", "{data}", "--rule", "z+"], "needs no calibration"),
     "no batch": (["calibrate", "{model}", "{data}", "--batch", "0"], "--batch 0"),
     "no samples asked for": (["calibrate", "{model}", "{data}", "--samples", "0"], "--samples 0"),

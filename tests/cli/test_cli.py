@@ -330,7 +330,7 @@ def test_an_error_of_its_own_is_reported_as_one(
     model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise KeyError("gone")
 
     from relcompile.cli import compile_command

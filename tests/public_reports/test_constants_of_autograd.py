@@ -197,7 +197,7 @@ def test_the_command_line_takes_the_derivative_of_the_forward(
 ) -> None:
     asked = list[bool]()
     monkeypatch.setattr(
-        compile_command, "compile_file", lambda _read, _specs, ask, *_: asked.append(ask.forward_derivative)
+        compile_command, "compile_file", lambda _read, _specs, ask, *_, **__: asked.append(ask.forward_derivative)
     )
     for further in ([], ["--forward-derivative"]):
         monkeypatch.setattr(sys, "argv", ["relcompile", str(tmp_path / "model.pt"), "--rule", "gradient", *further])
