@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from relcompile.extras import way_out
+from relcompile.runtime.extras import way_out
 
 if TYPE_CHECKING:
     from passes.errors import (

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 
 from relcompile.cli import views
 from relcompile.errors import RuntimeUnavailableError
-from relcompile.extras import packages
 from relcompile.runtime.doctor import examine
+from relcompile.runtime.extras import packages
 
 
 def doctor() -> None:

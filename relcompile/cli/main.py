@@ -33,7 +33,7 @@ from relcompile.cli.report_command import report
 from relcompile.cli.rules_command import rules
 from relcompile.cli.serve_command import serve
 from relcompile.errors import InputSpecError, RelcompileError
-from relcompile.extras import way_out
+from relcompile.runtime.extras import way_out
 
 _COMPILE = "compile"
 _NEAR = 0.7  # of 1: letters in common of a mistyped command

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import relcompile
-from relcompile.extras import way_out
+from relcompile.runtime.extras import way_out
 from tests.repository.test_docs import Scores
 
 ROOT = Path(__file__).parents[2]
