@@ -35,7 +35,7 @@ def run(*command: str) -> str:
 def test_photograph_of_a_cat_is_explained(tmp_path: Path) -> None:
     printed = run("photograph.py", "--folder", str(tmp_path))
     assert printed.count("$ relcompile ") == 2
-    best = printed.partition("score")[2].splitlines()[2]
+    best = printed.partition("┃ score")[2].splitlines()[2]
     assert " cat (" in best or "tabby (" in best, printed
     assert (tmp_path / "z+" / "chelsea.efficientnet_lite0.z+.png").stat().st_size > 10_000
     assert (tmp_path / "z+" / "chelsea.efficientnet_lite0.z+.npz").is_file()
