@@ -68,7 +68,7 @@ def relcompile(*arguments: object) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rule", default="z+", help="see `relcompile rules`")
+    parser.add_argument("--rule", default="root=0", help="see `relcompile rules`; this one hands all of the score out")
     parser.add_argument("--folder", type=Path, default=Path("out"), help="where everything is written")
     options = parser.parse_args(arguments)
     folder: Path = options.folder

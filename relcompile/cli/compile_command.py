@@ -247,7 +247,7 @@ def _absorption(share: float | None) -> dict[str, str]:
 
     if share is None or share <= MOST:
         return {}
-    ways = "root and z+,absorbed=shared hand it back, and gamma loses less; --absorbed says where"
+    ways = "root and z+,absorbed=shared hand it back; --absorbed says where"
     return {"absorbed on the way": f"{share:.0%} of the score: the map is of the rest; {ways}"}
 
 

@@ -9,7 +9,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -235,15 +239,24 @@ def _is_alive(process: int) -> bool:
     return True
 
 
+@contextmanager
+def ended(process: subprocess.Popen[str]) -> Generator[None]:
+    """Nothing that failed is waited for."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_signal_ends_both(number: int, code: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_hostile(folder / "m.pt", "spin", monkeypatch)
     command = [sys.executable, "-m", "relcompile", "m.pt", "--allow", "hostile"]
     path = os.pathsep.join([str(folder.parent / "package"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as parent:
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    with subprocess.Popen(command, env=environment, preexec_fn=heard, **pipes) as parent, ended(parent):
         assert parent.stdout is not None
         child = int(parent.stdout.readline().split()[1])
         parent.send_signal(number)
