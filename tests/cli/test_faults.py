@@ -31,7 +31,7 @@ def test_exit_codes(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise fault("what went wrong")
 
     monkeypatch.setattr(compile_command, "compile_file", fails)

@@ -195,7 +195,7 @@ def test_seeds_that_are_none(seed: Any, saved: Path) -> None:
         relcompile.load(saved, device="cpu").explain(X.numpy(), target=0, seed=seed)
 
 
-@pytest.mark.parametrize("path", [None, 3, b"x.onnx"])
+@pytest.mark.parametrize("path", [None, 3])
 def test_paths_that_are_none(path: Any) -> None:
     with pytest.raises(InputSpecError, match="want the path"):
         relcompile.load(path)
