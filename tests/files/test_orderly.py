@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +33,9 @@ with orderly(), atomic_path(Path("x.onnx")) as temporary:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", WAIT], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+    pipes: Any = {"cwd": tmp_path, "stdout": subprocess.PIPE, "text": True}
+    heard = partial(signal.signal, number, signal.SIG_DFL)  # `nohup` ignores hangups
+    with subprocess.Popen([sys.executable, "-c", WAIT], preexec_fn=heard, **pipes) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         assert list(tmp_path.glob(".relcompile-*/x.onnx"))
