@@ -2,7 +2,7 @@
 
 A rule is a frozen object: `applies_to` names the kinds of call that it is defined for, `reads` the forms of messages
 that it tells apart, and `propagate` turns the message that arrives at the output of a call into one for each of its
-operands. This one gives every input of a layer
+operands. This one, for a batch on axis 0, gives every input of a layer
 the same share of what arrives:
 
     @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def central_differences(path: Path, x: Array, target: int) -> Array:
     steps = STEP * np.eye(x.shape[1])
 
     def score(moved: Array) -> Array:
-        return session.run(None, {"x": moved})[0][:, target]
+        return np.asarray(session.run(None, {"x": moved})[0])[:, target]
 
     return np.stack([(score(x + step) - score(x - step)) / (2 * STEP) for step in steps], 1)
 
