@@ -257,7 +257,7 @@ def _lite0() -> nn.Module:
 def _sklearn(kind: str) -> Callable[[Path], Path]:
     def place(folder: Path) -> Path:
         import numpy as np
-        from skl2onnx import to_onnx
+        from skl2onnx import to_onnx  # pyright: ignore[reportMissingImports]
         from sklearn import neural_network
 
         x = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
@@ -278,7 +278,7 @@ def _keras(folder: Path) -> Path:
     import os
 
     os.environ["KERAS_BACKEND"] = "torch"
-    import keras
+    import keras  # pyright: ignore[reportMissingImports]
 
     keras.utils.set_random_seed(0)
     layers = keras.layers
