@@ -97,7 +97,8 @@ def _check(inputs: Mapping[str, Any]) -> None:
 
 def _at_least_two(tensor: torch.Tensor) -> torch.Tensor:
     """A batch of one would be captured as the constant 1, and one tensor for two inputs as one input."""
-    return (torch.cat([tensor, tensor]) if tensor.shape[0] == 1 else tensor.clone()).contiguous()
+    with torch.inference_mode(False):
+        return (torch.cat([tensor, tensor]) if tensor.shape[0] == 1 else tensor.clone()).contiguous()
 
 
 def weights_digest(model: torch.nn.Module) -> str:
