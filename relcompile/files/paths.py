@@ -3,8 +3,9 @@
 import contextlib
 import os
 import re
+import secrets
+import shutil
 import stat
-import tempfile
 import zipfile
 from collections.abc import Generator, Iterable
 from io import BufferedReader
@@ -119,8 +120,7 @@ def atomic_path(target: Path) -> Generator[Path]:
         if not _is_file_or_free(final):
             kind = "a folder" if final.is_dir() else "not a regular file"
             raise ExportError(f"cannot write {target}: it is {kind}; give the path of a file")
-        own = tempfile.TemporaryDirectory(prefix=".relcompile-", dir=final.parent, ignore_cleanup_errors=True)
-        with own as folder, told_of(target, Path(folder, final.name)) as temporary:
+        with _folder_beside(final) as folder, told_of(target, folder / final.name) as temporary:
             yield temporary
             beside = [path for path in temporary.parent.iterdir() if companion(final).fullmatch(path.name)]
             for path in (*beside, temporary):
@@ -129,6 +129,17 @@ def atomic_path(target: Path) -> Generator[Path]:
             for path in beside:
                 path.replace(final.with_name(path.name))
             temporary.replace(final)
+
+
+@contextlib.contextmanager
+def _folder_beside(target: Path) -> Generator[Path]:
+    """A new folder that only its owner may enter; it goes away, also if a signal breaks off making or removing it."""
+    folder = target.with_name(f".relcompile-{secrets.token_hex(8)}")
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):  # the second time if the first one is broken off
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        yield folder
 
 
 def companion(target: Path) -> re.Pattern[str]:

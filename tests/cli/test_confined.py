@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import nn
 from relcompile.calibration.store import Calibration
 from relcompile.cli import confined, main
 from relcompile.files.confine import Limits, _landlock_version
+from tests.processes import hears_signals
 
 pytestmark = pytest.mark.skipif(_landlock_version() < 2, reason="this kernel has no Landlock")
 
@@ -255,8 +255,7 @@ def test_a_signal_ends_both(number: int, code: int, folder: Path, monkeypatch: p
     path = os.pathsep.join([str(folder.parent / "package"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    with subprocess.Popen(command, env=environment, preexec_fn=heard, **pipes) as parent, ended(parent):
+    with subprocess.Popen(command, env=environment, preexec_fn=hears_signals, **pipes) as parent, ended(parent):
         assert parent.stdout is not None
         child = int(parent.stdout.readline().split()[1])
         parent.send_signal(number)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from relcompile.calibration.store import CALIBRATION, write_tensors
 from relcompile.cli import main as command_line
 from relcompile.errors import ExportError
 from relcompile.files.paths import atomic_path
+from tests.processes import hears_signals
 
 WAIT = """
 import sys, time
@@ -34,8 +35,7 @@ with orderly(), atomic_path(Path("x.onnx")) as temporary:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
     pipes: Any = {"cwd": tmp_path, "stdout": subprocess.PIPE, "text": True}
-    heard = partial(signal.signal, number, signal.SIG_DFL)  # `nohup` ignores hangups
-    with subprocess.Popen([sys.executable, "-c", WAIT], preexec_fn=heard, **pipes) as process:
+    with subprocess.Popen([sys.executable, "-c", WAIT], preexec_fn=hears_signals, **pipes) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         assert list(tmp_path.glob(".relcompile-*/x.onnx"))
@@ -98,3 +98,31 @@ def test_a_full_disk_is_told_of_the_target(write: Callable[[Path], None], tmp_pa
     assert "File too large" in str(caught.value)
     assert ".relcompile-" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["made", "removed"])
+def test_a_folder_whose_making_or_removing_is_broken_off_goes_away(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a signal does it: an exception from inside of the call, which has done its work or not."""
+    broken = list[str]()
+    make, remove = Path.mkdir, shutil.rmtree
+
+    def mkdir(folder: Path, *args: Any, **keywords: Any) -> None:
+        make(folder, *args, **keywords)
+        if moment == "made":
+            broken.append("made")
+            raise SystemExit(143)
+
+    def rmtree(*args: Any, **keywords: Any) -> None:
+        if moment == "removed" and not broken:
+            broken.append("removed")
+            raise SystemExit(143)
+        remove(*args, **keywords)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    with pytest.raises(SystemExit), atomic_path(tmp_path / "x.onnx") as temporary:
+        temporary.write_bytes(b"x")
+    assert broken == [moment]
+    assert list(tmp_path.glob(".relcompile-*")) == []
