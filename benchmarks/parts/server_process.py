@@ -19,7 +19,7 @@ _PATIENCE = 60  # seconds
 def running(*arguments: object) -> Generator[tuple[str, subprocess.Popen[str]]]:
     """`relcompile serve`; yields the host and port that it told, and the process."""
     command = [sys.executable, "-m", "relcompile", "serve", "--port", "0", *map(str, arguments)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_as_from_a_terminal) as process:
         assert process.stderr is not None
         told = process.stderr.readline()
         found = re.search(r"http://(\S+:\d+)", told)
@@ -28,6 +28,11 @@ def running(*arguments: object) -> Generator[tuple[str, subprocess.Popen[str]]]:
             yield found[1], process
         finally:
             process.kill()
+
+
+def _as_from_a_terminal() -> None:
+    """A shell's background jobs ignore Ctrl-C, and so would their children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def end(process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> int:

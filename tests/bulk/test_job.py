@@ -120,7 +120,6 @@ def test_the_folder_of_another_job_is_left_alone(tmp_path: Path, capfd: pytest.C
     assert parts(out) == before
 
 
-@pytest.mark.heavy  # waits on a clock
 def test_two_processes_do_not_do_one_job(photographs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out, file = tmp_path / "out", explainer(tmp_path / "e.onnx")
     command = ["batch", str(file), str(photographs), str(out), "--part", "50"]

@@ -202,7 +202,6 @@ def test_overload_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
     assert code == 128 + signal.SIGTERM
 
 
-@pytest.mark.heavy  # waits on a clock
 def test_an_answer_that_takes_too_long_and_connections_beyond_the_limit_are_told(tmp_path: Path) -> None:
     limits = ("--timeout", 0.1, "--connections", 4, "--threads", 1)
     with running(*limits, slow(tmp_path / "slow.onnx")) as (address, process):
