@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -13,6 +12,7 @@ from relcompile.cli import options, views
 from relcompile.cli.confined import Console, Place
 from relcompile.errors import EvaluationError
 from relcompile.files.paths import atomic_path, keep_inputs, partial_of, refuse_links
+from relcompile.runtime.extras import require
 
 if TYPE_CHECKING:
     from relcompile.evaluation.results import Results
@@ -20,13 +20,6 @@ if TYPE_CHECKING:
     from relcompile.question.options import Options
 
 _DEFAULT_OUTPUT: Final = Path("evaluation.parquet")
-_NEEDED: Final = {
-    "pyarrow": "pyarrow",
-    "scipy": "scipy",
-    "skimage": "scikit-image",
-    "jinja2": "jinja2",
-    "plotly": "plotly",
-}
 _LARGEST_MASKS: Final = 2**33
 
 
@@ -66,7 +59,7 @@ def evaluate(
 ) -> None:
     """Measure whether explanations depend on later layers, are faithful, localised, stable and conserved."""
     place: Place = context.obj
-    check_extra()
+    require("evaluate")
     if out.suffix != ".parquet":
         raise EvaluationError(f"{out}: the suffix must be .parquet")
     if isinstance(place, Console) and not trust_model_file:
@@ -201,17 +194,6 @@ def _subject(network: Any, data: Any, masks: Path | None) -> Subject:
         if found.dtype != bool:
             raise EvaluationError(f"the masks {masks} are {found.dtype}; want bool")
     return Subject(network, next(iter(batch.values())), found)
-
-
-def check_extra() -> None:
-    """What evaluating needs is installed.
-
-    Raises:
-        EvaluationError: says what is missing, and how to install it.
-    """
-    missing = [package for module, package in _NEEDED.items() if find_spec(module) is None]
-    if missing:
-        raise EvaluationError(f"evaluating needs {', '.join(missing)}: pip install 'relcompile[evaluate]'")
 
 
 def _write_csv(out: Path) -> None:

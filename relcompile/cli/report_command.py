@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from relcompile.cli import views
-from relcompile.cli.evaluate_command import check_extra
 from relcompile.cli.photograph_files import away
 from relcompile.files.paths import atomic_path, keep_inputs
+from relcompile.runtime.extras import require
 
 
 def report(
@@ -18,7 +18,7 @@ def report(
     out: Annotated[Path | None, typer.Option("--output", "-o", help="The page. Default: RUN.html")] = None,
 ) -> None:
     """Draw an evaluation as one HTML page that needs no network: verdict, figures, maps, rules of layers."""
-    check_extra()
+    require("evaluate")
     with away():
         from relcompile.evaluation.report import page
         from relcompile.evaluation.results import Results

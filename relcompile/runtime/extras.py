@@ -1,5 +1,6 @@
 """Packages that only some of relcompile needs, and the extras that bring them."""
 
+from importlib.util import find_spec
 from typing import Final
 
 _BRINGS: Final = {
@@ -7,7 +8,7 @@ _BRINGS: Final = {
     "pictures": ("matplotlib", "PIL"),
     "serve-cpu": ("starlette", "uvicorn", "prometheus_client"),
     "batch": ("pyarrow",),
-    "evaluate": ("scipy", "skimage", "plotly", "jinja2"),
+    "evaluate": ("scipy", "skimage", "plotly", "jinja2", "pyarrow"),
     "text": ("tokenizers",),
     "ray": ("ray",),
 }
@@ -16,6 +17,17 @@ _BRINGS: Final = {
 def packages() -> dict[str, tuple[str, ...]]:
     """The modules that each extra brings, beside ONNX Runtime."""
     return dict(_BRINGS)
+
+
+def require(extra: str) -> None:
+    """Know before minutes of work that what an extra brings is there.
+
+    Raises:
+        ModuleNotFoundError: names the first that is missing; `way_out` says what to do.
+    """
+    for name in _BRINGS[extra]:
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def way_out(error: ModuleNotFoundError) -> str | None:
