@@ -137,9 +137,7 @@ def compile_file(
     Raises:
         RelcompileError, PassError: with a message for the user; no file is left behind.
     """
-    from relcompile.backend.absorbed import absorbed_share
-    from relcompile.backend.cancellation import largest_share
-    from relcompile.backend.magnitude import nearest_to_overflow
+    from relcompile.backend.doubts import doubts
     from relcompile.backend.onnx_file import save
     from relcompile.cli.input_specs import default_specs, example_inputs
     from relcompile.compiler import compile_as_asked
@@ -156,13 +154,11 @@ def compile_file(
         parity = save(explainer, temporary, tell, pair=pair)
         tell("measure")
         timing = _timing(model, explainer, temporary)
-        shares = asked.composite.shares_the_score
-        doubts = _cancellation(largest_share(explainer) if shares else None)
-        doubts |= _absorption(absorbed_share(explainer) if shares else None) | _overflow(nearest_to_overflow(explainer))
+        warnings = doubts(explainer, shares=asked.composite.shares_the_score)
         beside = [path for path in temporary.parent.iterdir() if companion(output).fullmatch(path.name)]
         rows = {"file": str(output), "size": f"{temporary.stat().st_size / 1e6:.1f} MB"}
         rows |= {path.name: f"{path.stat().st_size / 1e6:.1f} MB" for path in sorted(beside)}
-    _report(explainer, rows, parity, timing | doubts)
+    _report(explainer, rows, parity, timing | warnings)
 
 
 def _picture(reference_image: str | None) -> Path | None:
@@ -218,37 +214,6 @@ def _medians(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
             run()
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values[1:]) for name, values in times.items()}
-
-
-def _cancellation(share: float | None) -> dict[str, str]:
-    """A row of the report, if the relevances are far larger than what they are shares of."""
-    from relcompile.backend.cancellation import SUSPICIOUS
-
-    if share is None or not share > SUSPICIOUS:
-        return {}
-    return {"largest |R| over |score|": f"{share:.3g}: relevance cancels; a rule with an absolute split bounds it"}
-
-
-def _overflow(share: float) -> dict[str, str]:
-    """A row of the report, if numbers come so near the end of their type that another input may pass it."""
-    from relcompile.backend.magnitude import SUSPICIOUS
-
-    if share <= SUSPICIOUS:
-        return {}
-    return {
-        "largest number inside": f"{share:.1e} of the largest that float32 holds: relevance may be NaN for other "
-        "inputs; scale weights or inputs down"
-    }
-
-
-def _absorption(share: float | None) -> dict[str, str]:
-    """A row of the report, if most of the score reaches no input."""
-    from relcompile.backend.absorbed import MOST
-
-    if share is None or share <= MOST:
-        return {}
-    ways = "root and z+,absorbed=shared hand it back; --absorbed says where"
-    return {"absorbed on the way": f"{share:.0%} of the score: the map is of the rest; {ways}"}
 
 
 def _report(explainer: Explainer, rows: dict[str, str], parity: Parity | None, timing: dict[str, str]) -> None:
