@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from relcompile.compiler import compile_as_asked
+from relcompile.compiler import CapturedModel, capture
 from relcompile.errors import EvaluationError
 from relcompile.evaluation.fed import Fed, Weights
 from relcompile.evaluation.randomised import cascade
@@ -96,6 +96,11 @@ class Bench:
         """An input to compile for."""
         return self.subject.images[:2]
 
+    @cached_property
+    def captured(self) -> CapturedModel:
+        """The network as it is, which every rule is compiled from."""
+        return capture(self.subject.network, self.example)
+
 
 @dataclass(eq=False)
 class Trial:
@@ -159,7 +164,7 @@ class Trial:
         if self.metadata.noise:
             raise EvaluationError(f"{self.name} averages over noisy copies of the input: no layer has one relevance")
         options = replace(self.options, taps=tuple(layers), **asked)
-        return compile_as_asked(self.bench.subject.network, {self._input: self.bench.example}, options)
+        return self.bench.captured.compile_as_asked(options)
 
     @property
     def layers(self) -> list[LayerRecord]:
@@ -167,7 +172,3 @@ class Trial:
         affine = [record for record in self.metadata.layers if record.kind == "affine" and record.name]
         count = Counter(record.name for record in affine)
         return [record for record in affine if count[record.name] == 1]
-
-    @property
-    def _input(self) -> str:
-        return self.metadata.inputs[0].name
