@@ -36,7 +36,7 @@ from relcompile.frontend.onnx.model import OnnxModel
 from relcompile.frontend.onnx.original import Original, check_original
 
 DIRECTIONS = 4
-REACHES, STEPS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 4e-3, 1.6e-2), 32  # how far, and how many; inputs are standard normal
+REACHES, STEPS = (3e-5, 1e-4, 3e-4, 1e-3, 4e-3, 1.6e-2), 128  # how far, and how many; inputs are standard normal
 ROUNDING = 2e-3  # standard error that differences may have by the rounding of float32, of the largest slope
 Tensors = Mapping[str, torch.Tensor]
 
