@@ -27,6 +27,7 @@ from relcompile.runtime.feeds import (
     check_reference,
     check_target,
     inputs_but_target,
+    require_entries,
 )
 from relcompile.runtime.session import Device, described, import_onnxruntime, open_session, session_options
 
@@ -85,9 +86,10 @@ class ProductionExplainer:
                 of a file, which becomes the input by the preprocessing that is stored in the file.
             target: Only for files compiled to take one. Mode "index": the class to explain, one for all or
                 one for each row, 0..classes-1; not needed where a row has one number. Mode "seed": relevance of
-                the output, in its shape; of the layer `metadata.start` in that of its output. With several targets
-                for each row (`metadata.target.questions`): several classes for all rows, or (batch, questions); seeds
-                (batch, questions, ...).
+                the output, in its shape; of the layer `metadata.start` in that of its output. Mode "region": how much
+                of each entry is explained, in the shape of the output. Mode "entry": an index for every axis of the
+                output, for all or (batch, axes). With several targets for each row (`metadata.target.questions`):
+                several classes for all rows, or (batch, questions); entries and seeds (batch, questions, ...).
             reference: Only for files compiled to take one: what differences are taken from, in the shape of the
                 explained input.
             masks: Only for files that take masks (`metadata.masks`), by name of the layer: factors of what passes it,
@@ -106,6 +108,7 @@ class ProductionExplainer:
         feeds, batch, checked = self._check(arrays, target, reference, masks or {}, noise or {}, seed)
         found = self.run(feeds)
         output = found[metadata.explained]
+        require_entries(metadata.target, checked, output)
         if metadata.target.is_reported:
             checked = found[TARGET_OUTPUT]
         elif metadata.target.takes_best and output.ndim <= 2:
@@ -279,7 +282,7 @@ def _match_session(metadata: Metadata, session: Any) -> InputRecord | None:
     missing = [name for name in (*promised, *metadata.output_names) if name not in known]
     extra = [name for name in values if name not in promised]
     target = metadata.target
-    if missing or len(extra) != (target.takes_class or target.takes_seed):
+    if missing or len(extra) != (target.takes_class or target.takes_entry or target.takes_seed):
         raise ExplainerFileError(
             f"graph and metadata disagree: the graph lacks {missing} and has the inputs {extra} beyond the "
             f'model\'s own, for target mode "{target.mode}"'
@@ -287,8 +290,9 @@ def _match_session(metadata: Metadata, session: Any) -> InputRecord | None:
     if not extra:
         return None
     value = values[extra[0]]
-    if target.takes_class:
-        return InputRecord(value.name, ("batch",) if target.questions is None else ("batch", MANY), "int64")
+    leading = ("batch",) if target.questions is None else ("batch", MANY)
+    if target.takes_class or target.takes_entry:
+        return InputRecord(value.name, (*leading, *(value.shape[-1:] if target.takes_entry else ())), "int64")
     dtype = {"tensor(float16)": "float16", "tensor(double)": "float64"}.get(value.type, "float32")
     sizes: Sequence[int | str | None] = value.shape[1:]
     rest = (size if isinstance(size, int) else f"axis {axis}" for axis, size in enumerate(sizes, 1))
