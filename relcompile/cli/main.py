@@ -27,6 +27,7 @@ from relcompile.cli.doctor_command import doctor
 from relcompile.cli.evaluate_command import evaluate
 from relcompile.cli.explain_command import explain
 from relcompile.cli.export_command import export
+from relcompile.cli.grouped import grouped
 from relcompile.cli.inspect_command import inspect
 from relcompile.cli.orderly import orderly
 from relcompile.cli.report_command import report
@@ -128,7 +129,7 @@ app.command()(compare)
 app.command()(concepts)
 app.command()(demo)
 app.command()(doctor)
-app.command()(evaluate)
+app.command()(grouped(evaluate))
 app.command()(explain)
 app.command()(export)
 app.command()(inspect)

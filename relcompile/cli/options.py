@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -113,3 +114,26 @@ Std: TypeAlias = Annotated[str | None, typer.Option(help="Preprocessing: a numbe
 Interpolation: TypeAlias = Annotated[str | None, typer.Option(help="Preprocessing: bilinear (default) or bicubic.")]
 Channels: TypeAlias = Annotated[str | None, typer.Option(help="Preprocessing: RGB (default) or BGR.")]
 Scale: TypeAlias = Annotated[float | None, typer.Option(help="Preprocessing: divides pixel values; default 255.")]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How photographs become inputs; see `relcompile.cli.parsing.preprocessing`."""
+
+    resize: Resize = None
+    crop: Crop = None
+    mean: Mean = None
+    std: Std = None
+    interpolation: Interpolation = None
+    channels: Channels = None
+    scale: Scale = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a model file is read, and what it takes."""
+
+    inputs: Inputs = None
+    arch: Arch = None
+    allow: Allow = None
+    trust_model_file: Trust = False
