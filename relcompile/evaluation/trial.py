@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from passes.rewrites.fold_constants import FoldConstants
+from passes.runner import run_passes
+from passes.stages import verify_canonical
+from relcompile.backend.explainer import Explainer
 from relcompile.compiler import CapturedModel, capture
 from relcompile.errors import EvaluationError
 from relcompile.evaluation.fed import Architecture, Fed, Weights
@@ -61,6 +66,12 @@ class Settings:
 
 
 USUAL: Final = Settings()
+
+
+def folded(explainer: Explainer) -> Explainer:
+    """The explainer, with all that it makes of weights (W⁺, turned kernels) made once, and not for every picture."""
+    run_passes(explainer.graph_module, [FoldConstants(limit=sys.maxsize)], keeps=verify_canonical)
+    return explainer
 
 
 @dataclass(eq=False)
@@ -204,7 +215,7 @@ class Trial:
         if self.metadata.noise:
             raise EvaluationError(f"{self.name} averages over noisy copies of the input: no layer has one relevance")
         options = replace(self.options, taps=tuple(layers), **asked)
-        return self.bench.captured.compile_as_asked(options, self.bench.step)
+        return folded(self.bench.captured.compile_as_asked(options, self.bench.step))
 
     @property
     def layers(self) -> list[LayerRecord]:
