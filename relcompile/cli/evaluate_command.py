@@ -18,6 +18,7 @@ from relcompile.runtime.extras import require
 if TYPE_CHECKING:
     from relcompile.evaluation.results import Results
     from relcompile.evaluation.subject import Subject
+    from relcompile.preprocessing import Preprocessing
     from relcompile.question.options import Options
 
 _DEFAULT_OUTPUT: Final = Path("evaluation.parquet")
@@ -50,12 +51,12 @@ class _Settings:
 
 def evaluate(
     context: typer.Context,
-    model: options.Model,
+    file: options.ModelFile,
     data: Annotated[Path, typer.Argument(help="A folder of photographs, or a .npy or .npz file of inputs.")],
     asked: _Asked,
     settings: _Settings,
-    reading: options.Reading,
-    pictures: options.Pictures,
+    pixels: options.Pixels,
+    inputs: options.Inputs = None,
     out: Annotated[Path, typer.Option("--output", "-o", help="The .parquet file to write; a .csv file follows.")] = (
         _DEFAULT_OUTPUT
     ),
@@ -66,35 +67,32 @@ def evaluate(
     require("evaluate")
     if out.suffix != ".parquet":
         raise EvaluationError(f"{out}: the suffix must be .parquet")
-    if isinstance(place, Console) and not reading.trust_model_file:
+    if isinstance(place, Console) and not file.trust_model_file:
         with atomic_path(out) as temporary:
-            place.run(model, temporary, partial_of(out))
+            place.run(file.model, temporary, partial_of(out))
         return _write_csv(out)
     from relcompile.calibration.data import files_read
     from relcompile.evaluation.trial import Settings
 
     state = partial_of(out)
-    keep_inputs((model, asked.masks, asked.calibration, *files_read(data)), (out, out.with_suffix(".csv"), state))
+    keep_inputs((file.model, asked.masks, asked.calibration, *files_read(data)), (out, out.with_suffix(".csv"), state))
     refuse_links([state] if out != _DEFAULT_OUTPUT else [out, state])
-    run = _Run(*_prepared(model, data, asked, reading, pictures), Settings(**asdict(settings)), out, place)
-    return run.finish({"model": model.name, "data": data.name}, resume=resume)
+    prepared = _prepared(file, data, asked, tuple(inputs or ()), pixels.preprocessing())
+    run = _Run(*prepared, Settings(**asdict(settings)), out, place)
+    return run.finish({"model": file.model.name, "data": data.name}, resume=resume)
 
 
 def _prepared(
-    model: Path, data: Path, asked: _Asked, reading: options.Reading, pictures: options.Pictures
+    file: options.ModelFile, data: Path, asked: _Asked, specs: tuple[str, ...], preprocessing: Preprocessing | None
 ) -> tuple[Subject, dict[str, Options], list[str]]:
     """Network and samples; what is asked of the compiler for each rule; names of the measures."""
     from relcompile.cli import parsing
     from relcompile.cli.calibrate_command import open_data
     from relcompile.evaluation.run import chosen_measures
-    from relcompile.frontend.model_file import read_model
 
-    preprocessing = parsing.preprocessing(**vars(pictures))
-    bounds = parsing.bounds(asked.bounds)
-    rules = _options(rule_names(asked.rules), bounds, asked.calibration, preprocessing)
-    network = read_model(model, arch=reading.arch, allow=tuple(reading.allow or ()), trust=reading.trust_model_file)
-    samples = open_data(data, network, tuple(reading.inputs or ()), preprocessing, asked.samples)
-    subject = _subject(network, samples, asked.masks)
+    rules = _options(rule_names(asked.rules), parsing.bounds(asked.bounds), asked.calibration, preprocessing)
+    network = file.read()
+    subject = _subject(network, open_data(data, network, specs, preprocessing, asked.samples), asked.masks)
     return subject, rules, [measure.name for measure in chosen_measures(asked.metrics.split(","), subject)]
 
 

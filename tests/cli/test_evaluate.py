@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import csv
-import inspect
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pytest
 import torch
-import typer
 
 from relcompile.cli.evaluate_command import rule_names
-from relcompile.cli.grouped import grouped
 from relcompile.errors import EvaluationError
 from relcompile.evaluation.results import Results
 from tests.cli.test_cli import run
@@ -128,29 +123,6 @@ def test_a_page_of_something_else(tmp_path: Path, capsys: Capture) -> None:
     assert code == 2
     assert "is not a file that `relcompile evaluate` wrote" in err
     assert not (tmp_path / "x.html").exists()
-
-
-@dataclass(frozen=True)
-class Size:
-    """Two options."""
-
-    width: Annotated[int, typer.Option(help="Of the box.")]
-    height: Annotated[int, typer.Option("--tall")] = 5
-
-
-def test_options_in_a_group_are_options() -> None:
-    """Each field is one, with its own name, type and default; those without a default come first."""
-    given = list[object]()
-
-    def command(name: str, size: Size, *, loud: bool = False) -> None:
-        given.extend([name, size, loud])
-
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(grouped(command))
-    app(["box", "--width", "3"], standalone_mode=False)
-    app(["box", "--tall", "4", "--width", "3", "--loud"], standalone_mode=False)
-    assert given == ["box", Size(3, 5), False, "box", Size(3, 4), True]
-    assert list(inspect.signature(grouped(command)).parameters) == ["name", "width", "height", "loud"]
 
 
 def test_rule_names_keep_their_parameters() -> None:
