@@ -18,8 +18,8 @@ from relcompile.pictures.photographs import Photographs, Seen
 from relcompile.runtime.best import explain_best
 from relcompile.runtime.explanation import Explanation
 from relcompile.runtime.feeds import Array
+from relcompile.runtime.options import Device
 from relcompile.runtime.production import ProductionExplainer, load
-from relcompile.runtime.session import Device
 
 Form = Literal["float16", "int8"]
 _LARGEST: Final[Mapping[Form, float]] = {"float16": 2.0**15, "int8": 127.0}

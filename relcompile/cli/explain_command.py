@@ -19,8 +19,8 @@ from relcompile.files.paths import atomic_path, save_arrays
 from relcompile.pictures.tokens import is_token_model, tokenizer_beside
 from relcompile.runtime.best import explain_best
 from relcompile.runtime.explanation import Explanation
+from relcompile.runtime.options import Device
 from relcompile.runtime.production import ProductionExplainer, load
-from relcompile.runtime.session import Device
 
 if TYPE_CHECKING:
     from relcompile.pictures.heatmap import Style

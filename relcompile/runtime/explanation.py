@@ -9,8 +9,9 @@ import numpy as np
 
 from relcompile.errors import InputSpecError
 from relcompile.files.records import OTHERS
-from relcompile.metadata import Metadata
-from relcompile.runtime.feeds import Array
+from relcompile.metadata import ABSORBED_OUTPUT, ROOTS_OUTPUT, TARGET_OUTPUT, Metadata
+from relcompile.runtime.feeds import Array, require_entries
+from relcompile.runtime.form import Asked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +53,33 @@ class Explanation:
     finite: Array
     metadata: Metadata = field(repr=False)
     views: tuple[Any, ...] = ()
+
+    @classmethod
+    def of(cls, metadata: Metadata, asked: Asked, found: dict[str, Array]) -> Explanation:
+        """What was asked, and the outputs of the graph by name.
+
+        Raises:
+            TargetError: an entry was asked for that the output does not have.
+        """
+        output, target = found[metadata.explained], asked.target
+        require_entries(metadata.target, target, output)
+        if metadata.target.is_reported:
+            target = found[TARGET_OUTPUT]
+        elif metadata.target.takes_best and output.ndim <= 2:
+            target = output.reshape(asked.batch, -1).argmax(axis=1).astype(np.int64)
+        return cls(
+            output=output,
+            outputs={name: found[name] for name in metadata.outputs},
+            relevance=found[metadata.relevance[0]],
+            relevances={name: found[name] for name in metadata.relevance},
+            taps={tap.layer: found[tap.name] for tap in metadata.taps},
+            absorbed=found.get(ABSORBED_OUTPUT) if metadata.absorbed else None,
+            roots=found.get(ROOTS_OUTPUT) if metadata.roots is not None else None,
+            target=target,
+            finite=finite_rows(asked.batch, asked.feeds, found),
+            metadata=metadata,
+            views=asked.views,
+        )
 
     def each(self) -> tuple[Explanation, ...]:
         """One explanation for each of several targets, as if it had been asked alone; itself, if there is one."""

@@ -19,6 +19,24 @@ def inputs_but_target(metadata: Metadata) -> tuple[InputRecord, ...]:
     return (*metadata.inputs, *(mask.input for mask in metadata.masks), *metadata.noise, *of_reference)
 
 
+def photographed(metadata: Metadata, inputs: Sequence[Any]) -> tuple[Sequence[Any], tuple[Any, ...]]:
+    """The inputs as arrays, and what the model sees of a photograph among them."""
+    if len(inputs) != 1 or isinstance(inputs[0], np.ndarray | list | tuple):
+        return inputs, ()
+    from relcompile.pictures.photographs import Photographs, is_photograph
+
+    if not is_photograph(inputs[0]):
+        return inputs, ()
+    photographs = Photographs.of(metadata)
+    if photographs.assumption is not None:
+        raise InputSpecError(
+            "the file does not say how a photograph becomes its input: compile it with preprocessing=... (--mean, "
+            "--std and so on), or give an array"
+        )
+    seen = photographs.read(inputs[0])
+    return (seen.array,), (seen.view,)
+
+
 def check_inputs(records: Sequence[InputRecord], arrays: Sequence[Array]) -> tuple[dict[str, Array], int]:
     """The arrays by input name, and the batch size."""
     if len(arrays) != len(records):
