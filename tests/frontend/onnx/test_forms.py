@@ -12,7 +12,10 @@ from onnx import TensorProto
 
 import relcompile
 from relcompile.frontend.onnx.reading import read_onnx
-from tests.frontend.onnx.files import ALL_TO_THE_LAST_DIGITS, compared, f, i, node, r, whole, written
+from tests.frontend.onnx.files import ALL_TO_THE_LAST_DIGITS, Drawn, compared, f, i, node, written
+
+DRAWN = Drawn()
+r, whole = DRAWN.normal, DRAWN.whole
 
 U8 = np.uint8
 IMAGE = r(2, 4, 6, 6)
