@@ -141,7 +141,7 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "a model": (["explain", "{model}", "cat.jpg"], "is a model or its weights, not an explainer; compile it"),
     "a rule": (["{model}", "--input", "1x3x16x16", "--rule", "zplus"], "nearest: z+"),
     "a class of no report": (["inspect", "{model}", "--target", "3"], "give --roots too"),
-    "no device": (["explain", "{model}", "cat.jpg", "--device", "tpu"], 'want "auto", "cpu" or "cuda"'),
+    "no device": (["explain", "{model}", "cat.jpg", "--device", "tpu"], 'want "auto", "cpu", "cuda" or "tensorrt"'),
     "no pictures": (["explain", "{model}", "cat.jpg", "--no-png", "--overlay-only"], "--no-png draws nothing"),
     "no colours": (["explain", "{model}", "cat.jpg", "--colormap", "RdBu_s"], "nearest: RdBu"),
 }
