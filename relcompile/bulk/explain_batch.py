@@ -89,7 +89,8 @@ class ExplainBatch:
     @cached_property
     def _photographs(self) -> Photographs:
         metadata = self._production.metadata
-        if metadata.target.questions is not None or metadata.target.takes_seed or metadata.at is not None:
+        per_row = metadata.target.takes_seed or metadata.target.takes_entry
+        if metadata.target.questions is not None or per_row or metadata.at is not None:
             raise InputSpecError("this explainer does not say one thing of the pixels of each photograph; use Python")
         if metadata.reference_input is not None:
             raise InputSpecError("this explainer takes a reference at run time; compile it with a fixed one")

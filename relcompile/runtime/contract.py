@@ -19,7 +19,7 @@ def match_session(metadata: Metadata, session: Any) -> InputRecord | None:
     missing = [name for name in (*promised, *metadata.output_names) if name not in known]
     extra = [name for name in values if name not in promised]
     target = metadata.target
-    if missing or len(extra) != (target.takes_class or target.takes_seed):
+    if missing or len(extra) != (target.takes_class or target.takes_entry or target.takes_seed):
         raise ExplainerFileError(
             f"graph and metadata disagree: the graph lacks {missing} and has the inputs {extra} beyond the "
             f'model\'s own, for target mode "{target.mode}"'
@@ -27,8 +27,9 @@ def match_session(metadata: Metadata, session: Any) -> InputRecord | None:
     if not extra:
         return None
     value = values[extra[0]]
-    if target.takes_class:
-        return InputRecord(value.name, ("batch",) if target.questions is None else ("batch", MANY), "int64")
+    leading = ("batch",) if target.questions is None else ("batch", MANY)
+    if target.takes_class or target.takes_entry:
+        return InputRecord(value.name, (*leading, *(value.shape[-1:] if target.takes_entry else ())), "int64")
     dtype = {"tensor(float16)": "float16", "tensor(double)": "float64"}.get(value.type, "float32")
     sizes: Sequence[int | str | None] = value.shape[1:]
     rest = (size if isinstance(size, int) else f"axis {axis}" for axis, size in enumerate(sizes, 1))

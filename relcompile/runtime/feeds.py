@@ -60,14 +60,39 @@ def check_target(record: TargetRecord, entry: InputRecord | None, target: object
         raise TargetError(f"target={target!r} was given, but the file always explains {always}; leave it out")
     if entry is None:
         return None if record.takes_best or record.is_reported else np.full(batch, record.index, np.int64)
-    if target is None and (record.takes_seed or record.classes not in (None, 1)):
+    if target is None and (record.takes_seed or record.takes_entry or record.classes not in (None, 1)):
         raise TargetError("this file needs target=..., or compile the model with --target argmax")
     if record.takes_seed:
         try:
             return _fit(entry, target, {"batch": batch})
         except InputSpecError as error:
-            raise TargetError(f"the target is a seed: {error}") from error
+            raise TargetError(f"the target is a {record.mode}: {error}") from error
+    if record.takes_entry:
+        return _check_entries(entry, target, batch)
     return _check_classes(record, 0 if target is None else target, batch)
+
+
+def _check_entries(entry: InputRecord, target: object, batch: int) -> Array:
+    """One entry for each row, or the same for all, as indices; whether it is there, only the output can tell."""
+    indices = np.asarray(target)
+    shared = indices.ndim == len(entry.shape) - 1
+    try:
+        if indices.dtype.kind not in "iu":
+            raise InputSpecError(f"it is {indices.dtype}")
+        given = np.ascontiguousarray(np.broadcast_to(indices, (batch, *indices.shape)) if shared else indices, np.int64)
+        return _fit(entry, given, {"batch": batch})
+    except InputSpecError as error:
+        raise TargetError(f"the target has an index for every axis of the output behind the batch: {error}") from error
+
+
+def require_entries(record: TargetRecord, target: Array | None, output: Array) -> None:
+    """Refuse entries that the output does not have.
+
+    Raises:
+        TargetError: an index is beyond its axis.
+    """
+    if record.takes_entry and target is not None and bool(((target < 0) | (target >= output.shape[1:])).any()):
+        raise TargetError(f"target {target.tolist()}: the output's axes have the sizes {list(output.shape[1:])}")
 
 
 def _check_classes(record: TargetRecord, target: object, batch: int) -> Array:

@@ -78,9 +78,10 @@ class ProductionExplainer:
                 of a file, which becomes the input by the preprocessing that is stored in the file.
             target: Only for files compiled to take one. Mode "index": the class to explain, one for all or
                 one for each row, 0..classes-1; not needed where a row has one number. Mode "seed": relevance of
-                the output, in its shape; of the layer `metadata.start` in that of its output. With several targets
-                for each row (`metadata.target.questions`): several classes for all rows, or (batch, questions); seeds
-                (batch, questions, ...).
+                the output, in its shape; of the layer `metadata.start` in that of its output. Mode "region": how much
+                of each entry is explained, in the shape of the output. Mode "entry": an index for every axis of the
+                output, for all or (batch, axes). With several targets for each row (`metadata.target.questions`):
+                several classes for all rows, or (batch, questions); entries and seeds (batch, questions, ...).
             reference: Only for files compiled to take one: what differences are taken from, in the shape of the
                 explained input.
             masks: Only for files that take masks (`metadata.masks`), by name of the layer: factors of what passes it,

@@ -10,7 +10,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -108,9 +108,9 @@ def test_parquet_in_parquet_out(tmp_path: Path, kind: str) -> None:
     assert pq.read_table(tmp_path / "out" / "errors")["path"].to_pylist() == [names[4]]
 
 
-def tar_of(path: Path, files: list[Path], suffix: str = "") -> Path:
+def tar_of(path: Path, files: list[Path], mode: Literal["w", "w:gz"] = "w") -> Path:
     """As WebDataset has it: photographs, with what is said of them beside."""
-    with tarfile.open(path, f"w{suffix}") as archive:
+    with tarfile.open(path, mode) as archive:
         for file in files:
             archive.add(file, f"train/{file.name}")
             archive.addfile(tarfile.TarInfo(f"train/{file.stem}.cls"))
@@ -208,7 +208,7 @@ def test_what_cannot_be_done_is_one_message(
     Path("empty").mkdir()
     Path("bad.parquet").write_bytes(b"PAR1")
     Path("bad.tar").write_bytes(b"PAR1")
-    tar_of(Path("small.tar"), [Path("in/00000.png")], ":gz")
+    tar_of(Path("small.tar"), [Path("in/00000.png")], "w:gz")
     pq.write_table(pa.table({"n": [1]}), "numbers.parquet")
     arguments, told = WRONG[case]
     assert run(*(each.format(e=explainer(Path("e.onnx"))) for each in arguments)) == 2
