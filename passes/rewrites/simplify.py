@@ -8,6 +8,7 @@ Relies on the signs of values. Numbers may change by rounding only. In the order
 4. where(y > 0, m, 0) y -> m y             the mask of a ReLU before a product with its output
 5. ones(x) y -> y,  y / 1 -> y
 6. (m y) / ⟨z⟩ε, y = 0 where z <= 0 -> (m y) / (relu(z) + ε)      y = relu(z), relu6(z), ...
+   and then relu6(z) -> min(relu(z), 6)                   z itself is read no longer
    (m z) / ⟨z⟩ε -> m (|z| / (|z| + ε))                    ⟨z⟩ε = where(z >= 0, z + ε, z - ε)
 7. W x + c with a number c -> W x + b, b = c           and (W x + v) + c -> (W x + b) + v
 8. where(z > 0, R, 0) with R = m relu(z) -> R           and the same with z < 0 is known to be 0
@@ -78,6 +79,16 @@ def _clamp_of_known_sign(node: Node, _emit: Emitter) -> Node | None:
     operand: Any = arguments(node)[0]
     keeps = "positive" if node.target is aten.clamp_min.default else "negative"
     return operand if arguments(node)[1] == 0 and sign_of(operand) in (keeps, "zero") else None
+
+
+def _clamp_beside_relu(node: Node, emit: Emitter) -> Value | None:
+    z: Any = arguments(node)[0]
+    low, high = argument(node, 1), argument(node, 2)
+    if low != 0 or not isinstance(high, int | float) or high < 0:
+        return None
+    if all(reader.target is not aten.relu.default for reader in z.users):
+        return None
+    return emit.call(aten.clamp_max.default, emit.call(aten.relu.default, z), high)
 
 
 def _magnitude_of_positive(node: Node, _emit: Emitter) -> Node | None:
@@ -246,6 +257,8 @@ def _like(value: Any, node: Node) -> bool:
 _TABLE: dict[Any, tuple[Simplification, ...]] = {
     aten.clamp_min.default: (_clamp_of_known_sign,),
     aten.clamp_max.default: (_clamp_of_known_sign,),
+    aten.clamp.default: (_clamp_beside_relu,),
+    aten.hardtanh.default: (_clamp_beside_relu,),
     aten.abs.default: (_magnitude_of_positive,),
     aten.add.Tensor: (_plus_zero, _number_into_bias),
     aten.sub.Tensor: (_minus_zero,),

@@ -192,7 +192,7 @@ SIMPLER: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "magnitude of a ReLU": (lambda x: x.relu().abs() + 1, (aten.abs.default,)),
     "divisor of what is 0 with it": (
         lambda x: x.clamp(0, 6) * x.sin() / torch.where(x >= 0, x + 0.5, x - 0.5),
-        (aten.where.self, aten.ge.Scalar),
+        (aten.where.self, aten.ge.Scalar, aten.clamp.default),
     ),
     "choice by the sign of a factor": (lambda x: x * torch.where(x >= 0, x.exp(), x.sin()), (aten.where.self,)),
 }
