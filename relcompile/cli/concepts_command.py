@@ -62,27 +62,11 @@ def concepts(
     """
     if target != "argmax" and not target.isdecimal():
         raise InputSpecError(f"--target {target!r}: concepts are of the best class, argmax, or of a class number")
-    output = out or model.with_name(f"{model.stem}.{plain_name(layer)}.concepts.safetensors")
-    drawn = [output.with_suffix(".png"), *([] if picture is None else [output.with_suffix(f".{picture.stem}.png")])]
-    keep_inputs([model, picture], [output, *drawn])
-    refuse_links([output, *drawn] if out is None else drawn)
-    given = {
-        "--rule": [rule],
-        "--arch": [arch],
-        "--allow": allow or [],
-        "--input": inputs or [],
-        "--resize": [resize],
-        "--crop": [crop],
-        "--mean": [mean],
-        "--std": [std],
-        "--interpolation": [interpolation],
-        "--channels": [channels],
-        "--scale": [scale],
-    }
-    further = [
-        text for name, values in given.items() for value in values if value is not None for text in (name, str(value))
-    ]
-    how = _Compiler(context.obj, model, (*further, *(["--trust-model-file"] if trust_model_file else [])))
+    output, drawn = _paths(model, layer, picture, out)
+    options = _spelled(rule=rule, arch=arch, allow=allow, input=inputs, trust_model_file=trust_model_file)
+    options += _spelled(resize=resize, crop=crop, mean=mean, std=std)
+    options += _spelled(interpolation=interpolation, channels=channels, scale=scale)
+    how = _Compiler(context.obj, model, options)
     reader = how.compiled("--at", layer, "--target", target)
     photographs = photographs_of(reader)
     folder = _folder(data, photographs, reader, samples)
@@ -90,6 +74,29 @@ def concepts(
     _report(found, output)
     masked = how.compiled("--mask", layer, "--target", "indices")
     _Drawing(masked, photographs, folder, found, rows).all(reader, picture, drawn)
+
+
+def _paths(model: Path, layer: str, picture: Path | None, out: Path | None) -> tuple[Path, list[Path]]:
+    """The file, and the pictures: of the layer, and of the photograph if there is one."""
+    output = out or model.with_name(f"{model.stem}.{plain_name(layer)}.concepts.safetensors")
+    drawn = [output.with_suffix(".png"), *([] if picture is None else [output.with_suffix(f".{picture.stem}.png")])]
+    keep_inputs([model, picture], [output, *drawn])
+    refuse_links([output, *drawn] if out is None else drawn)
+    return output, drawn
+
+
+def _spelled(**given: str | float | Sequence[str] | None) -> list[str]:
+    """Options as a command line has them: what is not given is left out, what is repeated is repeated."""
+    words = list[str]()
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            words += [
+                word for one in ([value] if isinstance(value, str | float) else value) for word in (option, str(one))
+            ]
+    return words
 
 
 @dataclass(frozen=True)
