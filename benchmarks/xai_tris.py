@@ -33,7 +33,7 @@ from torch import Tensor, nn
 import relcompile
 from passes.errors import PassError
 from relcompile.errors import RelcompileError
-from relcompile.evaluation.fed import Fed, Weights
+from relcompile.evaluation.fed import Architecture, Fed
 from relcompile.evaluation.metrics.intervals import Estimate, estimate
 from relcompile.presets import PRESETS, AsMultiplier
 from relcompile.question.options import Options
@@ -180,6 +180,15 @@ def baselines(sample: Sample, rng: np.random.Generator) -> dict[str, Maps]:
     return {"(sobel)": edges, "(laplace)": laplacian, "(x)": pictures, "(random)": rng.standard_normal(pictures.shape)}
 
 
+class Trained:
+    """A network, what it was trained with, and its weights as they are fed."""
+
+    def __init__(self, network: nn.Module, train: Sample) -> None:
+        self.network, self.train = network, train
+        self.architecture = Architecture(network, train.images[:2])
+        self.weights = self.architecture.weights(network)
+
+
 class Rules:
     """One graph for each rule, compiled once and fed with the weights of every network."""
 
@@ -187,24 +196,24 @@ class Rules:
         self.names = list(names)
         self._fed = dict[str, Fed | None]()
 
-    def maps(self, name: str, network: nn.Module, weights: Weights, train: Sample, test: Sample) -> Maps | None:
+    def maps(self, name: str, net: Trained, test: Sample) -> Maps | None:
         """Relevance of the true class; None, said aloud once, for a rule that this network cannot have."""
         if name not in self._fed or "calibration" in PRESETS[name].needs:
-            self._fed[name] = _compiled(name, network, train)
+            self._fed[name] = _compiled(name, net)
         fed = self._fed[name]
         if fed is None:
             return None
-        relevance = fed.explain(weights, test.images, test.labels)[1].double()
+        relevance = fed.explain(net.weights, test.images, test.labels)[1].double()
         is_gradient = isinstance(fed.explainer.options.composite.result, AsMultiplier)
         return (relevance.abs().amax(1) if is_gradient else relevance.sum(1)).numpy()
 
 
-def _compiled(name: str, network: nn.Module, train: Sample) -> Fed | None:
+def _compiled(name: str, net: Trained) -> Fed | None:
     needs = PRESETS[name].needs
     bounds = (-1.0, 1.0) if "bounds" in needs else None
-    learned = relcompile.calibrate(network, train.images.split(256)) if "calibration" in needs else None
+    learned = relcompile.calibrate(net.network, net.train.images.split(256)) if "calibration" in needs else None
     try:
-        return Fed(network, train.images[:2], Options(rule=name, bounds=bounds, calibration=learned))
+        return Fed(net.architecture, Options(rule=name, bounds=bounds, calibration=learned))
     except (RelcompileError, PassError) as error:
         print(f"{name}: {str(error).splitlines()[0]}")
         return None
@@ -223,8 +232,8 @@ def measure(
             right = (network(test.images).argmax(1) == test.labels).numpy()
         accuracy.append(float(right.mean()))
         test = Sample(test.images[right], test.labels[right], test.truth[right])
-        weights = Weights.of(network, test.images[:2])
-        found = {name: rules.maps(name, network, weights, train, test) for name in rules.names}
+        net = Trained(network, train)
+        found = {name: rules.maps(name, net, test) for name in rules.names}
         for name, relevance in {**found, **baselines(test, rng)}.items():
             if relevance is not None:
                 pairs = list(zip(relevance, test.truth, strict=True))

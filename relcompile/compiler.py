@@ -108,7 +108,7 @@ class CapturedModel:
     def compile_as_asked(self, options: Options, progress: Progress | None = None) -> Explainer:
         """`compile`, with everything that is asked for in one object."""
         options.check(self.digest, self.inputs)
-        captured = self._look(tuple(options.dynamic), progress)
+        captured = self.graph(tuple(options.dynamic), progress)
         options = options.settled(captured.module)
         if options.composite.is_gradient and not options.forward_derivative:
             refuse_lost_backwards(captured.lost_backwards)
@@ -127,7 +127,7 @@ class CapturedModel:
         check_outputs(self.model, explainer)
         return explainer
 
-    def _look(self, dynamic: tuple[str, ...], progress: Progress | None) -> Captured:
+    def graph(self, dynamic: tuple[str, ...] = (), progress: Progress | None = None) -> Captured:
         """The graph of the model with these free axes, a copy of its own for every explainer."""
         if dynamic not in self._captured:
             free = free_axes(dynamic, self.inputs)

@@ -41,9 +41,9 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def one_table_of_operators() -> Generator[None]:
     """What torch collects of its own operators for every graph that it captures or exports, here once a session."""
-    apis: Any = _registration.onnxscript_apis
+    registry: Any = _registration.ONNXRegistry
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(apis, "get_torchlib_ops", cache(apis.get_torchlib_ops))
+        patch.setattr(registry, "from_torchlib", staticmethod(cache(registry.from_torchlib)))
         patch.setattr(export_utils, "_materialize_cpp_cia_ops", cache(export_utils._materialize_cpp_cia_ops))
         yield
 

@@ -90,8 +90,9 @@ def write_onnx(
         if pair or weights_in(model) > MOST_INSIDE:
             move_out(model, temporary)
         if pair:
-            alone = prediction_alone(model, len(explainer.metadata.outputs))
-            onnx.save_model(alone, str(temporary.with_name(f"{path.stem}.predict.onnx")))
+            beside = temporary.with_name(f"{path.stem}.predict.onnx")
+            onnx.save_model(prediction_alone(model, explainer.metadata), str(beside))
+            seal(beside)
         onnx.save_model(model, str(temporary))
         seal(temporary)
         tell("check in ONNX Runtime")

@@ -31,7 +31,8 @@ _SAVE_EVERY: Final = 60.0  # seconds between two saved states
 
 def calibrate(
     context: typer.Context,
-    model: options.Model,
+    file: options.ModelFile,
+    pixels: options.Pixels,
     data: Annotated[Path, typer.Argument(help="A folder of photographs, or a .npy or .npz file of inputs.")],
     rule: Annotated[str, typer.Option("--rule", "-r", help="The rule that needs it.")] = "patternattribution",
     out: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = _DEFAULT_OUTPUT,
@@ -40,35 +41,23 @@ def calibrate(
     batch: Annotated[int, typer.Option(help="Samples at a time.")] = 32,
     samples: Annotated[int | None, typer.Option(help="At most so many of the samples, evenly spaced.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
-    arch: options.Arch = None,
-    allow: options.Allow = None,
-    trust_model_file: options.Trust = False,
-    resize: options.Resize = None,
-    crop: options.Crop = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    interpolation: options.Interpolation = None,
-    channels: options.Channels = None,
-    scale: options.Scale = None,
 ) -> None:
     """Learn from data what PatternNet and PatternAttribution need: one pattern per affine layer."""
     place: Place = context.obj
-    if isinstance(place, Console) and not trust_model_file:
+    if isinstance(place, Console) and not file.trust_model_file:
         with atomic_path(out) as temporary:
-            return place.run(model, temporary, partial_of(out))
+            return place.run(file.model, temporary, partial_of(out))
     from relcompile.calibration.data import files_read
     from relcompile.calibration.state import StateFile
-    from relcompile.cli import parsing
-    from relcompile.frontend.model_file import read_model
 
-    preprocessing = parsing.preprocessing(resize, crop, mean, std, interpolation, channels, scale)
+    preprocessing = pixels.preprocessing()
     _check_rule(rule)
     if batch < 1:
         raise CalibrationError(f"--batch {batch} must be at least 1")
     state = StateFile(out, place.folder)
-    keep_inputs((model, *files_read(data)), (out, state.path))
+    keep_inputs((file.model, *files_read(data)), (out, state.path))
     refuse_links([state.path] if out != _DEFAULT_OUTPUT else [out, state.path])
-    network = read_model(model, arch=arch, allow=tuple(allow or ()), trust=trust_model_file)
+    network = file.read()
     opened = open_data(data, network, tuple(inputs or ()), preprocessing, samples)
     return calibrate_on(network, opened, estimator, batch, state, place, resume=resume)
 

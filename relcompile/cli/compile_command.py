@@ -6,9 +6,8 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
 
     from relcompile.backend.explainer import Explainer
     from relcompile.backend.onnx_file import Parity
-    from relcompile.question.options import Options
+    from relcompile.preprocessing import Preprocessing
+    from relcompile.question.options import Keywords, Options
 
 _TIMINGS = 5
 _USUAL_PHOTOGRAPH = "1x3x224x224"
@@ -31,96 +31,56 @@ _LARGEST_CLASS_NAMES = 2**24  # bytes
 
 def compile_(
     context: typer.Context,
-    model: options.Model,
-    rule: options.Rule = "z+",
-    layer: options.Layers = None,
-    plugin: options.Plugins = None,
-    fallback: options.Fallback = None,
-    bounds: options.Bounds = None,
-    calibration: options.CalibrationFile = None,
-    out: options.Output = None,
+    method: options.Method,
+    file: options.ModelFile,
+    question: options.Question,
+    pixels: options.Pixels,
     inputs: options.Inputs = None,
-    target: options.Target = "index",
-    reference: options.Reference = None,
-    reference_image: options.ReferenceImage = None,
-    arch: options.Arch = None,
-    allow: options.Allow = None,
-    trust_model_file: options.Trust = False,
-    explain: options.Explained = None,
-    dynamic: options.Dynamic = None,
-    explained_output: options.ExplainedOutput = "0",
-    at: options.At = None,
-    tap: options.Taps = None,
-    start: options.Start = None,
-    mask: options.Masks = None,
-    exclude_parallel: options.ExcludeParallel = False,
-    reduce: options.Reduce = None,
-    output_dtype: options.OutputDtype = None,
-    pair: options.Pair = False,
-    absorbed: options.Absorbed = False,
-    roots: options.Roots = False,
-    forward_derivative: options.ForwardDerivative = False,
-    class_names: options.ClassNames = None,
-    resize: options.Resize = None,
-    crop: options.Crop = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    interpolation: options.Interpolation = None,
-    channels: options.Channels = None,
-    scale: options.Scale = None,
+    class_names: Annotated[Path | None, typer.Option(help="A text file, one class name a line.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="An .onnx or .pt2 file. Default: MODEL.RULE[.LAYER][.TARGET][.AT]....onnx"),
+    ] = None,
+    pair: Annotated[
+        bool, typer.Option("--pair", help="Also write NAME.predict.onnx, the prediction alone, over the same weights.")
+    ] = False,
 ) -> None:
     """Compile a trained model and a rule into one explainer file."""
     place: Place = context.obj
-    verbs = (("plugin", plugin), ("tap", tap), ("mask", mask), ("dynamic", dynamic))
-    places = [f"{verb}={name}" for verb, names in verbs for name in names or ()]
-    further = [name for name, wanted in (("absorbed", absorbed), ("roots", roots)) if wanted]
-    chosen = (None if target == "index" else target, at, start and f"start={start}", fallback, reduce, *further)
-    output = out or default_output(model, rule, *(layer or ()), *chosen, *places)
-    if isinstance(place, Console) and not trust_model_file:
+    output = out or default_output(file.model, method, question)
+    if isinstance(place, Console) and not file.trust_model_file:
         with atomic_path(output) as temporary:
-            return place.run(model, temporary)
+            return place.run(file.model, temporary)
+    from relcompile.question.options import Options
+
+    _check_output(output, pair, (file.model, class_names, *_read_by(method)))
+    refuse_links([output] if out is None else [])
+    asked: Keywords = {
+        **_rules(method, inputs or (_USUAL_PHOTOGRAPH,), pixels.preprocessing()),
+        **question.asked(),
+        "class_names": _class_names(class_names),
+        "name": file.model.stem,
+    }
+    return compile_file(file.read, tuple(inputs or ()), Options(**asked), output, place, pair=pair)
+
+
+def _rules(method: options.Method, specs: Sequence[str], pixels: Preprocessing | None) -> Keywords:
+    """The fields of `Options` that say which rules there are, and how photographs become what these need."""
     from relcompile.calibration.store import Calibration
     from relcompile.cli import parsing, plugins
-    from relcompile.frontend.model_file import read_model
-    from relcompile.question.options import Options
-    from relcompile.question.references import reference_file
 
-    composite = Path(rule) if rule.endswith(".toml") else None
-    _check_output(
-        output, pair, (model, calibration, class_names, reference_file(reference), _picture(reference_image), composite)
-    )
-    refuse_links([output] if out is None else [])
-    preprocessing = parsing.preprocessing(resize, crop, mean, std, interpolation, channels, scale)
-    learned = None if calibration is None else Calibration.load(calibration)
-    known = preprocessing or (None if learned is None else learned.preprocessing)
-    asked = Options(
-        rule=rule,
-        layers=tuple(layer or ()),
-        rules=plugins.entries(plugin or ()),
-        fallback=parsing.fallback(fallback),
-        bounds=parsing.bounds(bounds),
-        calibration=learned,
-        target=target,
-        reference=parsing.reference(reference, reference_image, known, inputs or (_USUAL_PHOTOGRAPH,)),
-        explain=explain or None,
-        dynamic=tuple(dynamic or ()),
-        output=int(explained_output) if explained_output.isdecimal() else explained_output,
-        at=at,
-        taps=tuple(tap or ()),
-        start=start,
-        masks=tuple(mask or ()),
-        exclude_parallel=exclude_parallel,
-        reduce=reduce,
-        output_dtype=output_dtype,
-        absorbed=absorbed,
-        roots=roots,
-        forward_derivative=forward_derivative,
-        class_names=_class_names(class_names),
-        preprocessing=preprocessing,
-        name=model.stem,
-    )
-    read = partial(read_model, model, arch=arch, allow=tuple(allow or ()), trust=trust_model_file)
-    return compile_file(read, tuple(inputs or ()), asked, output, place, pair=pair)
+    learned = None if method.calibration is None else Calibration.load(method.calibration)
+    known = pixels or (None if learned is None else learned.preprocessing)
+    return {
+        "rule": method.rule,
+        "layers": tuple(method.layers or ()),
+        "rules": plugins.entries(method.plugin or ()),
+        "fallback": parsing.fallback(method.fallback),
+        "bounds": parsing.bounds(method.bounds),
+        "calibration": learned,
+        "reference": parsing.reference(method.reference, method.reference_image, known, specs),
+        "preprocessing": pixels,
+    }
 
 
 def compile_file(
@@ -161,13 +121,28 @@ def compile_file(
     _report(explainer, rows, parity, timing | warnings)
 
 
-def _picture(reference_image: str | None) -> Path | None:
-    return None if reference_image in (None, "mean", "black", "blur") else Path(reference_image)
+def _read_by(method: options.Method) -> list[Path | None]:
+    """The files that rules come from."""
+    from relcompile.question.references import reference_file
+
+    picture = None if method.reference_image in (None, "mean", "black", "blur") else Path(method.reference_image)
+    composite = Path(method.rule) if method.rule.endswith(".toml") else None
+    return [method.calibration, reference_file(method.reference), picture, composite]
 
 
-def default_output(model: Path, rule: str, *further: str | None) -> Path:
+def default_output(model: Path, method: options.Method, question: options.Question) -> Path:
     """MODEL.RULE.onnx beside the model; what else makes the explainer another one follows the rule."""
-    names = [rule.removesuffix(".toml").rpartition("/")[2], *filter(None, further)]
+    places = {"plugin": method.plugin, "tap": question.taps, "mask": question.masks, "dynamic": question.dynamic}
+    chosen = [
+        None if question.target == "index" else question.target,
+        question.at,
+        question.start and f"start={question.start}",
+        method.fallback,
+        question.reduce,
+        *(name for name in ("absorbed", "roots") if getattr(question, name)),
+        *(f"{verb}={name}" for verb, names in places.items() for name in names or ()),
+    ]
+    names = [method.rule.removesuffix(".toml").rpartition("/")[2], *(method.layers or ()), *filter(None, chosen)]
     return model.with_name(".".join([model.stem, *(plain_name(name.replace("=", "")) for name in names), "onnx"]))
 
 

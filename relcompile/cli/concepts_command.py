@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -15,6 +15,7 @@ from relcompile.cli import options, views
 from relcompile.cli.compile_command import compile_
 from relcompile.cli.confined import Console, Place
 from relcompile.cli.explain_command import photographs_of
+from relcompile.cli.groups import flat
 from relcompile.errors import CalibrationError, InputSpecError
 from relcompile.files.paths import atomic_path, keep_inputs, plain_name, refuse_links
 from relcompile.runtime.production import ProductionExplainer, load
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 
 def concepts(
     context: typer.Context,
-    model: options.Model,
+    file: options.ModelFile,
     data: Annotated[Path, typer.Argument(help="A folder of photographs.")],
+    pixels: options.Pixels,
     layer: Annotated[str, typer.Option("--layer", help="The layer whose channels are looked at.")],
     rule: options.Rule = "epsilon-plus",
     target: Annotated[str, typer.Option("--target", "-t", help="argmax or a class number.")] = "argmax",
@@ -42,17 +44,7 @@ def concepts(
     out: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file. Default: MODEL.LAYER.concepts.safetensors")
     ] = None,
-    arch: options.Arch = None,
-    allow: options.Allow = None,
-    trust_model_file: options.Trust = False,
     inputs: options.Inputs = None,
-    resize: options.Resize = None,
-    crop: options.Crop = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    interpolation: options.Interpolation = None,
-    channels: options.Channels = None,
-    scale: options.Scale = None,
 ) -> None:
     """Find, for every channel of a layer, the photographs in which it is most relevant, and draw them (.png).
 
@@ -62,11 +54,11 @@ def concepts(
     """
     if target != "argmax" and not target.isdecimal():
         raise InputSpecError(f"--target {target!r}: concepts are of the best class, argmax, or of a class number")
-    output, drawn = _paths(model, layer, picture, out)
-    options = _spelled(rule=rule, arch=arch, allow=allow, input=inputs, trust_model_file=trust_model_file)
-    options += _spelled(resize=resize, crop=crop, mean=mean, std=std)
-    options += _spelled(interpolation=interpolation, channels=channels, scale=scale)
-    how = _Compiler(context.obj, model, options)
+    output = out or file.model.with_name(f"{file.model.stem}.{plain_name(layer)}.concepts.safetensors")
+    drawn = [output.with_suffix(".png"), *([] if picture is None else [output.with_suffix(f".{picture.stem}.png")])]
+    keep_inputs([file.model, picture], [output, *drawn])
+    refuse_links([output, *drawn] if out is None else drawn)
+    how = _Compiler(context.obj, file, ["--rule", rule, *_spelled({"input": inputs or [], **options.given(pixels)})])
     reader = how.compiled("--at", layer, "--target", target)
     photographs = photographs_of(reader)
     folder = _folder(data, photographs, reader, samples)
@@ -76,49 +68,36 @@ def concepts(
     _Drawing(masked, photographs, folder, found, rows).all(reader, picture, drawn)
 
 
-def _paths(model: Path, layer: str, picture: Path | None, out: Path | None) -> tuple[Path, list[Path]]:
-    """The file, and the pictures: of the layer, and of the photograph if there is one."""
-    output = out or model.with_name(f"{model.stem}.{plain_name(layer)}.concepts.safetensors")
-    drawn = [output.with_suffix(".png"), *([] if picture is None else [output.with_suffix(f".{picture.stem}.png")])]
-    keep_inputs([model, picture], [output, *drawn])
-    refuse_links([output, *drawn] if out is None else drawn)
-    return output, drawn
-
-
-def _spelled(**given: str | float | Sequence[str] | None) -> list[str]:
-    """Options as a command line has them: what is not given is left out, what is repeated is repeated."""
-    words = list[str]()
-    for name, value in given.items():
-        option = f"--{name.replace('_', '-')}"
-        if value is True:
-            words.append(option)
-        elif value is not None and value is not False:
-            words += [
-                word for one in ([value] if isinstance(value, str | float) else value) for word in (option, str(one))
-            ]
-    return words
-
-
 @dataclass(frozen=True)
 class _Compiler:
     """Compiles one model several times, with the options that all have in common."""
 
     place: Place
-    model: Path
+    file: options.ModelFile
     options: Sequence[str]
 
     def compiled(self, *further: str) -> ProductionExplainer:
         """The explainer, whose file is gone when it is returned."""
+        model = self.file.model
+        trust = {name: value for name, value in options.given(self.file).items() if name != "model"}
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, f"{self.model.stem}.onnx")
-            arguments = [str(self.model), *self.options, *further, "-o", str(path)]
-            if isinstance(self.place, Console) and "--trust-model-file" not in self.options:
-                Console(arguments).run(self.model, path)
+            path = Path(folder, f"{model.stem}.onnx")
+            arguments = [str(model), *_spelled(trust), *self.options, *further, "-o", str(path)]
+            if isinstance(self.place, Console) and not self.file.trust_model_file:
+                Console(arguments).run(model, path)
             else:
                 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-                app.command()(compile_)
+                app.command()(flat(compile_))
                 app(arguments, obj=Place(), standalone_mode=False)
             return load(path)
+
+
+def _spelled(given: Mapping[str, Any]) -> Iterator[str]:
+    """Options by name, as one writes them."""
+    for name, values in given.items():
+        for value in values if isinstance(values, list) else [values]:
+            yield "--" + name.replace("_", "-")
+            yield from () if value is True else (str(value),)
 
 
 def _folder(path: Path, photographs: Photographs, reader: ProductionExplainer, samples: int | None) -> ImageFolder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -17,74 +18,82 @@ from relcompile.runtime.extras import require
 if TYPE_CHECKING:
     from relcompile.evaluation.results import Results
     from relcompile.evaluation.subject import Subject
+    from relcompile.preprocessing import Preprocessing
     from relcompile.question.options import Options
 
 _DEFAULT_OUTPUT: Final = Path("evaluation.parquet")
 _LARGEST_MASKS: Final = 2**33
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What is measured, of which samples."""
+
+    rules: Annotated[str, typer.Option("--rules", "-r", help="Rules, with commas between them.")] = "z+,epsilon,root"
+    metrics: Annotated[str, typer.Option("--metrics", "-m", help="Measures, with commas between them; or all.")] = "all"
+    samples: Annotated[int | None, typer.Option(help="At most so many of the samples, evenly spaced.")] = None
+    masks: Annotated[Path | None, typer.Option(help="A .npy file of booleans (samples, H, W): the objects.")] = None
+    bounds: options.Bounds = None
+    calibration: options.CalibrationFile = None
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """How it is measured: fields of `relcompile.evaluation.Settings`."""
+
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0
+    patch: Annotated[int, typer.Option(help="Side of what is removed at once; 0: a fourteenth of the side.")] = 0
+    superpixels: Annotated[int, typer.Option(help="Remove so many superpixels instead (SLIC), for SRG.")] = 0
+    parity: Annotated[bool, typer.Option("--parity", help="SSIM and IoU as the papers' released code has them.")] = (
+        False
+    )
+
+
 def evaluate(
     context: typer.Context,
-    model: options.Model,
+    file: options.ModelFile,
     data: Annotated[Path, typer.Argument(help="A folder of photographs, or a .npy or .npz file of inputs.")],
-    rules: Annotated[str, typer.Option("--rules", "-r", help="Rules, with commas between them.")] = "z+,epsilon,root",
-    metrics: Annotated[
-        str, typer.Option("--metrics", "-m", help="Measures, with commas between them; or all.")
-    ] = "all",
+    asked: _Asked,
+    settings: _Settings,
+    pixels: options.Pixels,
+    inputs: options.Inputs = None,
     out: Annotated[Path, typer.Option("--output", "-o", help="The .parquet file to write; a .csv file follows.")] = (
         _DEFAULT_OUTPUT
     ),
-    inputs: options.Inputs = None,
-    samples: Annotated[int | None, typer.Option(help="At most so many of the samples, evenly spaced.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="A .npy file of booleans (samples, H, W): the objects.")] = None,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
-    patch: Annotated[int, typer.Option(help="Side of what is removed at once; 0: a fourteenth of the side.")] = 0,
-    superpixels: Annotated[int, typer.Option(help="Remove so many superpixels instead (SLIC), for SRG.")] = 0,
-    parity: Annotated[bool, typer.Option("--parity", help="SSIM and IoU as the papers' released code has them.")] = (
-        False
-    ),
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
-    bounds: options.Bounds = None,
-    calibration: options.CalibrationFile = None,
-    arch: options.Arch = None,
-    allow: options.Allow = None,
-    trust_model_file: options.Trust = False,
-    resize: options.Resize = None,
-    crop: options.Crop = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    interpolation: options.Interpolation = None,
-    channels: options.Channels = None,
-    scale: options.Scale = None,
 ) -> None:
     """Measure whether explanations depend on later layers, are faithful, localised, stable and conserved."""
     place: Place = context.obj
     require("evaluate")
     if out.suffix != ".parquet":
         raise EvaluationError(f"{out}: the suffix must be .parquet")
-    if isinstance(place, Console) and not trust_model_file:
+    if isinstance(place, Console) and not file.trust_model_file:
         with atomic_path(out) as temporary:
-            place.run(model, temporary, partial_of(out))
-        _write_csv(out)
-        return
+            place.run(file.model, temporary, partial_of(out))
+        return _write_csv(out)
     from relcompile.calibration.data import files_read
+    from relcompile.evaluation.trial import Settings
+
+    state = partial_of(out)
+    keep_inputs((file.model, asked.masks, asked.calibration, *files_read(data)), (out, out.with_suffix(".csv"), state))
+    refuse_links([state] if out != _DEFAULT_OUTPUT else [out, state])
+    prepared = _prepared(file, data, asked, tuple(inputs or ()), pixels.preprocessing())
+    run = _Run(*prepared, Settings(**asdict(settings)), out, place)
+    return run.finish({"model": file.model.name, "data": data.name}, resume=resume)
+
+
+def _prepared(
+    file: options.ModelFile, data: Path, asked: _Asked, specs: tuple[str, ...], preprocessing: Preprocessing | None
+) -> tuple[Subject, dict[str, Options], list[str]]:
+    """Network and samples; what is asked of the compiler for each rule; names of the measures."""
     from relcompile.cli import parsing
     from relcompile.cli.calibrate_command import open_data
     from relcompile.evaluation.run import chosen_measures
-    from relcompile.evaluation.trial import Settings
-    from relcompile.frontend.model_file import read_model
 
-    settings = Settings(seed=seed, patch=patch, superpixels=superpixels, parity=parity)
-    preprocessing = parsing.preprocessing(resize, crop, mean, std, interpolation, channels, scale)
-    names = rule_names(rules)
-    asked = _asked(names, parsing.bounds(bounds), calibration, preprocessing)
-    keep_inputs((model, masks, calibration, *files_read(data)), (out, out.with_suffix(".csv"), partial_of(out)))
-    refuse_links([partial_of(out)] if out != _DEFAULT_OUTPUT else [out, partial_of(out)])
-    network = read_model(model, arch=arch, allow=tuple(allow or ()), trust=trust_model_file)
-    subject = _subject(network, open_data(data, network, tuple(inputs or ()), preprocessing, samples), masks)
-    chosen = chosen_measures(metrics.split(","), subject)
-    run = _Run(subject, asked, [measure.name for measure in chosen], settings, out, place)
-    run.finish({"model": model.name, "data": data.name}, resume=resume)
+    rules = _options(rule_names(asked.rules), parsing.bounds(asked.bounds), asked.calibration, preprocessing)
+    network = file.read()
+    subject = _subject(network, open_data(data, network, specs, preprocessing, asked.samples), asked.masks)
+    return subject, rules, [measure.name for measure in chosen_measures(asked.metrics.split(","), subject)]
 
 
 class _Run:
@@ -162,7 +171,7 @@ def rule_names(text: str) -> list[str]:
     return names
 
 
-def _asked(names: Sequence[str], bounds: Any, calibration: Path | None, preprocessing: Any) -> dict[str, Options]:
+def _options(names: Sequence[str], bounds: Any, calibration: Path | None, preprocessing: Any) -> dict[str, Options]:
     """What is asked of the compiler for each rule: bounds and calibration are for the rules that take them."""
     from dataclasses import replace
 

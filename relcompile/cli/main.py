@@ -27,6 +27,7 @@ from relcompile.cli.doctor_command import doctor
 from relcompile.cli.evaluate_command import evaluate
 from relcompile.cli.explain_command import explain
 from relcompile.cli.export_command import export
+from relcompile.cli.groups import flat
 from relcompile.cli.inspect_command import inspect
 from relcompile.cli.orderly import orderly
 from relcompile.cli.report_command import report
@@ -121,20 +122,23 @@ def _version(
         raise typer.Exit
 
 
-app.command(_COMPILE)(compile_)
-app.command()(batch)
-app.command()(calibrate)
-app.command()(compare)
-app.command()(concepts)
-app.command()(demo)
-app.command()(doctor)
-app.command()(evaluate)
-app.command()(explain)
-app.command()(export)
-app.command()(inspect)
-app.command()(report)
-app.command()(rules)
-app.command()(serve)
+app.command(_COMPILE)(flat(compile_))
+for _command in (
+    batch,
+    calibrate,
+    compare,
+    concepts,
+    demo,
+    doctor,
+    evaluate,
+    explain,
+    export,
+    inspect,
+    report,
+    rules,
+    serve,
+):
+    app.command()(flat(_command))
 
 
 if __name__ == "__main__":

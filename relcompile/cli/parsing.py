@@ -43,13 +43,13 @@ def fallback(text: str | None) -> Literal["gradient"] | None:
 
 
 def preprocessing(
-    resize: int | None,
-    crop: int | None,
-    mean: str | None,
-    std: str | None,
-    interpolation: Any,
-    channels: Any,
-    scale: float | None,
+    resize: int | None = None,
+    crop: int | None = None,
+    mean: str | None = None,
+    std: str | None = None,
+    interpolation: Any = None,
+    channels: Any = None,
+    scale: float | None = None,
 ) -> Preprocessing | None:
     """The options of the command line as one object; None if none of them was given.
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from relcompile.compiler import compile_as_asked
+from relcompile.compiler import capture
 from relcompile.errors import EvaluationError
 from relcompile.files.records import InputRecord
-from relcompile.frontend.canonical import canonicalize, captured_graph, named_inputs, weights_digest
+from relcompile.frontend.canonical import Progress, canonicalize, weights_digest
 from relcompile.question.options import Options
 from relcompile.question.targets import TARGET_INPUT
 
@@ -56,36 +57,61 @@ class Weights:
     tensors: Mapping[str, Tensor]
     digest: str
 
-    @classmethod
-    def of(cls, model: nn.Module, example: Tensor) -> Weights:
-        """Capture the model and merge what a compilation merges."""
-        module = captured_graph(model, named_inputs(model, example)).module
-        canonicalize(module)
-        return cls(_tensors(module), weights_digest(model))
+
+class Architecture:
+    """What models of one architecture have in common. It is captured once, for all rules and all weights.
+
+    Args:
+        model: one of them.
+        example: an input, the batch on axis 0.
+        progress: told the name of every step of a compilation.
+    """
+
+    def __init__(self, model: nn.Module, example: Tensor, progress: Progress | None = None) -> None:
+        self.digest, self.progress = weights_digest(model), progress
+        self.captured = capture(generic(model), example)
+
+    @cached_property
+    def own(self) -> Weights:
+        """The random ones that rules are compiled for."""
+        return self.weights(self.captured.model)
+
+    def weights(self, model: nn.Module) -> Weights:
+        """What a compilation would make of the weights of `model`: batch norms are merged anew.
+
+        Raises:
+            CaptureError: models of this architecture cannot be captured.
+            EvaluationError: the model is of another architecture.
+        """
+        captured, given = self.captured.graph(), _tensors(model)
+        for name, path in captured.stored.items():
+            _fit(path, captured.module.get_buffer(name), given)
+            setattr(captured.module, name, given[path].clone())
+        canonicalize(captured.module)
+        return Weights(_tensors(captured.module), weights_digest(model))
 
 
 class Fed:
     """An explainer whose weights are an argument.
 
     Args:
-        model: any model of the architecture.
-        example: an input, the batch on axis 0.
+        architecture: of the models that have such weights.
         options: what is asked of it.
 
     Raises:
         RelcompileError, PassError: as `relcompile.compile`.
     """
 
-    def __init__(self, model: nn.Module, example: Tensor, options: Options) -> None:
-        stand_in = generic(model)
+    def __init__(self, architecture: Architecture, options: Options) -> None:
+        self.architecture = architecture
         if options.calibration is not None:
-            options.calibration.require(weights_digest(model))
-            learned = replace(options.calibration, weights_sha256=weights_digest(stand_in))
+            options.calibration.require(architecture.digest)
+            learned = replace(options.calibration, weights_sha256=architecture.captured.digest)
             options = replace(options, calibration=learned)
-        self.explainer = compile_as_asked(stand_in, named_inputs(stand_in, example), options)
+        self.explainer = architecture.captured.compile_as_asked(options, architecture.progress)
         self.metadata = self.explainer.metadata
         self._own = _tensors(self.explainer.graph_module)
-        self._check_constants(Weights.of(stand_in, example))
+        self._check_constants(architecture.own)
 
     def explain(self, weights: Weights, x: Tensor, target: Tensor | None = None, seed: int = 0) -> tuple[Tensor, ...]:
         """What the explainer compiled for these weights returns: prediction, relevance, taps, ledgers.
@@ -107,16 +133,9 @@ class Fed:
             return torch.func.functional_call(self.explainer.graph_module, self._fed(weights), arguments)
 
     def _fed(self, weights: Weights) -> dict[str, Tensor]:
-        for name in self._own.keys() & weights.tensors.keys():
-            if self._own[name].shape != weights.tensors[name].shape:
-                shapes = f"{list(weights.tensors[name].shape)} instead of {list(self._own[name].shape)}"
-                raise EvaluationError(f"these weights are of another architecture: {name} is {shapes}")
-        missing = self._weights - weights.tensors.keys()
-        if missing:
-            raise EvaluationError(
-                f"these weights are of another architecture: there is no {', '.join(sorted(missing))}"
-            )
-        return {name: weights.tensors.get(name, tensor) for name, tensor in self._own.items()}
+        for name in self._weights:
+            _fit(name, self._own[name], weights.tensors)
+        return self._own | {name: weights.tensors[name] for name in self._weights}
 
     def _check_constants(self, stand_in: Weights) -> None:
         """What has the name of a weight is that weight; anything else is a constant of the rules."""
@@ -127,7 +146,19 @@ class Fed:
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+    """Parameters and buffers; one that has several names is there under each."""
+    named = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
+    return {name: tensor.detach() for name, tensor in named}
+
+
+def _fit(name: str, wanted: Tensor, given: Mapping[str, Tensor]) -> None:
+    """Raises an EvaluationError if what is given is not of the shape that is wanted."""
+    found = given.get(name)
+    if found is None:
+        raise EvaluationError(f"these weights are of another architecture: there is no {name}")
+    if found.shape != wanted.shape:
+        shapes = f"{list(found.shape)} instead of {list(wanted.shape)}"
+        raise EvaluationError(f"these weights are of another architecture: {name} is {shapes}")
 
 
 def _normal(record: InputRecord, samples: int, generator: torch.Generator) -> Tensor:

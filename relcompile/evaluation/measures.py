@@ -29,7 +29,6 @@ QUESTIONS: Final[Mapping[Question, str]] = {
 }
 INPUT: Final = "input"
 QUANTILES: Final = (0.05, 0.5, 0.95)
-_SUBSETS: Final = (0.1, 0.3, 0.5)
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def _pieces(trial: Trial) -> Iterator[tuple[slice, Tensor]]:
     """Samples, and the pieces that they are taken apart into."""
     subject, settings = trial.bench.subject, trial.bench.settings
     if not settings.superpixels:
-        yield slice(0, len(subject.images)), perturbation.patches(*_size(trial), settings.patch_of(*_size(trial)))
+        yield slice(0, len(subject.images)), trial.bench.patches
         return
     for sample, image in enumerate(subject.images):
         yield slice(sample, sample + 1), perturbation.superpixels(image.numpy(), settings.superpixels)
@@ -159,21 +158,10 @@ def _curves(trial: Trial, part: slice, segments: Tensor, replaced: Tensor) -> ND
 
 def sensitivity_n(trial: Trial) -> Iterator[Row]:
     """Correlation of relevance, summed over random patches, with the fall of the score without them."""
-    subject, settings = trial.bench.subject, trial.bench.settings
-    segments = perturbation.patches(*_size(trial), settings.patch_of(*_size(trial)))
-    for sample, (image, relevance) in enumerate(zip(subject.images, trial.maps, strict=True)):
-        score = partial(_score, trial, int(subject.targets[sample]))
-        for share in _SUBSETS:
-            n = max(1, round(share * (int(segments.max()) + 1)))
-            value = perturbation.sensitivity_n(
-                score, image, torch.from_numpy(relevance), segments, n, 4 * settings.draws, settings.seed
-            )
+    for share, masks, falls in trial.bench.removals:
+        for sample, (relevance, fall) in enumerate(zip(trial.maps, falls, strict=True)):
+            value = perturbation.sensitivity_n(torch.from_numpy(relevance), masks, fall)
             yield Row(trial.name, "sensitivity-n", sample, value, step=share)
-        trial.bench.tick()
-
-
-def _score(trial: Trial, target: int, images: Tensor) -> Tensor:
-    return trial.bench.subject.predict(images)[:, target]
 
 
 def localisation_of(trial: Trial) -> Iterator[Row]:
@@ -199,12 +187,11 @@ def stability_of(trial: Trial) -> Iterator[Row]:
     subject, settings = trial.bench.subject, trial.bench.settings
     radius = settings.radius * float(subject.images.max() - subject.images.min())
     generator = torch.Generator().manual_seed(settings.seed)
-    own = trial.relevance(subject.images, subject.targets)
     for sample, image in enumerate(subject.images):
         noise = torch.rand(settings.draws, *image.shape, generator=generator, dtype=image.dtype) * 2 - 1
         inputs = image + radius * noise
         maps = trial.relevance(inputs, subject.targets[sample].expand(settings.draws)).double()
-        given = own[sample].double()
+        given = trial.own[sample].double()
         value = stability.max_sensitivity(trial.flat(given[None])[0], trial.flat(maps))
         yield Row(trial.name, "max-sensitivity", sample, value)
         arrays = (given, maps, image.double(), inputs.double())
@@ -249,11 +236,6 @@ def roots(trial: Trial) -> Iterator[Row]:
 def _rows(rule: str, metric: str, sample: int, layers: tuple[str, ...] | list[str], values: Tensor) -> Iterator[Row]:
     for layer, value in zip(layers, values.tolist(), strict=True):
         yield Row(rule, metric, sample, value, layer)
-
-
-def _size(trial: Trial) -> tuple[int, int]:
-    height, width = trial.bench.subject.images.shape[2:]
-    return height, width
 
 
 MEASURES: Final[Mapping[str, Measure]] = {

@@ -12,7 +12,7 @@ from torch import nn
 
 from relcompile.backend.explainer import Explainer
 from relcompile.errors import EvaluationError
-from relcompile.evaluation.fed import Fed, Weights
+from relcompile.evaluation.fed import Architecture, Fed, Weights
 from relcompile.frontend.canonical import weights_digest
 
 ExplainFunc = Callable[..., NDArray[np.floating[Any]]]
@@ -53,7 +53,7 @@ class _Explain:
         classes = torch.as_tensor(np.asarray(targets)).long().reshape(-1)
         fed = self._fed_with(model)
         with torch.no_grad():
-            outputs = self._explainer(x, classes) if fed is None else fed.explain(self._of(model), x, classes)
+            outputs = self._explainer(x, classes) if fed is None else fed.explain(self._of(fed, model), x, classes)
             self._check(model, x, outputs[0])
         return outputs[len(self._metadata.outputs)].numpy()
 
@@ -62,7 +62,7 @@ class _Explain:
         if weights_digest(model) == self._metadata.weights_sha256:
             return None
         if self._fed is None:
-            fed = Fed(model, self._example, self._explainer.options)
+            fed = Fed(Architecture(model, self._example), self._explainer.options)
             if (fed.metadata.layers, fed.metadata.inputs) != (self._metadata.layers, self._metadata.inputs):
                 raise EvaluationError(
                     f"the explainer was compiled for another architecture than {type(model).__name__}"
@@ -70,9 +70,9 @@ class _Explain:
             self._fed = fed
         return self._fed
 
-    def _of(self, model: nn.Module) -> Weights:
+    def _of(self, fed: Fed, model: nn.Module) -> Weights:
         if self._weights is None or self._weights.digest != weights_digest(model):
-            self._weights = Weights.of(model, self._example)
+            self._weights = fed.architecture.weights(model)
         return self._weights
 
     def _check(self, model: nn.Module, x: torch.Tensor, found: torch.Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,9 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from passes.rewrites.fold_constants import FoldConstants
+from passes.runner import run_passes
+from passes.stages import verify_canonical
+from relcompile.backend.explainer import Explainer
 from relcompile.compiler import CapturedModel, capture
 from relcompile.errors import EvaluationError
-from relcompile.evaluation.fed import Fed, Weights
+from relcompile.evaluation.fed import Architecture, Fed, Weights
+from relcompile.evaluation.metrics import perturbation
 from relcompile.evaluation.randomised import cascade
 from relcompile.evaluation.subject import Subject
 from relcompile.files.records import LayerRecord
@@ -24,6 +30,7 @@ from relcompile.methods.results import AsMultiplier
 from relcompile.question.options import Options
 
 Maps = NDArray[np.float64]
+_SUBSETS: Final = (0.1, 0.3, 0.5)  # shares of the patches that go, for sensitivity-n
 Tick = Callable[[], None]
 
 
@@ -61,6 +68,12 @@ class Settings:
 USUAL: Final = Settings()
 
 
+def folded(explainer: Explainer) -> Explainer:
+    """The explainer, with all that it makes of weights (W⁺, turned kernels) made once, and not for every picture."""
+    run_passes(explainer.graph_module, [FoldConstants(limit=sys.maxsize)], keeps=verify_canonical)
+    return explainer
+
+
 @dataclass(eq=False)
 class Bench:
     """What trials of several rules share.
@@ -68,7 +81,7 @@ class Bench:
     Attributes:
         subject: network and pictures.
         settings: how much is measured.
-        tick: told whenever some pictures were explained.
+        tick: told whenever a little is done.
         shown: rules whose maps are kept already.
     """
 
@@ -77,17 +90,26 @@ class Bench:
     tick: Tick = lambda: None
     shown: set[str] = field(default_factory=set[str])
 
+    def step(self, _name: str) -> None:
+        """A step of a compilation is progress, too."""
+        self.tick()
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """What every rule is compiled for, to be fed with weights."""
+        return Architecture(self.subject.network, self.example, self.step)
+
     @cached_property
     def weights(self) -> Weights:
         """Of the network as it is."""
-        return Weights.of(self.subject.network, self.example)
+        return self.architecture.weights(self.subject.network)
 
     @cached_property
     def random_weights(self) -> Mapping[str, Weights]:
         """Of the cascade, by the lowest layer that is random."""
         found = dict[str, Weights]()
         for layer, network in cascade(self.subject.network, self.settings.steps, self.settings.seed):
-            found[layer] = Weights.of(network, self.example)
+            found[layer] = self.architecture.weights(network)
             self.tick()
         return found
 
@@ -95,6 +117,30 @@ class Bench:
     def example(self) -> Tensor:
         """An input to compile for."""
         return self.subject.images[:2]
+
+    @cached_property
+    def patches(self) -> Tensor:
+        """The number of the patch that each pixel lies in, (H, W)."""
+        height, width = self.subject.images.shape[2:]
+        return perturbation.patches(height, width, self.settings.patch_of(height, width))
+
+    @cached_property
+    def removals(self) -> list[tuple[float, Tensor, Tensor]]:
+        """What random patches are to the scores: their share, which pixels go, (draws, H, W), the falls, (N, draws)."""
+        draws, number = 4 * self.settings.draws, int(self.patches.max()) + 1
+        found = list[tuple[float, Tensor, Tensor]]()
+        for share in _SUBSETS:
+            masks = perturbation.subsets(self.patches, max(1, round(share * number)), draws, self.settings.seed)
+            falls = [self._falls(sample, masks) for sample in range(len(self.subject.images))]
+            found.append((share, masks, torch.stack(falls)))
+        return found
+
+    def _falls(self, sample: int, masks: Tensor) -> Tensor:
+        self.tick()
+        target = int(self.subject.targets[sample])
+        return perturbation.falls(
+            lambda images: self.subject.predict(images)[:, target], self.subject.images[sample], masks
+        )
 
     @cached_property
     def captured(self) -> CapturedModel:
@@ -119,7 +165,7 @@ class Trial:
     @cached_property
     def explainer(self) -> Fed:
         """Compiled for the target as an input, to be fed with weights."""
-        return Fed(self.bench.subject.network, self.bench.example, self.options)
+        return Fed(self.bench.architecture, self.options)
 
     @property
     def metadata(self) -> Metadata:
@@ -127,9 +173,14 @@ class Trial:
         return self.explainer.metadata
 
     @cached_property
+    def own(self) -> Tensor:
+        """Relevance of the targets, (N, C, H, W)."""
+        return self.relevance(self.bench.subject.images, self.bench.subject.targets)
+
+    @cached_property
     def maps(self) -> Maps:
-        """Relevance of the targets, (N, H, W)."""
-        return self.explain(self.bench.subject.images, self.bench.subject.targets)
+        """The same, (N, H, W)."""
+        return self.flat(self.own)
 
     def explain(self, images: Tensor, targets: Tensor, weights: Weights | None = None) -> Maps:
         """Maps (N, H, W) in float64; see `flat`."""
@@ -164,7 +215,7 @@ class Trial:
         if self.metadata.noise:
             raise EvaluationError(f"{self.name} averages over noisy copies of the input: no layer has one relevance")
         options = replace(self.options, taps=tuple(layers), **asked)
-        return self.bench.captured.compile_as_asked(options)
+        return folded(self.bench.captured.compile_as_asked(options, self.bench.step))
 
     @property
     def layers(self) -> list[LayerRecord]:

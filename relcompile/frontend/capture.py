@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, count, takewhile
 from typing import Any
@@ -51,6 +51,7 @@ class Captured:
         outputs: names of the outputs, in order (nested outputs are flattened; what is not a tensor is left out).
         float_inputs: names of the inputs that relevance can be computed for.
         lost_backwards: custom autograd functions and hooks, whose derivative is not that of the graph.
+        stored: the model's path to each parameter and buffer that the graph reads, by its name in the module.
     """
 
     module: GraphModule
@@ -58,6 +59,7 @@ class Captured:
     outputs: tuple[str, ...]
     float_inputs: tuple[str, ...]
     lost_backwards: tuple[str, ...] = ()
+    stored: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def capture(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], free: FreeAxes | None = None) -> Captured:
@@ -206,7 +208,7 @@ def _lifted(program: torch.export.ExportedProgram, flat: FlatModel, names: tuple
     graph, root = program.graph, torch.nn.Module()
     outputs = _outputs(program)
     graph.output_node().args = (tuple(node for _, node in outputs),)
-    _lift_tensors(program, root, flat, names)
+    stored = _lift_tensors(program, root, flat, names)
     for node in list(graph.nodes):
         if node.target in _ASSERTIONS:
             graph.erase_node(node)
@@ -218,16 +220,17 @@ def _lifted(program: torch.export.ExportedProgram, flat: FlatModel, names: tuple
     module = GraphModule(root, graph, class_name="Captured").train(False)
     placeholders = module.graph.find_nodes(op="placeholder")
     floats = tuple(n.target for n in placeholders if n.meta["val"].is_floating_point())
-    return Captured(module, names, tuple(name for name, _ in outputs), floats)
+    return Captured(module, names, tuple(name for name, _ in outputs), floats, stored=stored)
 
 
 def _lift_tensors(
     program: torch.export.ExportedProgram, root: torch.nn.Module, flat: FlatModel, inputs: tuple[str, ...]
-) -> None:
-    """Placeholders of stored tensors -> `get_attr` of buffers of `root`, one for each tensor."""
+) -> dict[str, str]:
+    """Placeholders of stored tensors -> `get_attr` of buffers of `root`, one for each tensor; see `Captured.stored`."""
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     tensors: dict[str, Any] = {**program.constants, **program.state_dict}
     buffers = dict[int, str]()  # by identity: a tensor that several layers share is stored once
+    stored = dict[str, str]()
     for node in program.graph.find_nodes(op="placeholder"):
         target = str(specs[node.name].target)
         if specs[node.name].kind is InputKind.USER_INPUT:
@@ -236,11 +239,13 @@ def _lift_tensors(
         if id(tensor) not in buffers:
             buffers[id(tensor)] = _attribute(flat.tensors.get(target, target), (*inputs, *buffers.values()))
             root.register_buffer(buffers[id(tensor)], tensor.detach().clone())
+            stored |= {buffers[id(tensor)]: flat.tensors[target]} if target in flat.tensors else {}
         with program.graph.inserting_before(node):
             attribute = program.graph.create_node("get_attr", buffers[id(tensor)])
         attribute.meta.update(node.meta)
         node.replace_all_uses_with(attribute)
         program.graph.erase_node(node)
+    return stored
 
 
 def _attribute(path: str, taken: Collection[str]) -> str:

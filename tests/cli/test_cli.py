@@ -17,6 +17,7 @@ import relcompile
 from relcompile.cli import main as cli
 from relcompile.cli.compile_command import default_output
 from relcompile.cli.input_specs import default_specs
+from relcompile.cli.options import Method, Question
 from relcompile.errors import CompositeError, ExplainerFileError, InputSpecError
 from relcompile.methods.composites import Entry
 from relcompile.methods.rules.input_layer import Flat
@@ -239,16 +240,17 @@ def test_bad_composite(content: str, model: Path, tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize(
-    ("further", "name"),
+    ("method", "question", "name"),
     [
-        ((), "m.z+.onnx"),
-        ((None, "argmax", None), "m.z+.argmax.onnx"),
-        (("features.*=flat", "3", "layer4"), "m.z+.features.xflat.3.layer4.onnx"),
-        (("absorbed", "roots"), "m.z+.absorbed.roots.onnx"),
+        (Method(), Question(), "m.z+.onnx"),
+        (Method(), Question(target="argmax"), "m.z+.argmax.onnx"),
+        (Method(layers=["features.*=flat"]), Question("3", at="layer4"), "m.z+.features.xflat.3.layer4.onnx"),
+        (Method(), Question(absorbed=True, roots=True), "m.z+.absorbed.roots.onnx"),
+        (Method("epsilon=0.1"), Question(taps=["a", "b"], start="c"), "m.epsilon0.1.startc.tapa.tapb.onnx"),
     ],
 )
-def test_other_requests_have_other_names(further: tuple[str | None, ...], name: str) -> None:
-    assert default_output(Path("models/m.pt"), "z+", *further) == Path("models") / name
+def test_other_requests_have_other_names(method: Method, question: Question, name: str) -> None:
+    assert default_output(Path("models/m.pt"), method, question) == Path("models") / name
 
 
 def test_what_is_replaced_is_said(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import relcompile
 from relcompile.errors import EvaluationError
-from relcompile.evaluation.fed import Fed, Weights, generic
+from relcompile.evaluation.fed import Architecture, Fed, generic
 from relcompile.evaluation.randomised import cascade, layers_with_weights, randomise
 from relcompile.methods.presets import PRESETS
 from relcompile.question.options import Options
@@ -34,14 +34,40 @@ def fresh(network: nn.Module) -> nn.Module:
 
 
 def agree(network: nn.Module, rule: str, others: list[nn.Module]) -> None:
-    fed = Fed(network, X, options(rule))
+    fed = Fed(Architecture(network, X), options(rule))
     for other in others:
         compiled = relcompile.compile(other, X, rule=rule, bounds=options(rule).bounds)
         noise = [torch.randn(3, *r.shape[1:], generator=torch.Generator().manual_seed(0)) for r in fed.metadata.noise]  # type: ignore[arg-type]
         with torch.no_grad():
             expected = compiled(X, TARGET, *(n.double() for n in noise))
-        for found, wanted in zip(fed.explain(Weights.of(other, X), X, TARGET), expected, strict=True):
+        for found, wanted in zip(fed.explain(fed.architecture.weights(other), X, TARGET), expected, strict=True):
             assert_close(found, wanted, FLOAT64)
+
+
+class Tied(nn.Module):
+    """One convolution in two places, a buffer that no file holds, a constant that is nobody's."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.conv = self.again = nn.Conv2d(3, 3, 3, padding=1)
+        self.register_buffer("scale", torch.rand(3, 1, 1), persistent=False)
+        self.weights = torch.tensor([[1.0, -1], [2, 1], [0, 3]])
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.again(torch.relu(self.conv(x)))) * self.get_buffer("scale")
+        return y.mean((2, 3)) @ self.weights.to(x.dtype)
+
+
+def test_tied_weights_and_hidden_buffers_are_fed() -> None:
+    model, other = Tied().double().eval(), Tied(1).double().eval()
+    architecture = Architecture(model, X)
+    compiled = relcompile.compile(other, X, rule="epsilon")
+    target = torch.tensor([0, 1, 1])
+    found = Fed(architecture, options("epsilon")).explain(architecture.weights(other), X, target)
+    with torch.no_grad():
+        for ours, wanted in zip(found, compiled(X, target), strict=True):
+            assert_close(ours, wanted, FLOAT64)
 
 
 @pytest.mark.parametrize(("rule", "name"), SAMPLE)
@@ -63,8 +89,9 @@ def test_a_graph_compiled_for_special_weights_is_wrong_for_others() -> None:
     """Why the graph is compiled for random weights: equal tensors (of fresh batch norms) are shared in it."""
     network = BatchNormed().double()
     compiled = relcompile.compile(fresh(network), X, rule="gamma").graph_module
-    weights = Weights.of(network, X)
-    fed = Fed(network, X, options("gamma")).explain(weights, X, TARGET)
+    architecture = Architecture(network, X)
+    weights = architecture.weights(network)
+    fed = Fed(architecture, options("gamma")).explain(weights, X, TARGET)
     tensors = {name: weights.tensors.get(name, tensor) for name, tensor in compiled.named_buffers()}
     with torch.no_grad():
         wrong = torch.func.functional_call(compiled, tensors, (X, TARGET))
@@ -72,12 +99,16 @@ def test_a_graph_compiled_for_special_weights_is_wrong_for_others() -> None:
     assert (wrong[1] - fed[1]).abs().max() > 0.01 * fed[1].abs().max()
 
 
-def test_weights_of_another_architecture_are_refused() -> None:
-    fed = Fed(small_cnn(), X.float(), options("z+"))
+OTHERS = {"another shape": small_cnn(classes=4), "other names": BatchNormed()}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_weights_of_another_architecture_are_refused(other: nn.Module) -> None:
+    architecture, x = Architecture(small_cnn(), X.float()), X.float()
     with pytest.raises(EvaluationError, match="another architecture"):
-        fed.explain(Weights.of(small_cnn(classes=4), X.float()), X.float(), TARGET)
+        architecture.weights(other)
     with pytest.raises(EvaluationError, match="another architecture"):
-        fed.explain(Weights.of(BatchNormed(), X.float()), X.float(), TARGET)
+        Fed(architecture, options("z+")).explain(Architecture(other, x).weights(other), x, TARGET)
 
 
 def test_the_network_itself_is_left_alone() -> None:

@@ -174,9 +174,17 @@ def test_occluders() -> None:
 @pytest.mark.parametrize(("relevance", "expected"), [(WEIGHTS[0, 0], 1.0), (-3 * WEIGHTS[0, 0], -1.0)])
 def test_sensitivity_n_of_a_linear_model(relevance: Tensor, expected: float) -> None:
     segments = perturbation.patches(12, 12, 4)
-    image = torch.ones(1, 12, 12)
-    assert perturbation.sensitivity_n(linear, image, relevance, segments, 4) == pytest.approx(expected)
-    assert math.isnan(perturbation.sensitivity_n(linear, image, torch.zeros(12, 12), segments, 4))
+    masks = perturbation.subsets(segments, 4, 64)
+    fall = perturbation.falls(linear, torch.ones(1, 12, 12), masks)
+    assert perturbation.sensitivity_n(relevance, masks, fall) == pytest.approx(expected)
+    assert math.isnan(perturbation.sensitivity_n(torch.zeros(12, 12), masks, fall))
+
+
+def test_subsets_are_whole_segments() -> None:
+    masks = perturbation.subsets(perturbation.patches(4, 6, 2), 2, 3, seed=1)
+    assert masks.shape == (3, 4, 6)
+    assert (masks.flatten(1).sum(1) == 2 * 4).all()
+    assert torch.equal(masks[:, ::2, ::2].repeat_interleave(2, 1).repeat_interleave(2, 2), masks)
 
 
 def test_max_sensitivity() -> None:

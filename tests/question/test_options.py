@@ -13,6 +13,7 @@ from torch import nn
 import relcompile
 from relcompile import Options
 from relcompile.cli.compile_command import compile_
+from relcompile.cli.groups import flat
 from relcompile.methods.rules.input_layer import Flat
 from relcompile.presets import Entry, named
 from relcompile.question.options import Keywords
@@ -20,8 +21,7 @@ from tests.compare import FLOAT64, assert_close
 
 X = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 TARGET = torch.tensor([1, 2])
-# Options whose name is another on the command line.
-ELSEWHERE = {"layers": "layer", "output": "explained_output", "taps": "tap", "masks": "mask", "rules": "plugin"}
+PARAMETERS = inspect.signature(flat(compile_)).parameters
 
 
 def network() -> nn.Sequential:
@@ -39,13 +39,12 @@ def test_the_keywords_are_the_fields() -> None:
     "option", [f.name for f in dataclasses.fields(Options) if f.name not in ("preprocessing", "name", "chosen")]
 )
 def test_the_command_line_has_every_option(option: str) -> None:
-    assert ELSEWHERE.get(option, option) in inspect.signature(compile_).parameters
+    assert {"rules": "plugin"}.get(option, option) in PARAMETERS
 
 
 def test_the_defaults_of_the_command_line_are_the_same() -> None:
-    parameters = inspect.signature(compile_).parameters
     for option in ("rule", "target", "output", "at", "start", "absorbed", "roots"):
-        written = parameters[ELSEWHERE.get(option, option)].default
+        written = PARAMETERS[option].default
         assert written == (str(Options().output) if option == "output" else getattr(Options(), option))
 
 

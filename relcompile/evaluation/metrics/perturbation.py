@@ -126,28 +126,30 @@ def srg(values: NDArray[np.floating[Any]], shares: Sequence[float] = SHARES) -> 
     return np.asarray(np.trapezoid(wide[:, 0] - wide[:, 1], steps, axis=1))
 
 
-def sensitivity_n(
-    score: Score, image: Tensor, relevance: Tensor, segments: Tensor, n: int, draws: int = 64, seed: int = 0
-) -> float:
-    """Correlation of Σ R over n random segments with the fall of the score when these become 0.
+def subsets(segments: Tensor, n: int, draws: int, seed: int = 0) -> Tensor:
+    """Which pixels go when n random segments do, (draws, H, W)."""
+    number = int(segments.max()) + 1
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.stack([torch.randperm(number, generator=generator) < n for _ in range(draws)])
+    return chosen[:, segments.flatten()].reshape(draws, *segments.shape)
+
+
+def falls(score: Score, image: Tensor, masks: Tensor) -> Tensor:
+    """By how much the score of an image (C, H, W) falls when the pixels of each mask become 0, (draws,)."""
+    return score(image[None]) - score(image * ~masks[:, None])
+
+
+def sensitivity_n(relevance: Tensor, masks: Tensor, fall: Tensor) -> float:
+    """Correlation of Σ R over n random segments with the fall of the score without them.
 
     1 for a linear model and its contributions; NaN if one of the two does not vary.
     Source: Ancona et al. 2018.
 
     Args:
-        score: what is watched.
-        image: (C, H, W).
         relevance: (H, W).
-        segments: (H, W), numbers from 0.
-        n: how many segments are removed at once.
-        draws: random subsets.
-        seed: of the subsets.
+        masks: of `subsets`, (draws, H, W).
+        fall: of `falls`, (draws,).
     """
-    number = int(segments.max()) + 1
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.stack([torch.randperm(number, generator=generator) < n for _ in range(draws)])
-    masks = chosen[:, segments.flatten()].reshape(draws, *segments.shape)
-    fall = score(image[None]) - score(image * ~masks[:, None])
     sums = (relevance.double() * masks).flatten(1).sum(1)
     if sums.std() == 0 or fall.std() == 0:
         return float("nan")
