@@ -16,6 +16,7 @@ That writes performance.csv, the table of performance.md and images/growth.png i
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -157,8 +158,16 @@ class Suite:
         """Measure what becomes a part of the table."""
         for case in plan[0]:
             self.table += self.measure(case, plan[1])
-            if self._options.markdown:
-                write_markdown(self._options.markdown, self.table, self._told())
+            self.write()
+
+    def write(self) -> None:
+        """The page: what was measured so far, and the curves if they were drawn."""
+        page, curves = self._options.markdown, self._options.plot
+        if page:
+            told = f"Medians of {self._options.rounds} rounds, in turns; torch {torch.__version__}, random weights."
+            drawn = curves and curves.exists()
+            shown = f"![How the cost grows]({os.path.relpath(curves, page.parent)})\n\n" if drawn else ""
+            write_markdown(page, self.table, shown + told)
 
     def measure(self, case: Case, ways: Sequence[str]) -> list[Row]:
         """The rows of a case, which are also written at once."""
@@ -175,9 +184,6 @@ class Suite:
         if self._options.csv:
             write_csv(self._options.csv, self.rows)
         return found
-
-    def _told(self) -> str:
-        return f"Medians of {self._options.rounds} rounds, in turns; torch {torch.__version__}, a CPU, random weights."
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
@@ -196,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
             curves[quantity] = [row for case in cases for row in suite.measure(case, (OURS,))]
             if options.plot:
                 plot(options.plot, curves)
+                suite.write()
     return suite.rows
 
 

@@ -156,6 +156,7 @@ def test_performance_measures_writes_and_draws(tmp_path: Path, monkeypatch: pyte
     assert len((tmp_path / "rows.csv").read_text(encoding="utf-8").splitlines()) == len(rows) + 1
     text = page.read_text(encoding="utf-8")
     assert "old" not in text
+    assert "![How the cost grows](growth.png)" in text
     assert text.endswith(f"{report.END}\n\n## Next\n")
     assert text.count("`epsilon` | relcompile, ONNX Runtime | 12 | 2 |") == 2
     assert (tmp_path / "growth.png").stat().st_size > 1000
