@@ -44,6 +44,16 @@ def test_speed_compares_with_the_forward_pass(
     assert "epsilon=0.25" in capsys.readouterr().out
 
 
+def test_a_device_is_compared_with_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import device
+
+    monkeypatch.setattr(device.models, "get_model", lambda _name: tiny())
+    arguments = ["--device", "cpu", "--networks", "tiny", "--size", "12", "--batches", "1", "3", "--rounds", "2"]
+    rows = device.main([*arguments, "--rules", "epsilon=0.25"])
+    assert [(row.rule, row.batch) for row in rows] == [("epsilon=0.25", 1), ("epsilon=0.25", 3)]
+    assert all(row.predict > 0 and row.explain > 0 and row.difference < 1e-5 for row in rows)
+
+
 def test_all_rules_measures_every_rule_and_names_what_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
