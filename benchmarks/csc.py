@@ -1,8 +1,8 @@
 """What random relevances at the output become in every layer of VGG-16: compiled, and with zennit's hooks.
 
 The measure is `csc` of `relcompile evaluate`: for each picture several vectors start at the output, and relevance is
-read at every layer. Compiled, all vectors share one forward pass; hooks are given the picture once a vector. Both do the
-same pictures in turns, in PyTorch, and both are asked whether they found the same.
+read at every layer. Compiled, all vectors share one forward pass; hooks are given the picture once a vector. Both do
+the same pictures in turns, in PyTorch, and both are asked whether they found the same.
 
     python -m benchmarks.csc --size 64 --images 2
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +90,7 @@ def compiled(captured: relcompile.CapturedModel, rule: str) -> Way:
 
 
 @contextmanager
-def hooked(model: nn.Module, rule: str) -> Iterator[Way]:
+def hooked(model: nn.Module, rule: str) -> Generator[Way]:
     """The same by zennit, while its hooks are on the model."""
     from zennit.composites import LayerMapComposite
     from zennit.rules import AlphaBeta, Epsilon, Gamma, Pass, ZPlus
@@ -132,8 +132,10 @@ def compare(captured: relcompile.CapturedModel, rule: str, images: Tensor, vecto
     ours = compiled(captured, rule)
     row = Row(rule, time.process_time() - start, 0.0, 0.0, 0.0, 0.0)
     with hooked(captured.model, rule) as theirs:
-        seeds = torch.randn(len(images), vectors, 1000, generator=generator)
-        ours(images[0], seeds[0][:1]), theirs(images[0], seeds[0][:1])
+        classes = captured.model(images[:1]).shape[1]
+        seeds = torch.randn(len(images), vectors, classes, generator=generator)
+        for way in (ours, theirs):
+            way(images[0], seeds[0][:1])
         for image, given in zip(images, seeds, strict=True):
             (found, spent), (wanted, hooks) = (_timed(way, image, given) for way in (ours, theirs))
             pairs = list(zip(found, wanted, strict=True))

@@ -52,10 +52,11 @@ class Tied(nn.Module):
         torch.manual_seed(seed)
         self.conv = self.again = nn.Conv2d(3, 3, 3, padding=1)
         self.register_buffer("scale", torch.rand(3, 1, 1), persistent=False)
+        self.weights = torch.tensor([[1.0, -1], [2, 1], [0, 3]])
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu(self.again(torch.relu(self.conv(x)))) * self.scale
-        return y.mean((2, 3)) @ torch.tensor([[1.0, -1], [2, 1], [0, 3]], dtype=x.dtype)
+        y = torch.relu(self.again(torch.relu(self.conv(x)))) * self.get_buffer("scale")
+        return y.mean((2, 3)) @ self.weights.to(x.dtype)
 
 
 def test_tied_weights_and_hidden_buffers_are_fed() -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+import relcompile
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -69,6 +71,21 @@ def test_rival_computes_the_same_relevance() -> None:
     assert (theirs.dynamic_batch, ours.dynamic_batch) == (False, True)
     assert theirs.difference < 1e-4
     assert ours.difference < 1e-3
+
+
+@pytest.mark.parametrize("rule", ["z+", "alpha2beta1", "gamma"])
+def test_convergence_is_that_of_hooks(rule: str) -> None:
+    from benchmarks import csc
+    from tests.evaluation.networks import small_cnn
+
+    pytest.importorskip("zennit", reason="compared with zennit")
+    network, images = small_cnn(), torch.rand(2, 3, 12, 12)
+    for name, parameter in network.named_parameters():
+        parameter.data.mul_(0 if name.endswith("bias") else 1)
+    row = csc.compare(relcompile.capture(network, images), rule, images, vectors=2)
+    assert row.difference < 1e-3  # zennit adds 1e-6 to every denominator
+    assert row.similarity < 1e-3
+    assert min(row.ours, row.theirs) > 0
 
 
 def test_faithfulness_compares_with_the_first_rule(
