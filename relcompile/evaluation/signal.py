@@ -49,8 +49,8 @@ def of_signals(composite: Composite) -> Composite:
     Raises:
         EvaluationError: it learns no root between 0 and the input.
     """
-    learning = [entry for entry in composite.entries if isinstance(entry.rule, LearnedRoot)]
-    if not learning:
+    entries = composite.entries
+    first = [replace(e, rule=Signal(e.rule), first=True) for e in entries if isinstance(e.rule, LearnedRoot)]
+    if not first:
         raise EvaluationError(f"rule {composite.name} learns no root between 0 and the input")
-    first = [replace(entry, rule=Signal(entry.rule), first=True) for entry in learning]
-    return replace(composite, name=f"signal of {composite.name}", entries=(*first, *composite.entries))
+    return replace(composite, name=f"signal of {composite.name}", entries=(*first, *entries))
