@@ -7,6 +7,7 @@ generated is stored, so nothing of it can be out of date.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -24,6 +25,7 @@ from relcompile.methods.presets import PRESETS, RULES
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PICTURES: Final = ROOT / "docs" / "images" / "rules"
+DEMO: Final = ROOT / "build" / "demo"
 HEADINGS: Final = {"Use": "When", "Conserves": "Conserves", "Needs": "Needs", "Source": "Source"}
 
 
@@ -32,6 +34,12 @@ def on_files(files: Any, config: Any) -> Any:
     files.append(File.generated(config, "changelog.md", content=(ROOT / "CHANGELOG.md").read_text(encoding="utf-8")))
     files.append(File.generated(config, "decisions/index.md", content=decisions()))
     return files
+
+
+def on_post_build(config: Any, **_: Any) -> None:
+    """The live example lies beside the pages, if it has been made."""
+    if (DEMO / "index.html").is_file():
+        shutil.copytree(DEMO, Path(config["site_dir"], "demo"), dirs_exist_ok=True)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -73,6 +81,16 @@ def spellings() -> str:
     """What becomes of torch's own pointwise, reduction and view operators."""
     rows = [f"| {FATES[fate]} | {', '.join(f'`{name}`' for name in names)} |" for fate, names in coverage().items()]
     return "\n".join(["| | operators |", "|---|---|", *rows])
+
+
+def demo() -> str:
+    """The live example; where it has not been made, how to make it."""
+    if (DEMO / "index.html").is_file():
+        return (
+            '<p>For instance <a href="demo/chelsea.png" download>this cat</a>: save it, and drop it.</p>\n'
+            '<iframe class="demo" src="demo/index.html" title="A network that explains itself"></iframe>'
+        )
+    return "!!! note\n    The live example is not part of this build; `.ci/site` makes a site that has it."
 
 
 def options(command: str) -> str:
@@ -145,6 +163,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "layer rules": layer_rules,
     "operators": operators,
     "spellings": spellings,
+    "demo": demo,
     "options of compile": lambda: options("compile"),
     "options of explain": lambda: options("explain"),
     "options of compare": lambda: options("compare"),

@@ -25,5 +25,9 @@ class UnsupportedRuleError(PassError):
     """A rule was assigned to an operator, or to a value, that it is not defined for."""
 
 
+class OutsideRuleError(PassError):
+    """A rule from outside failed, or returned what no rule may."""
+
+
 class UnknownLayerError(PassError):
     """A layer does not exist, is used several times, or lies on no way from the input to the output."""

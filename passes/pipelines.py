@@ -10,6 +10,7 @@ from passes.rewrites.fold_constants import FoldConstants
 from passes.rewrites.lower_adjoints import LowerAdjoints
 from passes.rewrites.merge_batch_norm import MergeBatchNorm
 from passes.rewrites.merge_branches import MergeBranches
+from passes.rewrites.promote_operands import PromoteOperands
 from passes.rewrites.remove_dead_code import RemoveDeadCode
 from passes.rewrites.remove_noops import RemoveNoops
 from passes.rewrites.share_subexpressions import ShareSubexpressions
@@ -19,6 +20,7 @@ from passes.runner import Pass
 CANONICALIZE: Final[tuple[Pass, ...]] = (
     RemoveNoops(),  # batch norm is merged through nothing but its neighbour: dropout must be gone
     Decompose(),
+    PromoteOperands(),  # no operator knows of several types
     RemoveNoops(),  # decomposing leaves views and slices of whole axes
     MergeBatchNorm(),
     ChainConcatenations(),  # after batch norms were merged through whole concatenations

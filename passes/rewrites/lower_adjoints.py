@@ -7,6 +7,7 @@
 3. average-pool adjoint -> nearest-neighbour resize if windows tile the input, else a depthwise transposed
    convolution with ones
 4. where(c, m, 0) -> m c (0.75 of the time)
+5. a stable order -> the sort that runtimes have, and its positions
 
 Guarantees: equal numbers up to rounding for finite values; the first of equal maxima wins, as in torch. `*_backward`
 operators of pools are gone. Those of activations stay: the exporter decomposes them.
@@ -27,6 +28,7 @@ from passes.graphs.graph import Rewrite, erase_unused, rewrite_calls
 from passes.graphs.nodes import arguments
 from passes.operators.affine import Geometry
 from passes.operators.pooling import AverageWindow, MaxWindow
+from passes.rewrites.selection import as_sort
 
 
 @final
@@ -240,4 +242,5 @@ _POOLS: dict[Any, Rewrite] = {
 _OTHERS: dict[Any, Rewrite] = {
     aten.convolution.default: _transposed_convolution,
     aten.where.ScalarOther: _mask,
+    aten.argsort.stable: as_sort,
 }

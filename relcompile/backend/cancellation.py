@@ -32,7 +32,7 @@ def _score(output: torch.Tensor, metadata: Metadata, arguments: dict[str, torch.
     """The magnitude of what is distributed."""
     target = metadata.target
     whole = target.questions is None and not metadata.masks
-    if target.mode == "seed" or not whole or metadata.quantity != "the output":
+    if target.mode not in ("index", "argmax", "fixed") or not whole or metadata.quantity != "the output":
         return None
     if output.dim() < 2:
         return float(output.abs().sum())

@@ -20,8 +20,9 @@ from relcompile.question.options import Options
 class Compiled(torch.nn.Module):
     """Prediction and relevance in one static graph, without autograd.
 
-    Call it as `explainer(*inputs, target)`, where `target` is int64 (N,) if the target mode is "index", a float tensor
-    of the output's shape if it is "seed" (of that of the layer where relevance starts), and absent otherwise. Layers
+    Call it as `explainer(*inputs, target)`, where `target` is int64 (N,) if the target mode is "index", int64 (N, axes)
+    if it is "entry", a float tensor of the output's shape if it is "region" or "seed" (of that of the layer where
+    relevance starts), and absent otherwise. Layers
     that are masked take a mask (N, channels) each; what is left out is ones. Methods that average over noisy copies
     then take standard normal numbers (N, copies, ...) for every explained input, and an explainer that was compiled
     with reference="input" a `reference` like the input. It returns the model's own outputs, then the relevance of every
@@ -56,21 +57,26 @@ class Compiled(torch.nn.Module):
         self.train(False)
 
     def forward(self, *arguments: torch.Tensor, **named: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Arguments in the order of `examples`, or by name; a class may be an int, which then counts for all samples.
+        """Arguments in the order of `examples`, or by name; a class may be an int, an entry a tuple, for all samples.
 
         Raises:
             InputSpecError: arguments are missing, too many or given twice.
-            TargetError: the target is neither an int nor int64 (N,), or no class of the explained output.
+            TargetError: the target has another form, or is no class or entry of the explained output.
         """
         given = self._by_name(arguments, named)
         x = given[self.metadata.inputs[0].name]
         if self.metadata.target.takes_class and TARGET_INPUT in given:
             given[TARGET_INPUT] = _classes(given[TARGET_INPUT], x, self.metadata.target)
+        if self.metadata.target.takes_entry:
+            given[TARGET_INPUT] = _entries(given[TARGET_INPUT], x, self.examples[TARGET_INPUT])
         for name in self._masks - given.keys():
             like = self.examples[name]
             many = given[TARGET_INPUT].shape[1:2] if self.metadata.target.questions == MANY else like.shape[1:-1]
             given[name] = torch.ones((x.shape[0], *many, like.shape[-1]), dtype=like.dtype, device=x.device)
-        return self.graph_module(*(given[name] for name in self.examples))
+        found = self.graph_module(*(given[name] for name in self.examples))
+        if self.metadata.target.takes_entry and not torch.compiler.is_compiling():
+            _require_entries(given[TARGET_INPUT], found[self.metadata.outputs.index(self.metadata.explained)])
+        return found
 
     def _by_name(self, arguments: Sequence[torch.Tensor], named: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         names = list(self.examples)
@@ -137,6 +143,24 @@ def _classes(target: Any, x: torch.Tensor, record: TargetRecord) -> torch.Tensor
     if not torch.compiler.is_compiling() and bool(((target < 0) | (target >= limit)).any()):
         raise TargetError(f"target {target.tolist()}: classes run from 0 to {limit - 1}")
     return target
+
+
+def _entries(target: Any, x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The target as the graph takes it: int64 like an example of it, (N, axes) or (N, questions, axes)."""
+    if isinstance(target, tuple | list):
+        target = torch.tensor(target, device=x.device).expand(x.shape[0], *like.shape[1:-1], -1)
+    fits = isinstance(target, torch.Tensor) and target.dtype == torch.int64 and target.dim() == like.dim()
+    if not fits or (target.shape[0], target.shape[-1]) != (x.shape[0], like.shape[-1]):
+        found = f"{target.dtype} {tuple(target.shape)}" if isinstance(target, torch.Tensor) else repr(target)
+        wanted = (x.shape[0], *["questions"] * (like.dim() - 2), like.shape[-1])
+        raise TargetError(f"target is {found}; want int64 {wanted}: an index for every axis behind the batch")
+    return target
+
+
+def _require_entries(target: torch.Tensor, output: torch.Tensor) -> None:
+    sizes = torch.tensor(output.shape[1:], device=target.device)
+    if bool(((target < 0) | (target >= sizes)).any()):
+        raise TargetError(f"target {target.tolist()}: the axes behind the batch have the sizes {sizes.tolist()}")
 
 
 def _of_batch(tensor: torch.Tensor, batch: int) -> torch.Tensor:

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import onnx
 
-from relcompile.files.seal import WEIGHTS_KEY
+from relcompile.files.seal import PREDICTS_KEY, SEAL_KEY, WEIGHTS_KEY
+from relcompile.metadata import Metadata
 
 MOST_INSIDE: Final = 2**31 - 2**26  # bytes of weights: the format ends at 2^31, and the graph takes some
 _SMALLEST: Final = 1024  # bytes of a tensor that is worth it: runtimes fold what is small and inside
@@ -48,8 +49,9 @@ def _point(tensor: onnx.TensorProto, offset: int) -> None:
     tensor.data_location = onnx.TensorProto.EXTERNAL
 
 
-def prediction_alone(model: onnx.ModelProto, outputs: int) -> onnx.ModelProto:
-    """What the first outputs of `model` are computed from, and nothing that is said of the others."""
+def prediction_alone(model: onnx.ModelProto, metadata: Metadata) -> onnx.ModelProto:
+    """What the model's own outputs are computed from, and of what weights; nothing that is said of the others."""
+    outputs = len(metadata.outputs)
     alone = onnx.ModelProto()
     alone.CopyFrom(model)
     graph = alone.graph
@@ -58,7 +60,10 @@ def prediction_alone(model: onnx.ModelProto, outputs: int) -> onnx.ModelProto:
         if not needed.isdisjoint(node.output):
             needed.update(node.input)
             nodes.append(node)
+    kept_properties = [entry for entry in model.metadata_props if entry.key in (SEAL_KEY, WEIGHTS_KEY)]
     del alone.metadata_props[:], graph.node[:], graph.output[outputs:]
+    alone.metadata_props.extend(kept_properties)
+    alone.metadata_props.add(key=PREDICTS_KEY, value=metadata.weights_sha256)
     graph.node.extend(reversed(nodes))
     of_every_kind: list[Any] = [graph.input, graph.initializer, graph.value_info]
     for entries in of_every_kind:

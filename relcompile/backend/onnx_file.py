@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from passes.stages import verify_canonical, verify_lowered
 from relcompile.backend.check_runtime import Parity, check_parity
 from relcompile.backend.compiled import Compiled
 from relcompile.backend.external_weights import MOST_INSIDE, move_out, prediction_alone, weights_in
+from relcompile.backend.program import first_line, program_of, quiet, traced
 from relcompile.backend.source import python_source
 from relcompile.errors import ExportError
 from relcompile.files.paths import atomic_path
@@ -62,7 +60,7 @@ def save(
 
 def write_pt2(explainer: Compiled, path: Path) -> None:
     """Write a `torch.export` archive of the explainer graph, with its metadata and its Python source beside it."""
-    program = _exported(explainer.graph_module, explainer)
+    program = traced(explainer.graph_module, explainer)
     for node in program.graph.nodes:  # names are no part of what torch reads back, and folders are no one's business
         for place in _PROVENANCE:
             node.meta.pop(place, None)
@@ -92,8 +90,9 @@ def write_onnx(
         if pair or weights_in(model) > MOST_INSIDE:
             move_out(model, temporary)
         if pair:
-            alone = prediction_alone(model, len(explainer.metadata.outputs))
-            onnx.save_model(alone, str(temporary.with_name(f"{path.stem}.predict.onnx")))
+            beside = temporary.with_name(f"{path.stem}.predict.onnx")
+            onnx.save_model(prediction_alone(model, explainer.metadata), str(beside))
+            seal(beside)
         onnx.save_model(model, str(temporary))
         seal(temporary)
         tell("check in ONNX Runtime")
@@ -121,9 +120,9 @@ def to_onnx(module: GraphModule, explainer: Compiled) -> onnx.ModelProto:
         ExportError: the exporter fails, or the result breaks the contract.
     """
     metadata = explainer.metadata
-    program = _decomposed_if_needed(_exported(module, explainer))
+    program = program_of(module, explainer)
     try:
-        with _quiet():
+        with quiet():
             exported: Any = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -135,50 +134,13 @@ def to_onnx(module: GraphModule, explainer: Compiled) -> onnx.ModelProto:
             _tidy(exported.model)
             _name_values(exported.model.graph, list(explainer.examples), metadata.output_names)
     except Exception as error:
-        raise ExportError(f"the ONNX exporter refuses this explainer: {_first_line(error)}") from error
+        raise ExportError(f"the ONNX exporter refuses this explainer: {first_line(error)}") from error
     model: onnx.ModelProto = exported.model_proto
     _strip(model)
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json(), SEAL_KEY: UNSEALED})
     model.producer_name, model.producer_version = "relcompile", metadata.relcompile
     _check_contract(model, explainer)
     return model
-
-
-def _exported(module: GraphModule, explainer: Compiled) -> torch.export.ExportedProgram:
-    batch = torch.export.Dim("batch", min=1)
-    arguments = explainer.example_arguments(2)
-    asked = {1: torch.export.Dim("questions", min=1)}
-    many = explainer.metadata.names_of_many
-    shapes = tuple(
-        {0: batch, **_free(node.meta["val"].shape), **(asked if node.name in many else {})}
-        for node in module.graph.find_nodes(op="placeholder")
-    )
-    try:
-        with _quiet():
-            return torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
-    except Exception as error:
-        raise ExportError(f"the explainer graph cannot be exported: {_first_line(error)}") from error
-
-
-def _decomposed_if_needed(program: Any) -> torch.export.ExportedProgram:
-    """`program`, which the exporter decomposes where it holds what ONNX lacks.
-
-    The exporter does so with every program, and torch traces it twice for that, which takes longer than all else.
-    Lowered graphs of most networks hold operators only that ONNX has.
-    """
-    decompose = program.run_decompositions
-
-    def run_decompositions(table: Any = None, **options: Any) -> Any:
-        needed = table is None or any(node.target in table for node in program.graph.nodes)
-        return decompose(table, **options) if needed else program
-
-    program.run_decompositions = run_decompositions
-    return program
-
-
-def _free(shape: Sequence[Any]) -> dict[int, Any]:
-    """The axes behind the batch whose sizes are symbols."""
-    return {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(shape) if axis and not isinstance(size, int)}
 
 
 def _tidy(model: ir.Model) -> None:
@@ -259,21 +221,3 @@ def _rename_dimensions(model: onnx.ModelProto, symbols: Mapping[str, str]) -> No
     for size in (size for value in values for size in value.type.tensor_type.shape.dim):
         if size.dim_param in symbols:
             size.dim_param = symbols[size.dim_param]
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """The exporters warn about, and log, their own internals."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

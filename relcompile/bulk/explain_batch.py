@@ -18,8 +18,8 @@ from relcompile.pictures.photographs import Photographs, Seen
 from relcompile.runtime.best import explain_best
 from relcompile.runtime.explanation import Explanation
 from relcompile.runtime.feeds import Array
+from relcompile.runtime.options import Device
 from relcompile.runtime.production import ProductionExplainer, load
-from relcompile.runtime.session import Device
 
 Form = Literal["float16", "int8"]
 _LARGEST: Final[Mapping[Form, float]] = {"float16": 2.0**15, "int8": 127.0}
@@ -89,7 +89,8 @@ class ExplainBatch:
     @cached_property
     def _photographs(self) -> Photographs:
         metadata = self._production.metadata
-        if metadata.target.questions is not None or metadata.target.takes_seed or metadata.at is not None:
+        per_row = metadata.target.takes_seed or metadata.target.takes_entry
+        if metadata.target.questions is not None or per_row or metadata.at is not None:
             raise InputSpecError("this explainer does not say one thing of the pixels of each photograph; use Python")
         if metadata.reference_input is not None:
             raise InputSpecError("this explainer takes a reference at run time; compile it with a fixed one")

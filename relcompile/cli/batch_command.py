@@ -10,7 +10,7 @@ import typer
 
 from relcompile.cli import views
 from relcompile.errors import InputSpecError
-from relcompile.runtime.session import Device
+from relcompile.runtime.options import Device
 
 
 class Engine(StrEnum):
@@ -42,7 +42,7 @@ def batch(
     workers: Annotated[int, typer.Option(help="Actors of Ray.", min=1)] = 1,
     rows: Annotated[int, typer.Option(help="Photographs that are run at once.", min=1)] = 8,
     part: Annotated[int, typer.Option(help="Photographs of one file of the results.", min=1)] = 256,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all cores, with Ray 1.")] = None,
 ) -> None:
     """Explain many photographs into Parquet files, with a table of those that cannot be read.

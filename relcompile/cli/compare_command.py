@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from relcompile.cli import options, views
-from relcompile.cli.explain_command import check_reference_image, ending, explain_seen, photographs_of, targets_of
+from relcompile.cli.asked import ending, targets_of
+from relcompile.cli.explain_command import check_reference_image, explain_seen, photographs_of
 from relcompile.cli.photograph_files import away, prepare
 from relcompile.errors import InputSpecError
 from relcompile.files.paths import atomic_path
@@ -56,7 +57,7 @@ def _explained(
     check_reference_image(explainer, wanted)
     seen = photographs.read(photograph)
     found = list[tuple[str, Explanation]]()
-    for target in targets_of(explainer, targets):
+    for target in targets_of(explainer.metadata, targets):
         explanation = replace(explain_seen(explainer, photographs, [seen], target, wanted), views=(seen.view,))
-        found += [(" · ".join((*ending(explainer, None), one.chosen()[1])), one) for one in explanation.each()]
+        found += [(" · ".join((*ending(explainer.metadata, None), one.chosen()[1])), one) for one in explanation.each()]
     return found

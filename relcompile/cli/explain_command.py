@@ -11,6 +11,7 @@ import numpy as np
 import typer
 
 from relcompile.cli import options, views
+from relcompile.cli.asked import Asked, ending, targets_of
 from relcompile.cli.explain_others import Wanted, explain_series, explain_texts, is_series
 from relcompile.cli.photograph_files import Job, away, jobs_of, prepare
 from relcompile.errors import InputSpecError, RelcompileError
@@ -18,15 +19,14 @@ from relcompile.files.paths import atomic_path, save_arrays
 from relcompile.pictures.tokens import is_token_model, tokenizer_beside
 from relcompile.runtime.best import explain_best
 from relcompile.runtime.explanation import Explanation
+from relcompile.runtime.options import Device
 from relcompile.runtime.production import ProductionExplainer, load
-from relcompile.runtime.session import Device
 
 if TYPE_CHECKING:
     from relcompile.pictures.heatmap import Style
     from relcompile.pictures.photographs import Photographs, Seen
 
 Array: TypeAlias = np.ndarray[Any, Any]
-Asked: TypeAlias = int | tuple[int, ...] | None
 _MOST_LAYERS = 5  # shown of what layers absorb
 
 
@@ -35,7 +35,7 @@ class Request:
     """What is wanted for every photograph.
 
     Attributes:
-        targets: classes; none: the best one.
+        targets: classes, or the indices of an entry; none: the best class.
         folder: where maps go.
         top: how many classes are printed.
         batch: photographs at a time.
@@ -77,7 +77,10 @@ def explain(
     tokenizer: Annotated[
         Path | None, typer.Option(help="The tokenizer.json of a token model; default: the one beside EXPLAINER.")
     ] = None,
-    target: Annotated[list[int] | None, typer.Option("--target", "-t", help="Classes; default: the best one.")] = None,
+    target: Annotated[
+        list[int] | None,
+        typer.Option("--target", "-t", help="Classes, or the indices of an entry; default: the best class."),
+    ] = None,
     out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the heatmaps.")] = Path(),
     top: Annotated[int, typer.Option(help="How many classes to print.", min=1)] = 5,
     batch: Annotated[int, typer.Option(help="Photographs at a time.", min=1)] = 8,
@@ -105,7 +108,7 @@ def explain(
     if no_png and request.is_styled:
         raise InputSpecError("--no-png draws nothing: leave --overlay-only, --full-resolution and --colormap out")
     production, given, texts = load(explainer, device=cast("Device", device)), files or [], text or []
-    wanted = Wanted(request.targets or (None,), out, top, no_png)
+    wanted = Wanted(targets_of(production.metadata, request.targets), out, top, no_png)
     if not given and not texts:
         raise InputSpecError("there is nothing to explain: give files, or --text for a token model")
     if is_token_model(production.metadata):
@@ -125,7 +128,7 @@ def explain_photographs(explainer: ProductionExplainer, path: Path, given: Seque
             "this explainer draws a row of maps: leave --overlay-only, --full-resolution and --colormap out"
         )
     jobs = jobs_of(given, request.folder)
-    names = [ending(explainer, target) for target in targets_of(explainer, request.targets)]
+    names = [ending(explainer.metadata, target) for target in targets_of(explainer.metadata, request.targets)]
     written = [job.written(name, suffix) for job in jobs for name in names for suffix in request.suffixes]
     prepare((path, *(job.path for job in jobs)), written)
     explain_all(explainer, jobs, request)
@@ -167,11 +170,11 @@ def _explain_batch(
     if not read:
         return
     seen = [one for _, one in read]
-    for target in targets_of(explainer, request.targets):
+    for target in targets_of(explainer.metadata, request.targets):
         explanation = explain_seen(explainer, photographs, seen, target, request.reference)
         for row, (job, one) in enumerate(read):
             try:
-                _write(job, one, explanation, row, request, ending(explainer, target))
+                _write(job, one, explanation, row, request, ending(explainer.metadata, target))
             except RelcompileError as error:
                 failed[job.path] = str(error)
 
@@ -202,19 +205,6 @@ def check_reference_image(explainer: ProductionExplainer, reference: str | None)
             if taken
             else "--reference-image: this explainer takes no reference at run time; compile it with --reference input"
         )
-
-
-def targets_of(explainer: ProductionExplainer, given: Sequence[int]) -> Sequence[Asked]:
-    """The classes to explain, run by run; None stands for the best, or for what the file always explains."""
-    classes = tuple(dict.fromkeys(given))
-    several = explainer.metadata.target.questions is not None and classes
-    return (classes,) if several else classes or (None,)
-
-
-def ending(explainer: ProductionExplainer, target: Asked) -> tuple[str, ...]:
-    """What the name of a map ends in."""
-    classes = target if isinstance(target, tuple) else () if target is None else (target,)
-    return (*explainer.metadata.name, *((",".join(map(str, classes)),) if classes else ()))
 
 
 def explain_seen(

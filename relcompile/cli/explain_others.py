@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from relcompile.cli import views
+from relcompile.cli.asked import Asked, ending
 from relcompile.cli.photograph_files import Job, prepare
 from relcompile.errors import InputSpecError
 from relcompile.files.arrays import map_array, native
@@ -31,20 +32,20 @@ class Wanted:
     """What is wanted for every file.
 
     Attributes:
-        targets: classes; None: the best one.
+        targets: classes, or entries by their indices; None: the best class.
         folder: where results go.
         top: how many classes are printed.
         arrays_only: nothing is drawn.
     """
 
-    targets: Sequence[int | None]
+    targets: Sequence[Asked]
     folder: Path
     top: int
     arrays_only: bool
 
-    def written(self, job: Job, explainer: ProductionExplainer, target: int | None, drawn: str) -> list[Path]:
+    def written(self, job: Job, explainer: ProductionExplainer, target: Asked, drawn: str) -> list[Path]:
         """The files for one class: the arrays, and what is drawn."""
-        name = (*explainer.metadata.name, *(() if target is None else (str(target),)))
+        name = ending(explainer.metadata, target)
         return [job.written(name, suffix) for suffix in ((".npz",) if self.arrays_only else (".npz", drawn))]
 
 
@@ -94,7 +95,7 @@ def _explain_lines(
     explainer: ProductionExplainer,
     reader: Tokenizer,
     lines: Sequence[str],
-    target: int | None,
+    target: Asked,
     wanted: Wanted,
     paths: Sequence[Path],
 ) -> None:
@@ -146,7 +147,7 @@ def _arrays(explanation: Explanation, row: int, read: Read) -> dict[str, Array]:
     }
 
 
-def _explained(explainer: ProductionExplainer, inputs: Sequence[Array], target: int | None) -> Explanation:
+def _explained(explainer: ProductionExplainer, inputs: Sequence[Array], target: Asked) -> Explanation:
     return explain_best(explainer, *inputs) if target is None else explainer.explain(*inputs, target=target)
 
 

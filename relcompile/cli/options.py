@@ -125,7 +125,8 @@ class Question:
         typer.Option(
             "--target",
             "-t",
-            help="index (a runtime input), argmax, seed, a class number, or one against another (282-281, 282-others).",
+            help="index (a runtime input), argmax, a class number, one against another (282-281, 282-others), entry (a "
+            "class at a position: one index an axis of the output), region or seed (runtime inputs like the output).",
         ),
     ] = "index"
     explain: Annotated[list[str] | None, typer.Option(help="Explain only these inputs.")] = None

@@ -11,8 +11,8 @@ import typer
 
 from relcompile.cli import views
 from relcompile.errors import InputSpecError
+from relcompile.runtime.options import Device
 from relcompile.runtime.production import load
-from relcompile.runtime.session import Device
 
 
 def serve(
@@ -21,7 +21,7 @@ def serve(
         str, typer.Option(help="The address to listen on; 0.0.0.0: every one of this machine.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65535)] = 8000,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads of one explainer; default: all cores.")] = None,
     rows: Annotated[int, typer.Option(help="Samples of one request, and of requests run together.", min=1)] = 32,
     waiting: Annotated[int, typer.Option(help="Requests that may wait for one explainer; others: 429.", min=1)] = 64,
@@ -33,8 +33,8 @@ def serve(
 
     One client works with all of them. Metrics for Prometheus are at /metrics.
     """
-    from relcompile.runtime.run_queue import RunQueue
     from relcompile.serving.application import Limits
+    from relcompile.serving.model import Model
     from relcompile.serving.server import Address, serve
 
     if not 0 < timeout < 86400:
@@ -42,12 +42,10 @@ def serve(
     files = named(explainers)
     with Address(host, port).open() as listening:
         loaded = {name: load(path, device=cast("Device", device), threads=threads) for name, path in files.items()}
-        for explainer in loaded.values():
-            explainer.warm_up()
-        queues = {name: RunQueue(explainer, waiting, rows) for name, explainer in loaded.items()}
+        models = {name: Model.of(explainer, waiting, rows) for name, explainer in loaded.items()}
         where = f"[{host}]" if ":" in host else host
         views.note(f"serving {', '.join(files)} at http://{where}:{listening.getsockname()[1]}")
-        serve(queues, Limits(max_body * 2**20, timeout), listening, connections)
+        serve(models, Limits(max_body * 2**20, timeout), listening, connections)
 
 
 def named(given: Sequence[str]) -> dict[str, Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from relcompile.files.records import LayerRecord, RootsRecord
+from relcompile.files.records import InputRecord, LayerRecord, RootsRecord
 from relcompile.files.text import printable
 from relcompile.metadata import FALLBACK, Metadata
 
@@ -130,49 +130,45 @@ def roots(record: RootsRecord, rows: Sequence[Sequence[float]], title: str) -> N
 
 
 def metadata(data: Metadata) -> None:
-    """What an explainer says about itself."""
+    """What an explainer says about itself; what does not apply is left out."""
+    facts("explainer", {name: text for name, text in _rows(data).items() if text})
+
+
+def _rows(data: Metadata) -> dict[str, str]:
     target = ", ".join(data.target.description)
-    shapes = [f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.inputs]
-    rows = {
+    seen = data.preprocessing
+    fallen = [record for record in data.layers if record.rule == FALLBACK]
+    return {
         "model": data.model or "",
         "rule": rule(data),
-        "inputs": ", ".join(shapes),
+        "inputs": ", ".join(map(_tensor, data.inputs)),
         "outputs": ", ".join(data.output_names),
         "explained": data.explained if data.quantity == "the output" else f"{data.explained}: {data.quantity}",
         "target": target if data.target.classes is None else f"{target} of {data.target.classes}",
         "weights sha256": data.weights_sha256,
         "written by": f"relcompile {data.relcompile}, torch {data.torch}",
+        "read at layer": data.at or "",
+        "starts at layer": data.start or "",
+        "taps": ", ".join(f"{tap.name} ({_shape(tap.shape)})" for tap in data.taps),
+        "masks": ", ".join(_tensor(mask.input) for mask in data.masks),
+        "ways around masks": "cut" if data.exclude_parallel else "",
+        "relevance as": ", ".join(filter(None, (data.reduce and f"{data.reduce} over channels", data.output_dtype))),
+        "mean over": data.sampling or "",
+        "noise": ", ".join(map(_tensor, data.noise)),
+        "reference": data.reference or "",
+        "gradient as fallback": ", ".join(f"{record.name} ({record.operator})" for record in fallen),
+        "rules of layers": ", ".join(data.layer_rules),
+        "preprocessing": ", ".join(f"{k}={v}" for k, v in vars(seen).items() if v is not None) if seen else "",
+        "photographs": photographs(data) if seen else "",
     }
-    if data.at is not None:
-        rows["read at layer"] = data.at
-    if data.start is not None:
-        rows["starts at layer"] = data.start
-    if data.taps:
-        rows["taps"] = ", ".join(f"{t.name} ({' x '.join(map(str, t.shape))})" for t in data.taps)
-    if data.masks:
-        masks = [mask.input for mask in data.masks]
-        rows["masks"] = ", ".join(f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in masks)
-    if data.exclude_parallel:
-        rows["ways around masks"] = "cut"
-    if data.reduce is not None or data.output_dtype is not None:
-        rows["relevance as"] = ", ".join(
-            filter(None, (data.reduce and f"{data.reduce} over channels", data.output_dtype))
-        )
-    if data.sampling is not None:
-        rows["mean over"] = data.sampling
-    if data.noise:
-        rows["noise"] = ", ".join(f"{i.name} ({' x '.join(map(str, i.shape))}) {i.dtype}" for i in data.noise)
-    if data.reference is not None:
-        rows["reference"] = data.reference
-    fallen = [record for record in data.layers if record.rule == FALLBACK]
-    if fallen:
-        rows["gradient as fallback"] = ", ".join(f"{record.name} ({record.operator})" for record in fallen)
-    if data.layer_rules:
-        rows["rules of layers"] = ", ".join(data.layer_rules)
-    if data.preprocessing is not None:
-        rows["preprocessing"] = ", ".join(f"{k}={v}" for k, v in vars(data.preprocessing).items() if v is not None)
-        rows["photographs"] = photographs(data)
-    facts("explainer", rows)
+
+
+def _tensor(record: InputRecord) -> str:
+    return f"{record.name} ({_shape(record.shape)}) {record.dtype}"
+
+
+def _shape(sizes: Iterable[object]) -> str:
+    return " x ".join(map(str, sizes))
 
 
 def rule(data: Metadata) -> str:

@@ -9,7 +9,7 @@ from relcompile.files.arrays import DTYPES
 
 OTHERS = "others"  # the mean of all classes but one
 MANY = "questions"  # the symbol of a number of questions that the caller chooses
-TargetMode = Literal["index", "argmax", "fixed", "seed"]
+TargetMode = Literal["index", "argmax", "fixed", "seed", "entry", "region"]
 _MOST_NAMED = 10  # classes
 _MOST_AXES = 64  # numpy has no more
 _MOST_ELEMENTS = 2**31  # of one sample of an input
@@ -43,7 +43,8 @@ class TargetRecord:
     Args:
         mode: "index": an int64 input (batch,); "argmax": the file explains the best class; "fixed": always
             `index`; "seed": a floating-point input (batch, classes) is the relevance of the output itself, or of
-            the layer where relevance starts.
+            the layer where relevance starts; "entry": an int64 input (batch, axes) has an index for every axis of the
+            output; "region": a floating-point input like the output says how much of each entry is explained.
         index: The class of mode "fixed", else None.
         classes: Number of classes, None if the explained output is not (batch, classes).
         questions: How many targets every sample has, "questions" if the caller chooses: then, or for a number,
@@ -109,9 +110,14 @@ class TargetRecord:
         return self.mode == "index"
 
     @property
+    def takes_entry(self) -> bool:
+        """The file has an input for the indices of an entry of every sample."""
+        return self.mode == "entry"
+
+    @property
     def takes_seed(self) -> bool:
-        """The file has an input for the relevance of the output."""
-        return self.mode == "seed"
+        """The file has an input like the output: its relevance, or how much of each entry is explained."""
+        return self.mode in ("seed", "region")
 
     @property
     def takes_best(self) -> bool:

@@ -12,6 +12,7 @@ from relcompile.files.paths import open_input
 
 SEAL_KEY: Final = "relcompile_sha256"  # of an entry of the ONNX file's metadata_props
 WEIGHTS_KEY: Final = "relcompile_weights"  # of another: checksum and name of a file beside that holds the weights
+PREDICTS_KEY: Final = "relcompile_predicts"  # of a prediction alone: the checksum of the model's weights
 UNSEALED: Final = "0" * 64
 _LARGEST_WEIGHTS: Final = 2**42  # bytes
 _BEFORE: Final = SEAL_KEY.encode() + b"\x12\x40"  # how the file goes on behind the key: a text of 64 bytes

@@ -52,8 +52,10 @@ class Contrast:
         return False
 
     def record(self, classes: int | None, /) -> TargetRecord:
-        if self.is_seed:
-            raise TargetError(f"a seed is set against nothing: it may be negative where something is to be; not {self}")
+        if not self.of.is_one_class:
+            raise TargetError(
+                "a seed is set against nothing, nor is an entry or a region: only one class against another"
+            )
         if classes is None or classes < 2:
             raise TargetError("a contrast needs two classes, but the explained output has one number per sample")
         if isinstance(self.against, FixedClass):

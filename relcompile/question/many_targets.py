@@ -43,7 +43,7 @@ class ClassInputs:
         return TargetRecord("index", classes=_require(classes), questions=MANY)
 
     def add_input(self, emit: Emitter, like: torch.Tensor, /) -> None:
-        emit.placeholder(TARGET_INPUT, like, shape=(like.shape[0], _free_size(like)), dtype=torch.int64)
+        emit.placeholder(TARGET_INPUT, like, shape=(like.shape[0], free_size(like)), dtype=torch.int64)
 
     def choice(self, y: Value, /) -> Value:
         return one_at(first_of(input_value(y.emit, TARGET_INPUT), FIRST_QUESTION), y)
@@ -63,7 +63,7 @@ class Seeds:
         return TargetRecord("seed", classes=classes, questions=MANY)
 
     def add_input(self, emit: Emitter, like: torch.Tensor, /) -> None:
-        emit.placeholder(TARGET_INPUT, like, shape=(like.shape[0], _free_size(like), *like.shape[1:]))
+        emit.placeholder(TARGET_INPUT, like, shape=(like.shape[0], free_size(like), *like.shape[1:]))
 
     def choice(self, y: Value, /) -> Value:
         return first_of(input_value(y.emit, TARGET_INPUT), FIRST_QUESTION)
@@ -138,7 +138,7 @@ def _require(classes: int | None) -> int:
     return classes
 
 
-def _free_size(like: torch.Tensor) -> Any:
+def free_size(like: torch.Tensor) -> Any:
     """A new symbol beside those of the fake tensor `like`: the size K."""
     mode: Any = detect_fake_mode([like])
     context = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])

@@ -68,7 +68,9 @@ class Options:
         bounds: (low, high) of the input, numbers or one per channel, for the rules that need them; taken from
             `preprocessing` if that is given.
         calibration: the patterns of this very model, for the rules that need them (see `relcompile.calibrate`).
-        target: "index" (a runtime input), "argmax", "seed", or a class number.
+        target: "index" (a runtime input), "argmax", or a class number; of an output with further axes "entry" (a
+            runtime input, one index for every axis behind the batch: a class at a position) or "region" (one like the
+            output, 1 where it is explained); "seed" (a runtime input, the relevance of the output itself).
         reference: the input that differences are taken from, for the deeplift rules, or that the path starts from, for
             integrated-gradients: one number, one per channel, a tensor of one sample, or "input" (a runtime input
             `reference`); by name of an explained input, if each has its own; 0 by default. A tensor of several samples

@@ -16,6 +16,7 @@ from passes.relevance.ledgers import AbsorbedRelevance, Ledger, RootReport
 from passes.relevance.unroll_samples import Rows, unrolled_name
 from passes.views.active import explained_output, nodes_named
 from relcompile.errors import CompositeError, InputSpecError, TargetError
+from relcompile.files.records import TargetRecord
 from relcompile.frontend.capture import Captured
 from relcompile.methods.composites import Composite
 from relcompile.methods.results import Asked
@@ -94,6 +95,7 @@ class Question:
         )
         target = _target(options)
         record = target.record(number_of_classes(sink.meta["val"]))
+        _require_classes(record, sink.meta["val"])
         question = cls(
             composite=composite,
             target=target,
@@ -158,6 +160,19 @@ def _target(options: Options) -> Target:
         f"target {options.target!r} chooses from the output, but relevance starts at layer {options.start!r}: "
         "the explainer's input `target` is the relevance there; leave the target out"
     )
+
+
+def _require_classes(record: TargetRecord, output: torch.Tensor) -> None:
+    """Refuse to choose a class along an axis whose size is the caller's: those are positions.
+
+    Raises:
+        TargetError: says what to ask for.
+    """
+    if record.mode in ("index", "argmax", "fixed") and record.classes is None and output.dim() > 1:
+        raise TargetError(
+            f"the explained output {list(output.shape)} has no classes behind the batch: that axis is free. "
+            'target="entry" (--target entry) explains one entry, such as a class at a position, "region" several'
+        )
 
 
 def _over_background(composite: Composite, references: Mapping[str, torch.Tensor | None] | None) -> Composite:

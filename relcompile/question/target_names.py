@@ -7,6 +7,7 @@ from typing import Final, TypeGuard
 
 from relcompile.errors import TargetError
 from relcompile.question.contrasts import Contrast, contrast_named, several
+from relcompile.question.entries import EntryInput, EntryInputs, RegionInput
 from relcompile.question.many_targets import BestClasses, ClassInputs, FixedClasses, Seeds
 from relcompile.question.targets import BestClass, ClassInput, FixedClass, Seed, Target
 
@@ -17,14 +18,17 @@ _NAMED: Final[Mapping[str, Target]] = {
     "indices": ClassInputs(),
     "seeds": Seeds(),
     "all": FixedClasses(None),
+    "entry": EntryInput(),
+    "entries": EntryInputs(),
+    "region": RegionInput(),
 }
 
 
 def target_named(text: str | int) -> Target:
     """The target called `text`.
 
-    A name, "topk:5", or a class by its number; several classes, "3,17"; any of these but seeds against a class, the
-    best class or the mean of the others: "282-281", "index-argmax", "topk:5-others", "282-281,282-others".
+    A name, "topk:5", or a class by its number; several classes, "3,17"; any of these that is a class against another
+    class, the best one or the mean of the others: "282-281", "index-argmax", "topk:5-others", "282-281,282-others".
 
     Raises:
         TargetError: it is none of these.

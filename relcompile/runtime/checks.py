@@ -2,30 +2,21 @@
 
 import os
 from pathlib import Path
-from typing import Final
 
 from relcompile.errors import ExplainerFileError, InputSpecError
 from relcompile.files.onnx_bounds import LARGEST_EXPLAINER, check_bounds
 from relcompile.files.paths import open_input
 from relcompile.files.seal import check_seal
 
-_MOST_THREADS: Final = 1024
 
-
-def check_arguments(path: object, device: object, threads: object, spinning: object) -> None:
-    """Types and values of the arguments of `load`.
+def check_path(path: object) -> None:
+    """The type of what `load` is given.
 
     Raises:
-        InputSpecError: names the argument, its value, and what is wanted.
+        InputSpecError: it is neither a path nor bytes.
     """
     if not isinstance(path, str | os.PathLike | bytes):
         raise InputSpecError(f"path={path!r}: want the path of an explainer file, or its content as bytes")
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputSpecError(f'device={device!r}: want "auto", "cpu" or "cuda"')
-    if threads is not None and (type(threads) is not int or not 0 < threads <= _MOST_THREADS):
-        raise InputSpecError(f"threads={threads!r}: want a whole number from 1 to {_MOST_THREADS}, or None")
-    if type(spinning) is not bool:
-        raise InputSpecError(f"spinning={spinning!r}: want True or False")
 
 
 def check_file(path: Path) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 
 from relcompile.errors import InputSpecError
 from relcompile.files.records import OTHERS
-from relcompile.metadata import Metadata
-from relcompile.runtime.feeds import Array
+from relcompile.metadata import ABSORBED_OUTPUT, ROOTS_OUTPUT, TARGET_OUTPUT, Metadata
+from relcompile.runtime.feeds import Array, require_entries
+from relcompile.runtime.form import Asked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,9 +32,10 @@ class Explanation:
             if the file does not compute it.
         roots: Report on the learned roots, (batch, layers, quantities), named in `metadata.roots`; None if the file
             does not compute it.
-        target: The classes that were explained, int64 (batch,), or the seed; with several targets for each row
-            (batch, questions), and all relevance has the same axis behind the batch. None if the file explains the
-            best class and its output has further axes, (batch, classes, ...), each place with its own best.
+        target: The classes that were explained, int64 (batch,), the entries (batch, axes), the region or the seed; with
+            several targets for each row (batch, questions, ...), and all relevance has the same axis behind the batch.
+            None if the file explains the best class and its output has further axes, (batch, classes, ...), each place
+            with its own best.
         finite: bool (batch,): no input, output or relevance of the sample is NaN or infinite. Where it is False, the
             relevance means nothing.
         metadata: What the explainer says about itself.
@@ -52,6 +54,33 @@ class Explanation:
     metadata: Metadata = field(repr=False)
     views: tuple[Any, ...] = ()
 
+    @classmethod
+    def of(cls, metadata: Metadata, asked: Asked, found: dict[str, Array]) -> Explanation:
+        """What was asked, and the outputs of the graph by name.
+
+        Raises:
+            TargetError: an entry was asked for that the output does not have.
+        """
+        output, target = found[metadata.explained], asked.target
+        require_entries(metadata.target, target, output)
+        if metadata.target.is_reported:
+            target = found[TARGET_OUTPUT]
+        elif metadata.target.takes_best and output.ndim <= 2:
+            target = output.reshape(asked.batch, -1).argmax(axis=1).astype(np.int64)
+        return cls(
+            output=output,
+            outputs={name: found[name] for name in metadata.outputs},
+            relevance=found[metadata.relevance[0]],
+            relevances={name: found[name] for name in metadata.relevance},
+            taps={tap.layer: found[tap.name] for tap in metadata.taps},
+            absorbed=found.get(ABSORBED_OUTPUT) if metadata.absorbed else None,
+            roots=found.get(ROOTS_OUTPUT) if metadata.roots is not None else None,
+            target=target,
+            finite=finite_rows(asked.batch, asked.feeds, found),
+            metadata=metadata,
+            views=asked.views,
+        )
+
     def each(self) -> tuple[Explanation, ...]:
         """One explanation for each of several targets, as if it had been asked alone; itself, if there is one."""
         record = self.metadata.target
@@ -64,7 +93,7 @@ class Explanation:
         against = record.against[min(k, len(record.against) - 1) :][:1]
         alone = replace(
             record,
-            mode="seed" if record.takes_seed else "index",
+            mode=record.mode if record.takes_seed or record.takes_entry else "index",
             questions=None,
             indices=None,
             against=() if against == ("",) else against,
@@ -93,13 +122,16 @@ class Explanation:
         return f"{self.metadata.class_names[index]} ({index})" if self.metadata.class_names else f"class {index}"
 
     def chosen(self, sample: int = 0) -> tuple[int, str, float]:
-        """The explained class, what it is called, and its score; -1 if every place has its own, or for a seed."""
+        """The explained class, what it is called, and its score; -1 where it is not one class."""
         if self.metadata.target.questions is not None:
             raise InputSpecError("each sample has several targets: ask each of explanation.each()")
         if self.target is None:
             return -1, "the best class of every position", float(self.output[sample].max(0).sum())
         if self.metadata.target.takes_seed:
-            return -1, "the seed", float((self.target[sample] * self.output[sample]).sum())
+            return -1, f"the {self.metadata.target.mode}", float((self.target[sample] * self.output[sample]).sum())
+        if self.metadata.target.takes_entry:
+            place = tuple(map(int, self.target[sample]))
+            return -1, f"entry {place}", float(self.output[sample][place])
         index, scores = int(self.target[sample]), self.scores(sample)
         named = [(f" against {label}", score) for label, score in self._against(index, scores)]
         label, other = named[0] if named else ("", 0.0)

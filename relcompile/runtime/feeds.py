@@ -19,6 +19,24 @@ def inputs_but_target(metadata: Metadata) -> tuple[InputRecord, ...]:
     return (*metadata.inputs, *(mask.input for mask in metadata.masks), *metadata.noise, *of_reference)
 
 
+def photographed(metadata: Metadata, inputs: Sequence[Any]) -> tuple[Sequence[Any], tuple[Any, ...]]:
+    """The inputs as arrays, and what the model sees of a photograph among them."""
+    if len(inputs) != 1 or isinstance(inputs[0], np.ndarray | list | tuple):
+        return inputs, ()
+    from relcompile.pictures.photographs import Photographs, is_photograph
+
+    if not is_photograph(inputs[0]):
+        return inputs, ()
+    photographs = Photographs.of(metadata)
+    if photographs.assumption is not None:
+        raise InputSpecError(
+            "the file does not say how a photograph becomes its input: compile it with preprocessing=... (--mean, "
+            "--std and so on), or give an array"
+        )
+    seen = photographs.read(inputs[0])
+    return (seen.array,), (seen.view,)
+
+
 def check_inputs(records: Sequence[InputRecord], arrays: Sequence[Array]) -> tuple[dict[str, Array], int]:
     """The arrays by input name, and the batch size."""
     if len(arrays) != len(records):
@@ -42,14 +60,39 @@ def check_target(record: TargetRecord, entry: InputRecord | None, target: object
         raise TargetError(f"target={target!r} was given, but the file always explains {always}; leave it out")
     if entry is None:
         return None if record.takes_best or record.is_reported else np.full(batch, record.index, np.int64)
-    if target is None and (record.takes_seed or record.classes not in (None, 1)):
+    if target is None and (record.takes_seed or record.takes_entry or record.classes not in (None, 1)):
         raise TargetError("this file needs target=..., or compile the model with --target argmax")
     if record.takes_seed:
         try:
             return _fit(entry, target, {"batch": batch})
         except InputSpecError as error:
-            raise TargetError(f"the target is a seed: {error}") from error
+            raise TargetError(f"the target is a {record.mode}: {error}") from error
+    if record.takes_entry:
+        return _check_entries(entry, target, batch)
     return _check_classes(record, 0 if target is None else target, batch)
+
+
+def _check_entries(entry: InputRecord, target: object, batch: int) -> Array:
+    """One entry for each row, or the same for all, as indices; whether it is there, only the output can tell."""
+    indices = np.asarray(target)
+    shared = indices.ndim == len(entry.shape) - 1
+    try:
+        if indices.dtype.kind not in "iu":
+            raise InputSpecError(f"it is {indices.dtype}")
+        given = np.ascontiguousarray(np.broadcast_to(indices, (batch, *indices.shape)) if shared else indices, np.int64)
+        return _fit(entry, given, {"batch": batch})
+    except InputSpecError as error:
+        raise TargetError(f"the target has an index for every axis of the output behind the batch: {error}") from error
+
+
+def require_entries(record: TargetRecord, target: Array | None, output: Array) -> None:
+    """Refuse entries that the output does not have.
+
+    Raises:
+        TargetError: an index is beyond its axis.
+    """
+    if record.takes_entry and target is not None and bool(((target < 0) | (target >= output.shape[1:])).any()):
+        raise TargetError(f"target {target.tolist()}: the output's axes have the sizes {list(output.shape[1:])}")
 
 
 def _check_classes(record: TargetRecord, target: object, batch: int) -> Array:

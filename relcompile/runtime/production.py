@@ -6,36 +6,29 @@ Imports the standard library, numpy and, when a file is loaded, ONNX Runtime: ne
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-import numpy as np
-
-from relcompile.errors import ExplainerFileError, InputSpecError, RuntimeUnavailableError
 from relcompile.files.paths import told_of
-from relcompile.files.records import MANY, InputRecord
-from relcompile.files.seal import WEIGHTS_KEY, check_weights_beside
-from relcompile.metadata import ABSORBED_OUTPUT, METADATA_KEY, ROOTS_OUTPUT, TARGET_OUTPUT, Metadata
-from relcompile.runtime.checks import check_arguments, check_file
-from relcompile.runtime.explanation import Explanation, finite_rows
-from relcompile.runtime.feeds import (
-    Array,
-    check_inputs,
-    check_masks,
-    check_noise,
-    check_reference,
-    check_target,
-    inputs_but_target,
-)
-from relcompile.runtime.session import Device, described, import_onnxruntime, open_session, session_options
+from relcompile.files.records import InputRecord
+from relcompile.metadata import Metadata
+from relcompile.runtime.binding import Bound
+from relcompile.runtime.checks import check_path
+from relcompile.runtime.conditional import ConditionalExplanation, Decision, passing
+from relcompile.runtime.explanation import Explanation
+from relcompile.runtime.feeds import Array, check_inputs, photographed
+from relcompile.runtime.form import Form, Question
+from relcompile.runtime.graph import Graph
+from relcompile.runtime.opening import open_explainer, open_predictor, prediction_beside
+from relcompile.runtime.options import Device, GpuOptions, RuntimeOptions
 
 
 @dataclass(frozen=True, eq=False)
 class ProductionExplainer:
     """A loaded explainer file; `load` makes it. Several threads may use one at the same time.
 
-    It is pickled and copied as the path, or content, and the settings that it was loaded with: whoever gets it loads
+    It is pickled and copied as the path, or content, and the options that it was loaded with: whoever gets it loads
     the file again.
 
     Args:
@@ -43,28 +36,28 @@ class ProductionExplainer:
     """
 
     metadata: Metadata
-    _session: Any = field(repr=False)
-    _target: InputRecord | None = field(repr=False)
-    _loaded_with: dict[str, Any] = field(repr=False)
+    _graph: Graph = field(repr=False)
+    _form: Form = field(repr=False)
+    _path: Path | bytes = field(repr=False)
+    _options: RuntimeOptions = field(repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(load, **self._loaded_with), ()
+        return _load, (self._path, self._options)
 
     @property
     def inputs(self) -> tuple[InputRecord, ...]:
         """Everything that the graph reads, the target included."""
-        return described(self._session.get_inputs())
+        return self._graph.inputs
 
     @property
     def outputs(self) -> tuple[InputRecord, ...]:
         """Everything that the graph computes: `metadata.output_names`, with shapes and dtypes."""
-        found = {record.name: record for record in described(self._session.get_outputs())}
-        return tuple(found[name] for name in self.metadata.output_names)
+        return self._graph.outputs
 
     @property
     def providers(self) -> tuple[str, ...]:
         """The execution providers that ONNX Runtime really uses, the preferred one first."""
-        return tuple(self._session.get_providers())
+        return self._graph.providers
 
     def explain(
         self,
@@ -85,9 +78,10 @@ class ProductionExplainer:
                 of a file, which becomes the input by the preprocessing that is stored in the file.
             target: Only for files compiled to take one. Mode "index": the class to explain, one for all or
                 one for each row, 0..classes-1; not needed where a row has one number. Mode "seed": relevance of
-                the output, in its shape; of the layer `metadata.start` in that of its output. With several targets
-                for each row (`metadata.target.questions`): several classes for all rows, or (batch, questions); seeds
-                (batch, questions, ...).
+                the output, in its shape; of the layer `metadata.start` in that of its output. Mode "region": how much
+                of each entry is explained, in the shape of the output. Mode "entry": an index for every axis of the
+                output, for all or (batch, axes). With several targets for each row (`metadata.target.questions`):
+                several classes for all rows, or (batch, questions); entries and seeds (batch, questions, ...).
             reference: Only for files compiled to take one: what differences are taken from, in the shape of the
                 explained input.
             masks: Only for files that take masks (`metadata.masks`), by name of the layer: factors of what passes it,
@@ -101,28 +95,83 @@ class ProductionExplainer:
             TargetError: The target is missing, not wanted, out of range or of the wrong shape or dtype.
             RuntimeUnavailableError: ONNX Runtime failed while it ran, for want of memory for example.
         """
-        metadata = self.metadata
-        arrays, views = _photographed(metadata, inputs)
-        feeds, batch, checked = self._check(arrays, target, reference, masks or {}, noise or {}, seed)
-        found = self.run(feeds)
-        output = found[metadata.explained]
-        if metadata.target.is_reported:
-            checked = found[TARGET_OUTPUT]
-        elif metadata.target.takes_best and output.ndim <= 2:
-            checked = output.reshape(batch, -1).argmax(axis=1).astype(np.int64)
-        return Explanation(
-            output=output,
-            outputs={name: found[name] for name in metadata.outputs},
-            relevance=found[metadata.relevance[0]],
-            relevances={name: found[name] for name in metadata.relevance},
-            taps={tap.layer: found[tap.name] for tap in metadata.taps},
-            absorbed=found.get(ABSORBED_OUTPUT) if metadata.absorbed else None,
-            roots=found.get(ROOTS_OUTPUT) if metadata.roots is not None else None,
-            target=checked,
-            finite=finite_rows(batch, feeds, found),
-            metadata=metadata,
-            views=views,
-        )
+        arrays, views = photographed(self.metadata, inputs)
+        asked = self._form.check(arrays, target, reference, masks, noise, seed)
+        return Explanation.of(self.metadata, replace(asked, views=views), self.run(asked.feeds))
+
+    @property
+    def target(self) -> InputRecord | None:
+        """The input that says what is explained, if the file takes one."""
+        return self._form.target
+
+    @property
+    def batched(self) -> frozenset[str]:
+        """The inputs that have one entry a row."""
+        return self._graph.batched
+
+    @property
+    def is_paired(self) -> bool:
+        """There is a file of the prediction alone beside this one."""
+        return not isinstance(self._path, bytes) and prediction_beside(self._path).exists()
+
+    @cached_property
+    def predictor(self) -> Graph:
+        """The prediction alone: the file that was written beside this one with `--pair`, opened at its first use.
+
+        Raises:
+            ExplainerFileError: it is not there, damaged, or of another model.
+        """
+        return open_predictor(self._path, self._options, self.metadata)
+
+    def predict(self, *inputs: Array | Any) -> dict[str, Array]:
+        """The outputs of the model by name, at the cost of the model: from the file beside this one; see `predictor`.
+
+        Raises:
+            InputSpecError: as `explain`.
+            ExplainerFileError: as `predictor`.
+            RuntimeUnavailableError: ONNX Runtime failed while it ran.
+        """
+        feeds, _ = check_inputs(self.metadata.inputs, photographed(self.metadata, inputs)[0])
+        return self.predictor.run({record.name: feeds[record.name] for record in self.predictor.inputs})
+
+    def explain_if(
+        self, condition: Decision, *inputs: Array | Any, **question: Unpack[Question]
+    ) -> ConditionalExplanation:
+        """Predict all rows, and explain those whose prediction passes a condition; see `predictor`.
+
+        Args:
+            condition: `Condition`, or a function of the explained output of all rows -> bool (batch,).
+            inputs: As in `explain`.
+            question: As in `explain`, for all rows; a target that is left out is the best class of each.
+
+        Raises:
+            InputSpecError: as `explain`; or the condition is not about each row.
+            TargetError, RuntimeUnavailableError: as `explain`.
+            ExplainerFileError: as `predictor`.
+        """
+        arrays, views = photographed(self.metadata, inputs)
+        outputs = self.predict(*arrays)
+        output = outputs[self.metadata.explained]
+        rows = passing(condition, output)
+        asked = replace(self._form.check(arrays, **self._form.completed(question, output)), views=views)
+        explanation = None
+        if rows.any():
+            asked = asked.of(rows, self._graph.batched)
+            explanation = Explanation.of(self.metadata, asked, self.run(asked.feeds))
+        return ConditionalExplanation(output, outputs, rows, explanation)
+
+    def bind(self, tensors: Mapping[str, Any]) -> Bound:
+        """Tensors that are read, and written, where they are: in torch's memory on the GPU, for example.
+
+        Args:
+            tensors: All of `inputs`, by name: whatever speaks DLPack (torch, cupy, numpy, jax), contiguous, of the very
+                dtype that the file asks for. Classes are not checked: of one that does not exist, relevance is NaN.
+
+        Raises:
+            InputSpecError: a tensor is missing, unknown, or does not fit.
+            RuntimeUnavailableError: ONNX Runtime failed while it ran, or is too old for DLPack.
+        """
+        return Bound(self._graph, tensors, self._options.gpu)
 
     def feeds(self, named: Mapping[str, Array], seed: int = 0) -> dict[str, Array]:
         """What `run` wants, checked, from arrays by the names that inputs have in the file; see `explain`.
@@ -133,48 +182,16 @@ class ProductionExplainer:
         Raises:
             InputSpecError, TargetError: as `explain`; or a name is not known, or missing.
         """
-        metadata, given = self.metadata, dict(named)
-        target = None if self._target is None else given.pop(self._target.name, None)
-        missing = [record.name for record in metadata.inputs if record.name not in given]
-        if missing:
-            raise InputSpecError(
-                f"the inputs {', '.join(missing)} are missing; {', '.join(named) or 'none'} were given"
-            )
-        arrays = [given.pop(record.name) for record in metadata.inputs]
-        reference = None if metadata.reference_input is None else given.pop(metadata.reference_input.name, None)
-        masks = {m.layer: given.pop(m.input.name) for m in metadata.masks if m.input.name in given}
-        noise = {record.name: given.pop(record.name) for record in metadata.noise if record.name in given}
-        if given:
-            raise InputSpecError(
-                f"{', '.join(given)} was given, but the file takes {', '.join(i.name for i in self.inputs)}"
-            )
-        if (
-            target is not None
-            and self._target is not None
-            and (target.shape[1:], self._target.shape) == ((1,), ("batch",))
-        ):
-            target = target.reshape(-1)
-        return self._check(arrays, target, reference, masks, noise, seed)[0]
+        return self._form.named(named, seed)
 
-    def _check(
-        self,
-        arrays: Sequence[Any],
-        target: object,
-        reference: Array | None,
-        masks: Mapping[str, Array],
-        noise: Mapping[str, Array],
-        seed: int,
-    ) -> tuple[dict[str, Array], int, Array | None]:
-        """What the graph reads, the size of the batch, and the target, where it is known before the run."""
-        metadata = self.metadata
-        feeds, batch = check_inputs(metadata.inputs, arrays)
-        checked = check_target(metadata.target, self._target, target, batch)
-        questions = checked.shape[1] if metadata.target.questions == MANY and checked is not None else 1
-        feeds |= check_masks(metadata.masks, masks, batch, questions)
-        feeds |= check_noise(metadata.noise, noise, seed, batch)
-        if self._target is not None and checked is not None:
-            feeds[self._target.name] = checked
-        return feeds | check_reference(metadata.reference_input, reference, batch), batch, checked
+    def prediction_feeds(self, named: Mapping[str, Array]) -> dict[str, Array]:
+        """What `predictor` runs, checked, of the same arrays; a target is not looked at.
+
+        Raises:
+            InputSpecError, ExplainerFileError: as `feeds`, and `predictor`.
+        """
+        feeds, _ = check_inputs(self.metadata.inputs, self._form.own(named))
+        return {record.name: feeds[record.name] for record in self.predictor.inputs}
 
     def warm_up(self) -> bool:
         """Run once on zeros, so that the first request need not wait for what ONNX Runtime prepares.
@@ -185,12 +202,7 @@ class ProductionExplainer:
         Raises:
             RuntimeUnavailableError: ONNX Runtime failed while it ran.
         """
-        sizes = {"batch": 1, MANY: 1}
-        shapes = [[sizes.get(s, 0) if isinstance(s, str) else s for s in record.shape] for record in self.inputs]
-        if any(0 in shape for shape in shapes):
-            return False
-        self.run({r.name: np.zeros(shape, r.dtype) for r, shape in zip(self.inputs, shapes, strict=True)})
-        return True
+        return self._graph.warm_up()
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """All outputs by name, for the graph's own inputs by name, unchecked.
@@ -198,98 +210,49 @@ class ProductionExplainer:
         Raises:
             RuntimeUnavailableError: ONNX Runtime failed while it ran.
         """
-        names = self.metadata.output_names
-        try:
-            values: list[Array] = self._session.run(names, dict(feeds))
-        except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise RuntimeUnavailableError(f"ONNX Runtime failed on {self.providers[0]}: {error}") from error
-        return dict(zip(names, values, strict=True))
+        return self._graph.run(feeds)
 
 
 def load(
-    path: Path | str | bytes, *, device: Device = "auto", threads: int | None = None, spinning: bool = False
+    path: Path | str | bytes,
+    *,
+    device: Device = "auto",
+    threads: int | None = None,
+    spinning: bool = False,
+    gpu: GpuOptions | None = None,
 ) -> ProductionExplainer:
     """Load an explainer file that relcompile wrote.
 
     Args:
         path: The .onnx file, or its content.
-        device: "cuda" insists on the GPU; "auto" takes it if it works, else the CPU, which is logged (level
-            INFO) if ONNX Runtime was installed for CUDA.
+        device: "cuda" and "tensorrt" insist on the GPU; "auto" takes CUDA if it works, else the CPU, which is logged
+            (level INFO) if ONNX Runtime was installed for CUDA.
         threads: CPU threads that share one operator, 1 or more; None: as many as there are physical cores.
         spinning: Let idle threads wait actively. A little faster if this is the only session on an idle
             machine, several times slower if sessions share it; therefore off.
+        gpu: What only GPUs have.
 
     Raises:
         ExplainerFileError: The file is missing, no regular file, damaged (see `relcompile.files.seal`), no ONNX file,
             or not one that relcompile wrote (see `relcompile.files.onnx_bounds`).
-        RuntimeUnavailableError: ONNX Runtime is not installed, or `device="cuda"` would end on the CPU.
-        InputSpecError: `path`, `device`, `threads` or `spinning` is none of the above.
+        RuntimeUnavailableError: ONNX Runtime is not installed, or would end on another device than the one asked for.
+        InputSpecError: `path`, or an option, is none of the above.
     """
-    check_arguments(path, device, threads, spinning)
+    check_path(path)
+    return _load(path, RuntimeOptions(device, threads, spinning, gpu or GpuOptions()))
+
+
+def _load(path: Path | str | bytes, options: RuntimeOptions) -> ProductionExplainer:
     if isinstance(path, bytes):
-        return _load_content(path, {"device": device, "threads": threads, "spinning": spinning})
-    runtime = import_onnxruntime()
-    check_file(Path(path))
-    session = open_session(runtime, Path(path), device, session_options(runtime, threads, spinning))
-    try:
-        properties = session.get_modelmeta().custom_metadata_map
-        text = properties.get(METADATA_KEY)
-        check_weights_beside(Path(path), properties.get(WEIGHTS_KEY))
-        if text is None:
-            raise ExplainerFileError("it is an ONNX file, but not an explainer: relcompile did not write it")
-        metadata = Metadata.from_json(text)
-        settings = {"path": Path(path).absolute(), "device": device, "threads": threads, "spinning": spinning}
-        return ProductionExplainer(metadata, session, _match_session(metadata, session), settings)
-    except (ExplainerFileError, UnicodeDecodeError) as error:  # ONNX Runtime hands on what is not UTF-8
-        raise ExplainerFileError(f"{path}: {error}") from error
+        return _load_content(path, options)
+    metadata, graph, target = open_explainer(Path(path), options)
+    return ProductionExplainer(metadata, graph, Form(metadata, target), Path(path).absolute(), options)
 
 
-def _load_content(content: bytes, settings: dict[str, Any]) -> ProductionExplainer:
+def _load_content(content: bytes, options: RuntimeOptions) -> ProductionExplainer:
     """By way of a file, which is gone afterwards, so that the same is checked; pickled with the content."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "explainer.onnx")
         with told_of(Path("the explainer"), path):
             path.write_bytes(content)
-            return replace(load(path, **settings), _loaded_with={"path": content, **settings})
-
-
-def _photographed(metadata: Metadata, inputs: Sequence[Any]) -> tuple[Sequence[Any], tuple[Any, ...]]:
-    """The inputs as arrays, and what the model sees of a photograph among them."""
-    if len(inputs) != 1 or isinstance(inputs[0], np.ndarray | list | tuple):
-        return inputs, ()
-    from relcompile.pictures.photographs import Photographs, is_photograph
-
-    if not is_photograph(inputs[0]):
-        return inputs, ()
-    photographs = Photographs.of(metadata)
-    if photographs.assumption is not None:
-        raise InputSpecError(
-            "the file does not say how a photograph becomes its input: compile it with preprocessing=... (--mean, "
-            "--std and so on), or give an array"
-        )
-    seen = photographs.read(inputs[0])
-    return (seen.array,), (seen.view,)
-
-
-def _match_session(metadata: Metadata, session: Any) -> InputRecord | None:
-    """The target input, if there is one, after a check that graph and metadata fit each other."""
-    values = {value.name: value for value in session.get_inputs()}
-    promised = [record.name for record in inputs_but_target(metadata)]
-    known = {*values, *(value.name for value in session.get_outputs())}
-    missing = [name for name in (*promised, *metadata.output_names) if name not in known]
-    extra = [name for name in values if name not in promised]
-    target = metadata.target
-    if missing or len(extra) != (target.takes_class or target.takes_seed):
-        raise ExplainerFileError(
-            f"graph and metadata disagree: the graph lacks {missing} and has the inputs {extra} beyond the "
-            f'model\'s own, for target mode "{target.mode}"'
-        )
-    if not extra:
-        return None
-    value = values[extra[0]]
-    if target.takes_class:
-        return InputRecord(value.name, ("batch",) if target.questions is None else ("batch", MANY), "int64")
-    dtype = {"tensor(float16)": "float16", "tensor(double)": "float64"}.get(value.type, "float32")
-    sizes: Sequence[int | str | None] = value.shape[1:]
-    rest = (size if isinstance(size, int) else f"axis {axis}" for axis, size in enumerate(sizes, 1))
-    return InputRecord(value.name, ("batch", *rest), dtype)
+            return replace(_load(path, options), _path=content)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 
 from relcompile.errors import InputSpecError, OverloadedError
+from relcompile.files.records import InputRecord
 from relcompile.runtime.feeds import Array
-from relcompile.runtime.production import ProductionExplainer
 
 _BATCH: Final = "batch"
 
@@ -34,29 +34,43 @@ class _Request:
         return tuple((name, array.shape[1:], array.dtype) for name, array in self.feeds.items())
 
 
+class Runs(Protocol):
+    """What a queue runs: a `ProductionExplainer`, or the `Graph` of a prediction alone."""
+
+    @property
+    def inputs(self) -> tuple[InputRecord, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[InputRecord, ...]: ...
+
+    def run(self, feeds: Mapping[str, Array], /) -> dict[str, Array]:
+        """All outputs by name."""
+        ...
+
+
 class RunQueue:
-    """One thread that runs one explainer for many callers.
+    """One thread that runs one file for many callers.
 
     Requests are merged along the batch, as long as they have `rows` rows together; nobody waits for others to come. A
     sample's numbers are those of a run of its own up to float32 rounding, since kernels depend on the batch.
 
     Args:
-        explainer: What is run.
+        graph: What is run.
         waiting: How many requests may wait, 1 or more.
         rows: How many rows a request, or a batch, may have, 1 or more.
     """
 
-    def __init__(self, explainer: ProductionExplainer, waiting: int = 64, rows: int = 32) -> None:
-        self.explainer, self.rows = explainer, rows
+    def __init__(self, graph: Runs, waiting: int = 64, rows: int = 32) -> None:
+        self._graph, self.rows = graph, rows
         self._most_waiting = waiting
-        self._merges = all(record.shape[:1] == (_BATCH,) for record in (*explainer.inputs, *explainer.outputs))
+        self._merges = all(record.shape[:1] == (_BATCH,) for record in (*graph.inputs, *graph.outputs))
         self._waiting = deque[_Request]()
         self._changed, self._closed = threading.Condition(), False
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def submit(self, feeds: dict[str, Array]) -> Answer:
-        """Queue what `ProductionExplainer.feeds` returned; a cancelled answer is not computed, if it still waits.
+        """Queue what `feeds` of the explainer returned; a cancelled answer is not computed, if it still waits.
 
         Raises:
             InputSpecError: it has more rows than may be run at once.
@@ -114,7 +128,7 @@ class RunQueue:
         if not group:
             return
         try:
-            found = self.explainer.run(_merged([request.feeds for request in group]))
+            found = self._graph.run(_merged([request.feeds for request in group]))
         except Exception as error:  # every caller is told, and the thread lives on
             for request in group:
                 request.answer.set_exception(error)

@@ -6,28 +6,17 @@ import logging
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from relcompile.errors import ExplainerFileError, RuntimeUnavailableError
 from relcompile.files.arrays import DTYPES
 from relcompile.files.records import InputRecord
-
-Device = Literal["auto", "cpu", "cuda"]
-
-
-_CUDA = "CUDAExecutionProvider"
-
-
-_CPU = "CPUExecutionProvider"
-
+from relcompile.runtime.options import CPU, CUDA, TENSORRT, RuntimeOptions
 
 _EXTRAS = (
     "install one of them: pip install 'relcompile[serve-cpu]' or 'relcompile[serve-gpu]', or, with the compiler, "
     "'relcompile[cpu]' or 'relcompile[gpu]'"
 )
-
-
-_FATAL = 4  # ONNX Runtime's log severity
 
 
 _DTYPES: Final = {f"tensor({name})": name for name in DTYPES} | {
@@ -72,42 +61,35 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def session_options(runtime: Any, threads: int | None, spinning: bool) -> Any:
-    """Options of one session. Its errors come as exceptions, so it need not log them as well."""
-    options = runtime.SessionOptions()
-    options.log_severity_level = _FATAL
-    options.intra_op_num_threads = threads or 0
-    for pool in ("intra_op", "inter_op"):
-        options.add_session_config_entry(f"session.{pool}.allow_spinning", str(int(spinning)))
-    return options
-
-
-def open_session(runtime: Any, path: Path, device: Device, options: Any) -> Any:
+def open_session(runtime: Any, path: Path, asked: RuntimeOptions) -> Any:
     """A session on the device, and an error rather than a silent move to another one."""
+    wanted, device = TENSORRT if asked.device == "tensorrt" else CUDA, asked.device
+    name = "TensorRT" if device == "tensorrt" else "CUDA"
+    options = asked.of_session(runtime)
     reason = (
-        "this ONNX Runtime was built without CUDA; pip install 'relcompile[gpu]' or 'relcompile[serve-gpu]' (and "
+        f"this ONNX Runtime was built without {name}; pip install 'relcompile[gpu]' or 'relcompile[serve-gpu]' (and "
         "nothing with cpu beside it)"
     )
-    if device != "cpu" and _CUDA in runtime.get_available_providers():
+    if device != "cpu" and wanted in runtime.get_available_providers():
         complaints = _preload_cuda(runtime) or "ONNX Runtime's log on stderr says why"
-        reason = f"CUDA did not start: {complaints}"
+        reason = f"{name} did not start: {complaints}"
         try:
-            session = runtime.InferenceSession(str(path), options, providers=[_CUDA, _CPU], enable_fallback=0)
-            if _CUDA in session.get_providers():
+            session = runtime.InferenceSession(str(path), options, providers=asked.providers, enable_fallback=0)
+            if wanted in session.get_providers():
                 return session
         except Exception as error:  # the file's fault or the GPU's: the CPU will tell
             reason = str(error)
         if device == "auto":
             _log.info("%s runs on the CPU although ONNX Runtime is installed for CUDA: %s", path, reason)
     try:
-        session = runtime.InferenceSession(str(path), options, providers=[_CPU], enable_fallback=0)
+        session = runtime.InferenceSession(str(path), options, providers=[CPU], enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         raise ExplainerFileError(
             f"ONNX Runtime {runtime.__version__} cannot load {path}, which should be what `relcompile MODEL` wrote: "
             f"{error}"
         ) from error
-    if device == "cuda":
-        raise RuntimeUnavailableError(f'device="cuda" ended on {session.get_providers()}: {reason}')
+    if device in ("cuda", "tensorrt"):
+        raise RuntimeUnavailableError(f'device="{device}" ended on {session.get_providers()}: {reason}')
     return session
 
 

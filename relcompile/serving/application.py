@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -19,9 +19,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from relcompile.errors import InputSpecError, OverloadedError, RelcompileError, TargetError
-from relcompile.runtime.run_queue import RunQueue
 from relcompile.serving import protocol
 from relcompile.serving.metrics import Metrics
+from relcompile.serving.model import Model
 
 VERSION: Final = "1"  # the only one of every model
 
@@ -43,12 +43,12 @@ class Server:
     """Explainers behind the protocol's endpoints.
 
     Args:
-        queues: by the name of the model. They are closed when the application ends, after all that waits is answered.
+        models: by name. Their queues are closed when the application ends, after all that waits is answered.
         limits: of one request.
     """
 
-    def __init__(self, queues: Mapping[str, RunQueue], limits: Limits) -> None:
-        self._queues, self._limits, self._metrics = queues, limits, Metrics(queues)
+    def __init__(self, models: Mapping[str, Model], limits: Limits) -> None:
+        self._models, self._limits, self._metrics = models, limits, Metrics(models)
 
     def application(self) -> Starlette:
         """The application that a server of the ASGI kind runs."""
@@ -71,14 +71,14 @@ class Server:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncGenerator[None]:
         yield
-        for queue in self._queues.values():
+        for queue in (queue for model in self._models.values() for queue in model.queues):
             await run_in_threadpool(queue.close)
 
     async def _live(self, _: Request) -> Response:
         return JSONResponse({"live": True})
 
     async def _ready(self, _: Request) -> Response:
-        ready = all(queue.is_alive for queue in self._queues.values())
+        ready = all(model.is_alive for model in self._models.values())
         return JSONResponse({"ready": ready}, 200 if ready else 503)
 
     async def _metadata(self, _: Request) -> Response:
@@ -89,18 +89,18 @@ class Server:
         return Response(self._metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     async def _model_metadata(self, request: Request) -> Response:
-        name, queue = self._found(request)
-        return JSONResponse(protocol.model_metadata(name, queue.explainer.inputs, queue.explainer.outputs))
+        name, model = self._found(request)
+        return JSONResponse(protocol.model_metadata(name, model.explainer.inputs, model.explainer.outputs))
 
     async def _model_ready(self, request: Request) -> Response:
-        name, queue = self._found(request)
-        return JSONResponse({"name": name, "ready": queue.is_alive}, 200 if queue.is_alive else 503)
+        name, model = self._found(request)
+        return JSONResponse({"name": name, "ready": model.is_alive}, 200 if model.is_alive else 503)
 
     async def _infer(self, request: Request) -> Response:
-        name, queue = self._found(request)
+        name, model = self._found(request)
         status = 500
         try:
-            response = await self._explained(name, queue, request)
+            response = await self._explained(name, model, request)
             status = response.status_code
         except HTTPException as error:
             status = error.status_code
@@ -109,14 +109,15 @@ class Server:
             self._metrics.count(name, status)
         return response
 
-    async def _explained(self, name: str, queue: RunQueue, request: Request) -> Response:
+    async def _explained(self, name: str, model: Model, request: Request) -> Response:
         body = await self._body(request)
         began = time.monotonic()
         try:
-            read, feeds = await run_in_threadpool(_read, queue, body, request.headers.get(protocol.HEADER_LENGTH))
-            wanted = read.wanted(queue.explainer.metadata.output_names)
+            length = request.headers.get(protocol.HEADER_LENGTH)
+            read = await run_in_threadpool(protocol.read_request, body, length)
+            wanted = read.wanted(model.names(read))
             async with asyncio.timeout(self._limits.seconds):
-                found = await asyncio.wrap_future(queue.submit(feeds))
+                found = await model.answer(read)
             content, length = await run_in_threadpool(protocol.write_answer, name, read, wanted, found)
         except (protocol.ProtocolError, InputSpecError, TargetError) as error:
             raise HTTPException(400, str(error)) from error
@@ -124,19 +125,19 @@ class Server:
             raise HTTPException(429, str(error), {"Retry-After": "1"}) from error
         except TimeoutError as error:
             raise HTTPException(504, f"there was no answer within {self._limits.seconds:g} seconds") from error
-        self._metrics.explained(name, len(next(iter(feeds.values()))), time.monotonic() - began)
+        self._metrics.explained(name, len(next(iter(found.values()))), time.monotonic() - began)
         if length is None:
             return Response(content, media_type="application/json")
         headers = {protocol.HEADER_LENGTH: str(length)}
         return Response(content, headers=headers, media_type="application/octet-stream")
 
-    def _found(self, request: Request) -> tuple[str, RunQueue]:
+    def _found(self, request: Request) -> tuple[str, Model]:
         """The model that an address names."""
         name = request.path_params["model"]
-        if name not in self._queues or request.path_params.get("version", VERSION) != VERSION:
-            known = ", ".join(self._queues)
+        if name not in self._models or request.path_params.get("version", VERSION) != VERSION:
+            known = ", ".join(self._models)
             raise HTTPException(404, f"there is no such model, or version of one; there are {known}, version {VERSION}")
-        return name, self._queues[name]
+        return name, self._models[name]
 
     async def _body(self, request: Request) -> bytes:
         """The whole body, within the limits; what is too large is read and forgotten, so that the client is told."""
@@ -155,12 +156,6 @@ class Server:
         if size > self._limits.body:
             raise HTTPException(413, f"the body has {size:,} bytes, more than the {self._limits.body:,} that are kept")
         return bytes(body)
-
-
-def _read(queue: RunQueue, body: bytes, header_length: str | None) -> tuple[protocol.Request, dict[str, Any]]:
-    """What a body asks for, and what the graph reads for it."""
-    read = protocol.read_request(body, header_length)
-    return read, queue.explainer.feeds(read.inputs)
 
 
 async def _refused(_: Request, error: Exception) -> Response:

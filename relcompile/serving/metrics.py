@@ -6,17 +6,17 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from relcompile.runtime.run_queue import RunQueue
+from relcompile.serving.model import Model
 
 
 class Metrics:
     """Counters of one server; several servers in one process do not share them.
 
     Args:
-        queues: those of the server, by the name of the model.
+        models: those of the server, by name.
     """
 
-    def __init__(self, queues: Mapping[str, RunQueue]) -> None:
+    def __init__(self, models: Mapping[str, Model]) -> None:
         self._registry = own = CollectorRegistry()
         ProcessCollector(registry=own)
         self._requests = Counter("relcompile_requests", "Requests, by HTTP status", ("model", "status"), registry=own)
@@ -25,8 +25,8 @@ class Metrics:
             "relcompile_request_seconds", "From the last byte of a request to its answer", ("model",), registry=own
         )
         waiting = Gauge("relcompile_waiting", "Requests that wait for an explainer", ("model",), registry=own)
-        for name, queue in queues.items():
-            waiting.labels(name).set_function(queue.__len__)
+        for name, model in models.items():
+            waiting.labels(name).set_function(model.waiting)
 
     def count(self, model: str, status: int) -> None:
         """One request was answered."""

@@ -14,12 +14,14 @@ from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 
-from relcompile.errors import ExplainerFileError, RelcompileError
+from relcompile.errors import ExplainerFileError, InputSpecError, RelcompileError
 from relcompile.files.records import InputRecord
 from relcompile.files.typed_json import parse_json
+from relcompile.runtime.conditional import Condition, Scores
 from relcompile.runtime.feeds import Array
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+EXPLAIN_ABOVE, EXPLAIN_CLASSES, EXPLAIN_SCORES = "explain_above", "explain_classes", "explain_scores"
 NAMES: Final = {
     "bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64",
     **{f"{u}int{width}": f"{u.upper()}INT{width}" for u in ("", "u") for width in (8, 16, 32, 64)},
@@ -54,12 +56,14 @@ class Request:
         inputs: arrays by name.
         outputs: what is asked for; None: everything.
         binary: how outputs are sent where the request does not list them.
+        condition: which rows are explained; None: all.
     """
 
     id: str
     inputs: dict[str, Array]
     outputs: tuple[Wanted, ...] | None
     binary: bool
+    condition: Condition | None = None
 
     def wanted(self, names: Sequence[str]) -> tuple[Wanted, ...]:
         """The outputs to send, of those with these names.
@@ -86,7 +90,8 @@ def read_request(body: bytes, header_length: str | None) -> Request:
         record = _record(parse_json(text.decode(), "the request"), "the request")
     except (ExplainerFileError, UnicodeDecodeError) as error:
         raise ProtocolError(str(error)) from error
-    binary = _field(_parameters(record), "binary_data_output", bool, "parameters", default=False)
+    parameters = _parameters(record)
+    binary = _field(parameters, "binary_data_output", bool, "parameters", default=False)
     inputs, start = dict[str, Array](), 0
     for entry in _records(record, "inputs"):
         name = _field(entry, "name", str, "inputs")
@@ -96,7 +101,8 @@ def read_request(body: bytes, header_length: str | None) -> Request:
     if start != len(rest):
         raise ProtocolError(f"{len(rest)} bytes follow the JSON text, but its inputs have {start}")
     outputs = tuple(_wanted(entry, binary) for entry in _records(record, "outputs")) if "outputs" in record else None
-    return Request(_field(record, "id", str, "the request", default=""), inputs, outputs or None, binary)
+    name = _field(record, "id", str, "the request", default="")
+    return Request(name, inputs, outputs or None, binary, _condition(parameters))
 
 
 def write_answer(
@@ -133,6 +139,22 @@ def model_metadata(name: str, inputs: Sequence[InputRecord], outputs: Sequence[I
 
     facts = {"name": name, "versions": ["1"], "platform": "onnxruntime_onnx"}
     return {**facts, "inputs": tensors(inputs), "outputs": tensors(outputs)}
+
+
+def _condition(parameters: Mapping[str, object]) -> Condition | None:
+    """Of the parameters explain_above (a number), explain_classes ("1,3"), explain_scores; None if none is given."""
+    if not parameters.keys() & {EXPLAIN_ABOVE, EXPLAIN_CLASSES, EXPLAIN_SCORES}:
+        return None
+    above = parameters.get(EXPLAIN_ABOVE, 0.0)
+    listed = _field(parameters, EXPLAIN_CLASSES, str, "parameters", default="")
+    scores = _field(parameters, EXPLAIN_SCORES, str, "parameters", default="softmax")
+    try:
+        classes = tuple(int(each) for each in listed.split(",")) if listed else ()
+        return Condition(cast("float", above), classes, cast("Scores", scores))
+    except ValueError as error:
+        raise ProtocolError(f"parameters: {EXPLAIN_CLASSES} is {listed[:40]!r}; want classes, as in '1,3'") from error
+    except InputSpecError as error:
+        raise ProtocolError(f"parameters: {error}") from error
 
 
 def _parts(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:

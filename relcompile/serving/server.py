@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import uvicorn
 
 from relcompile.errors import InputSpecError
-from relcompile.runtime.run_queue import RunQueue
 from relcompile.serving.application import Limits, Server
+from relcompile.serving.model import Model
 
 _CLOSING = 30  # seconds for answers that are under way
 
@@ -40,17 +40,17 @@ class Address:
         return listening
 
 
-def serve(queues: Mapping[str, RunQueue], limits: Limits, listening: socket.socket, connections: int) -> None:
+def serve(models: Mapping[str, Model], limits: Limits, listening: socket.socket, connections: int) -> None:
     """Answer requests until SIGTERM or SIGINT; then no new ones are taken, and those under way are answered.
 
     Args:
-        queues: by the name of the model.
+        models: by name.
         limits: of one request.
         listening: where.
         connections: at most so many at a time; further ones are answered 503.
     """
     config = uvicorn.Config(
-        Server(queues, limits).application(),
+        Server(models, limits).application(),
         log_level="warning",
         access_log=False,
         server_header=False,

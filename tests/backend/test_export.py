@@ -110,7 +110,7 @@ def test_one_sample_at_a_kink_is_no_reason_to_refuse(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(("keepdim", "traced"), [(True, 0), (False, 1)])
-def test_a_graph_that_onnx_can_hold_is_not_traced_again(
+def test_a_graph_that_onnx_can_hold_is_not_traced(
     keepdim: bool, traced: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`squeeze` of several axes is what the exporter has to take apart."""
@@ -125,13 +125,13 @@ def test_a_graph_that_onnx_can_hold_is_not_traced_again(
             return self.layer(pooled.reshape(-1, 2) if keepdim else torch.squeeze(pooled, (2, 3)))
 
     explainer, calls = relcompile.compile(Squeezed(), X, rule="gradient"), list[int]()
-    decompose = torch.export.ExportedProgram.run_decompositions
+    export = torch.export.export
 
     def counted(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
-        return decompose(*arguments, **options)
+        return export(*arguments, **options)
 
-    monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", counted)
+    monkeypatch.setattr(torch.export, "export", counted)
     explainer.save(tmp_path / "x.onnx")
     assert len(calls) == traced
     found = relcompile.load(tmp_path / "x.onnx", device="cpu").explain(X.numpy(), target=1)

@@ -62,8 +62,23 @@ def test_a_pair_shares_its_weights(explainer: relcompile.Explainer, tmp_path: Pa
     onnx.checker.check_model(str(tmp_path / "e.predict.onnx"), full_check=True)
     session = onnxruntime.InferenceSession(str(tmp_path / "e.predict.onnx"), providers=["CPUExecutionProvider"])
     assert_close(session.run(None, {"input": X.numpy()})[0], network()(X).detach(), ONNX)
-    found = relcompile.load(tmp_path / "e.onnx", device="cpu").explain(X.numpy(), target=TARGET.numpy())
-    assert_close(found.relevance, explainer(X, TARGET)[1], ONNX)
+    loaded = relcompile.load(tmp_path / "e.onnx", device="cpu")
+    assert_close(loaded.explain(X.numpy(), target=TARGET.numpy()).relevance, explainer(X, TARGET)[1], ONNX)
+    found = loaded.explain_if(lambda output: output[:, 0] == output[:, 0].max(), X.numpy(), target=TARGET.numpy())
+    assert found.explanation is not None
+    best = network()(X)[:, 0].argmax()
+    assert found.explained.tolist() == [row == best for row in range(3)]
+    assert_close(found.explanation.relevance, explainer(X, TARGET)[1][best : best + 1], ONNX)
+
+
+def test_a_pair_of_two_networks_is_none(explainer: relcompile.Explainer, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    other = relcompile.compile(nn.Sequential(nn.Flatten(), nn.Linear(72, 70)).eval(), X, rule="z+")
+    other.save(tmp_path / "other.onnx", pair=True)
+    explainer.save(tmp_path / "e.onnx", pair=True)
+    (tmp_path / "other.predict.onnx").rename(tmp_path / "e.predict.onnx")
+    with pytest.raises(ExplainerFileError, match=r"e\.predict\.onnx is not the prediction of .*e\.onnx"):
+        relcompile.load(tmp_path / "e.onnx", device="cpu").predict(X.numpy())
 
 
 @pytest.mark.parametrize("damage", ["a byte", "nothing there"])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 import relcompile
-from passes.errors import UnsupportedOperatorError
+from passes.errors import OutsideRuleError, UnsupportedOperatorError
 from relcompile.cli.main import main
 from relcompile.errors import CompositeError
 from relcompile.methods.composites import Entry
-from relcompile.rules import Adjoint
+from relcompile.rules import Adjoint, AffineCall, Call, Form, Messages, Multiplier, Relevance
 from tests.compare import FLOAT64, ONNX, assert_close
 from tests.oracles import affine
 
@@ -85,6 +87,62 @@ def test_a_rule_without_effect_is_an_error(name: str) -> None:
     entry, message = WRONG[name]
     with pytest.raises(CompositeError, match=message):
         relcompile.compile(nn.Sequential(nn.Linear(4, 2)), torch.randn(2, 4), rule="z+", rules=[entry])
+
+
+@dataclass(frozen=True)
+class Faulty:
+    """A rule that does something wrong."""
+
+    fault: Callable[[AffineCall, Relevance], Any]
+    applies_to: ClassVar[tuple[type[Call], ...]] = (AffineCall,)
+    reads: ClassVar[tuple[Form, ...]] = (Relevance,)
+
+    def propagate(self, call: AffineCall, arriving: Relevance, /) -> Messages:
+        return self.fault(call, arriving)
+
+
+def divides(_call: AffineCall, _arriving: Relevance) -> Messages:
+    return (Multiplier(_call.x, _call.x / (1 // 0)),)
+
+
+FAULTS: dict[str, tuple[Callable[[AffineCall, Relevance], Any], str]] = {
+    "it raises": (divides, r"ZeroDivisionError: .* \(.*test_outside\.py:\d+\)"),
+    "no tuple": (
+        lambda call, arriving: Relevance(call.x, arriving.relevance),
+        "it returned a Relevance, and not a tuple",
+    ),
+    "too many": (lambda _call, _arriving: (None, None), "it returned a tuple of 2, and not a tuple with a message"),
+    "no message": (lambda call, _arriving: (call.x,), "it returned a tuple with a Value"),
+    "another place": (lambda _call, arriving: (arriving,), "its message is at .*, and not at the operand"),
+    "another shape": (lambda call, arriving: (Relevance(call.x, arriving.relevance),), r"has the shape .*2\], and the"),
+    "shapes that do not fit": (
+        lambda call, arriving: (Relevance(call.x, call.x * arriving.relevance),),
+        "RuntimeError",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_of_a_rule_is_told_as_its_own(name: str) -> None:
+    fault, message = FAULTS[name]
+    entry = Entry(Faulty(fault), kind="affine")
+    with pytest.raises(OutsideRuleError, match=rf"the rule Faulty from {__name__} failed at 0 \(linear.*{message}"):
+        relcompile.compile(nn.Sequential(nn.Linear(4, 2)), torch.randn(2, 4), rule="z+", rules=[entry])
+
+
+def test_a_fault_of_a_plugin_is_the_users_to_mend(
+    example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(example.ByEnergy, "propagate", lambda *_: None)
+    torch.save(example.network().state_dict(), tmp_path / "downmix.pt")
+    words = [str(tmp_path / "downmix.pt"), "--arch", "custom_rule:network", "--input", "1x4x64"]
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--plugin", "custom_rule:ENTRIES", "-o", str(tmp_path / "downmix.onnx")])
+    assert stop.value.code == 2
+    told = " ".join(capfd.readouterr().err.split())
+    assert "the rule ByEnergy from custom_rule failed at 0 (convolution" in told
+    assert "it returned a NoneType" in told
+    assert not (tmp_path / "downmix.onnx").exists()
 
 
 def test_what_is_no_rule_is_an_error() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 import relcompile
 from passes.errors import UnsupportedOperatorError
-from tests.compare import FLOAT64, assert_close
+from tests.compare import FLOAT32, FLOAT64, assert_close
 from tests.oracles.nets import Function
 
 X = torch.randn(2, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -117,7 +118,36 @@ POOLS: dict[str, F] = {
     "max_pool3d": lambda x: functional.max_pool3d(x[:, None, None], (1, 2, 2), return_indices=True)[0],
     "adaptive_max_pool2d": lambda x: functional.adaptive_max_pool2d(x[:, None], 2, return_indices=True)[0],
 }
-SPELLINGS = {**JOINED, **ARITHMETIC, **POINTWISE, **REDUCED, **VIEWS, **POOLS}
+WEIGHTS = torch.linspace(-1.0, 1.0, 24, dtype=torch.float64)
+WITH_A_VECTOR: dict[str, F] = {
+    "matmul, vector on the right": lambda x: x @ ROWS[1],
+    "matmul, vector on the left": lambda x: WEIGHTS[:4] @ x,
+    "matmul of a sample's numbers": lambda x: (x.flatten(1) @ WEIGHTS)[:, None].expand(-1, 2),
+    "mv": lambda x: x.flatten(1).mv(WEIGHTS)[:, None].expand(-1, 2),
+    "addmv": lambda x: torch.addmv(ROWS[1, :1], x.flatten(1), WEIGHTS, beta=0.5, alpha=2)[:, None].expand(-1, 2),
+    "vecdot": lambda x: torch.linalg.vecdot(x, ROWS[1]),
+    "dot, sample by sample": lambda x: torch.vmap(torch.dot)(x[:, 0], x[:, 1])[:, None].expand(-1, 2),
+    "einsum": lambda x: torch.einsum("i,bij->bj", WEIGHTS[:4], x),
+    "outer": lambda x: x[:, :, 0, None] * WEIGHTS,
+}
+SELECTED: dict[str, F] = {
+    "max": lambda x: x.max(2)[0],
+    "min, kept axis": lambda x: x.min(1, keepdim=True)[0] * x,
+    "maxout": lambda x: x.unflatten(1, (2, 2)).max(2)[0],
+    "sort": lambda x: x.sort(1)[0] * ROWS[1],
+    "sort, descending and stable": lambda x: x.sort(dim=-1, descending=True, stable=True)[0],
+    "msort": lambda x: x.transpose(0, 1).msort().transpose(0, 1),
+    "topk": lambda x: x.topk(2, 1)[0],
+    "topk, smallest": lambda x: x.topk(3, largest=False)[0],
+    "topk, unsorted": lambda x: x.topk(2, 1, sorted=False)[0].sum(1),
+    "topk, positions": lambda x: (x * 2).gather(1, x.topk(2, 1)[1]),
+    "topk, as a threshold": lambda x: x.masked_fill(x < x.topk(2, 1)[0][:, -1:], 0.0),
+    "argsort": lambda x: x.square().gather(1, x.argsort(1)),
+    "median": lambda x: x.median(1)[0],
+    "kthvalue": lambda x: x.kthvalue(2, 1)[0],
+    "quantile": lambda x: x.quantile(0.3, dim=1),
+}
+SPELLINGS = {**WITH_A_VECTOR, **SELECTED, **JOINED, **ARITHMETIC, **POINTWISE, **REDUCED, **VIEWS, **POOLS}
 
 
 @pytest.mark.parametrize("name", SPELLINGS)
@@ -133,3 +163,23 @@ def test_the_batch_is_no_axis_to_take_from() -> None:
     net = Function(lambda x: torch.vstack([x[:, 0], x[:, 1]])[: x.shape[0]])
     with pytest.raises(UnsupportedOperatorError, match="slice: it is taken over the whole batch"):
         relcompile.compile(net, X, rule="gradient")
+
+
+@pytest.mark.parametrize("rule", ["gradient", "epsilon"])
+def test_of_equal_values_the_first_is_selected_in_the_file_too(rule: str, tmp_path: Path) -> None:
+    x = torch.tensor([[[1.0, 1.0, 0.0, 1.0, -1.0]], [[0.0, 2.0, 2.0, 2.0, 0.0]]])
+    best = Function(lambda x: torch.cat([x.topk(2)[0], x.kthvalue(2)[0][:, :, None] * 0], 2).flatten(1))
+    explainer = relcompile.compile(best, x, rule=rule, target=0)
+    explainer.save(tmp_path / "best.onnx")
+    found = relcompile.load(tmp_path / "best.onnx").explain(x.numpy()).relevance
+    slope = torch.tensor([[[1.0, 0, 0, 0, 0]], [[0.0, 1, 0, 0, 0]]])
+    expected = slope if rule == "gradient" else slope * x
+    assert_close(torch.from_numpy(found), expected, FLOAT32)
+    assert_close(explainer(x)[1], expected, FLOAT32)
+
+
+def test_a_weight_vector_is_a_layer() -> None:
+    net, layer = Function(lambda x: (x.flatten(1) @ WEIGHTS)[:, None]), nn.Linear(24, 1, bias=False, dtype=X.dtype)
+    layer.weight.data = WEIGHTS[None]
+    one, other = (relcompile.compile(n, X, rule="z+")(X)[1] for n in (net, nn.Sequential(nn.Flatten(), layer)))
+    assert_close(one, other, FLOAT64)

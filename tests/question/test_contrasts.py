@@ -105,6 +105,7 @@ WRONG: dict[str, tuple[dict[str, object], type[RelcompileError], str]] = {
     "nothing": ({"target": "3-"}, TargetError, "others, argmax or a class number, not against ''"),
     "a word": ({"target": "3-rest"}, TargetError, "not against 'rest'"),
     "a seed": ({"target": "seed-3"}, TargetError, "a seed is set against nothing"),
+    "an entry": ({"target": "entry-3"}, TargetError, "nor is an entry"),
     "a list of what the caller chooses": ({"target": "index-2,3"}, TargetError, "each must be a class number"),
     "nobody": ({"target": "-3"}, TargetError, "must be index, argmax"),
     "a rule that contrasts": ({"target": "3-1", "rule": "contrastive-lrp"}, CompositeError, "no other contrast"),

@@ -154,3 +154,19 @@ def test_version_is_one() -> None:
     assert f"\n## {version}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f'"version": "{version}"' in (ROOT / ".zenodo.json").read_text(encoding="utf-8")
     assert f"version = {{{version}}}" in PAGES["README.md"]
+
+
+def test_the_live_example_is_part_of_the_site_where_it_has_been_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from docs import generated
+
+    monkeypatch.setattr(generated, "DEMO", tmp_path / "demo")
+    generated.on_post_build({"site_dir": str(tmp_path / "site")})
+    assert "iframe" not in generated.on_page_markdown(PAGES["live.md"])
+    assert ".ci/site" in generated.on_page_markdown(PAGES["live.md"])
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "index.html").write_text("page", encoding="utf-8")
+    generated.on_post_build({"site_dir": str(tmp_path / "site")})
+    assert 'src="demo/index.html"' in generated.on_page_markdown(PAGES["live.md"])
+    assert (tmp_path / "site" / "demo" / "index.html").read_text(encoding="utf-8") == "page"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,19 @@ class Gate:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
 
-    def run(self, names: Any, feeds: dict[str, Any]) -> Any:
+    def run(self, names: Any, feeds: dict[str, Any], options: Any) -> Any:
         assert self.open.wait(60)
         self.rows.append(len(feeds["input"]))
         if np.isinf(feeds["input"]).any():
             raise RuntimeError("no memory")
-        return self._session.run(names, feeds)
+        return self._session.run(names, feeds, options)
 
 
 @pytest.fixture
 def gated(tmp_path: Path) -> tuple[ProductionExplainer, Gate]:
     explainer = load(write(tmp_path / "e.onnx"), device="cpu")
-    gate = Gate(explainer._session)
-    return ProductionExplainer(explainer.metadata, gate, explainer._target, {}), gate
+    gate = Gate(explainer._graph.session)
+    return replace(explainer, _graph=replace(explainer._graph, session=gate)), gate
 
 
 def feeds(explainer: ProductionExplainer, x: np.ndarray, target: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from onnx import helper, numpy_helper
 from relcompile.errors import ExplainerFileError, InputSpecError, RuntimeUnavailableError, TargetError
 from relcompile.files.records import InputRecord, LayerRecord, TargetRecord
 from relcompile.metadata import Metadata
+from relcompile.runtime.options import Device, GpuOptions
 from relcompile.runtime.production import load
 
 W = np.array([[1.0, 2.0, -1.0, 0.5], [0.0, -3.0, 1.0, 1.0], [2.0, 1.0, 0.0, -1.0]], np.float32)  # (3, 4)
@@ -276,11 +277,13 @@ class FakeOnnxRuntime(ModuleType):
         super().__init__("onnxruntime")
         self.__version__ = "1.31.1"
         self.cuda = cuda
-        built_in = ["CUDAExecutionProvider"] * available + ["CPUExecutionProvider"]
+        built_in = ["TensorrtExecutionProvider", "CUDAExecutionProvider"] * available + ["CPUExecutionProvider"]
         self.get_available_providers = lambda: built_in
         self.options: dict[str, str] = {}
+        self.run_options: dict[str, str] = {}
         self.fallback: set[int] = set()
         self.preloads = 0
+        self.asked: list[tuple[str, dict[str, str]]] = []
 
     def preload_dlls(self) -> None:
         self.preloads += 1
@@ -289,15 +292,19 @@ class FakeOnnxRuntime(ModuleType):
     def SessionOptions(self) -> SimpleNamespace:  # noqa: N802 - the name of ONNX Runtime
         return SimpleNamespace(add_session_config_entry=self.options.__setitem__)
 
+    def RunOptions(self) -> SimpleNamespace:  # noqa: N802 - the name of ONNX Runtime
+        return SimpleNamespace(add_run_config_entry=self.run_options.__setitem__)
+
     def InferenceSession(  # noqa: N802 - the name of ONNX Runtime
-        self, path: str, options: SimpleNamespace, providers: list[str], enable_fallback: int
+        self, path: str, options: SimpleNamespace, providers: list[Any], enable_fallback: int
     ) -> SimpleNamespace:
         self.fallback.add(enable_fallback)
         self.threads = options.intra_op_num_threads
-        asked = "CUDAExecutionProvider" in providers
-        if (asked and self.cuda == "raises") or self.cuda == "bad file":
+        named = [provider if isinstance(provider, str) else provider[0] for provider in providers]
+        self.asked = [provider for provider in providers if isinstance(provider, tuple)] or self.asked
+        if (len(named) > 1 and self.cuda == "raises") or self.cuda == "bad file":
             raise RuntimeError("CUDA failure 100")
-        used = providers if self.cuda == "works" else ["CPUExecutionProvider"]
+        used = named if self.cuda == "works" else ["CPUExecutionProvider"]
         return SimpleNamespace(
             get_providers=lambda: used,
             get_inputs=lambda: [SimpleNamespace(name="input"), SimpleNamespace(name="target")],
@@ -315,6 +322,9 @@ class FakeOnnxRuntime(ModuleType):
         ("auto", False, "absent", "CPUExecutionProvider", None),
         ("auto", True, "silent", "CPUExecutionProvider", "did not start: no libcudart"),
         ("auto", True, "raises", "CPUExecutionProvider", "CUDA failure 100"),
+        ("tensorrt", True, "works", "TensorrtExecutionProvider", None),
+        ("tensorrt", False, "absent", RuntimeUnavailableError, "built without TensorRT"),
+        ("tensorrt", True, "silent", RuntimeUnavailableError, "TensorRT did not start: no libcudart"),
         ("cuda", False, "absent", RuntimeUnavailableError, "relcompile[gpu]"),
         ("cuda", True, "silent", RuntimeUnavailableError, "did not start: no libcudart"),
         ("cuda", True, "raises", RuntimeUnavailableError, "CUDA failure 100"),
@@ -374,12 +384,65 @@ def test_a_missing_or_broken_onnxruntime_names_both_extras(
     assert "'relcompile[gpu]'" in str(caught.value)
 
 
+NUMBER = {"device_id": "0"}
+OPTIONS: dict[str, tuple[Device, GpuOptions | None, list[tuple[str, dict[str, str]]]]] = {
+    "nothing": ("cuda", None, [("CUDAExecutionProvider", NUMBER)]),
+    "all of CUDA": (
+        "auto",
+        GpuOptions(number=2, memory=2**30, cuda_graph=True),
+        [("CUDAExecutionProvider", {"device_id": "2", "gpu_mem_limit": "1073741824", "enable_cuda_graph": "1"})],
+    ),
+    "TensorRT": (
+        "tensorrt",
+        GpuOptions(engine_cache="engines"),
+        [
+            (
+                "TensorrtExecutionProvider",
+                NUMBER
+                | {"trt_engine_cache_enable": "1", "trt_engine_cache_path": "engines", "trt_cuda_graph_enable": "0"},
+            ),
+            ("CUDAExecutionProvider", NUMBER),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_options_of_gpus_reach_onnx_runtime(linear: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    (device, gpu, asked), fake = OPTIONS[case], FakeOnnxRuntime(True, "works")
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    load(linear, device=device, gpu=gpu)
+    assert fake.asked == asked
+    assert fake.run_options == ({"gpu_graph_id": "-1"} if gpu and gpu.cuda_graph else {})  # no run is recorded unasked
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"device": "tpu"}, {"threads": 0}, {"threads": 1.5}, {"threads": True}, {"spinning": "no"}]
+    "wrong",
+    [
+        {"device": "tpu"},
+        {"threads": 0},
+        {"threads": 1.5},
+        {"threads": True},
+        {"spinning": "no"},
+        {"gpu": {"number": 1}},
+    ],
 )
 def test_options_that_make_no_sense_are_refused(linear: Path, wrong: dict) -> None:
     with pytest.raises(InputSpecError, match="want"):
         load(linear, **wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"number": -1}, {"memory": 0}, {"memory": 1e9}, {"cuda_graph": 1}, {"engine_cache": 3}], ids=repr
+)
+def test_options_of_gpus_that_make_no_sense_are_refused(wrong: dict) -> None:
+    with pytest.raises(InputSpecError, match=f"gpu.{next(iter(wrong))}=.*want"):
+        GpuOptions(**wrong)
+
+
+def test_engines_are_kept_for_tensorrt_alone(linear: Path) -> None:
+    with pytest.raises(InputSpecError, match='add device="tensorrt"'):
+        load(linear, gpu=GpuOptions(engine_cache="engines"))
 
 
 def test_threads_may_share_an_explainer(linear: Path) -> None:
@@ -400,6 +463,7 @@ try:
 except ImportError:
     print("torch is blocked")
 import numpy as np
+from relcompile.runtime.options import Device, GpuOptions
 from relcompile.runtime.production import load
 print(load(sys.argv[1], device="cpu").explain(np.ones((1, 3), np.float32), target=1).relevance.tolist())
 """

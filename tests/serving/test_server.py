@@ -25,6 +25,7 @@ from relcompile.cli.main import main
 from relcompile.cli.serve_command import named
 from relcompile.errors import InputSpecError
 from relcompile.serving.server import Address
+from tests.runtime.test_conditional import predicts
 from tests.runtime.test_runtime import W, X, write
 from tests.serving.slow_explainer import slow
 
@@ -33,10 +34,12 @@ TARGETS = np.array([3, 1])
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
-    """A server of three explainers."""
+    """A server of four explainers, of which one has its prediction beside it."""
     folder = tmp_path_factory.mktemp("served")
     files = [write(folder / f"linear.{mode}.onnx", mode) for mode in ("index", "argmax")]
-    with running("--max-body", 1, "--timeout", 1, *files, f"seeds={write(folder / 's.onnx', 'seed')}") as (found, _):
+    files.append(write(folder / "pair.onnx"))
+    predicts(folder / "pair.predict.onnx")
+    with running("--max-body", 1, "--timeout", 1, f"seeds={write(folder / 's.onnx', 'seed')}", *files) as (found, _):
         yield found
 
 
@@ -100,6 +103,47 @@ def test_only_the_outputs_that_are_asked_for(client: InferenceServerClient) -> N
     assert [output["name"] for output in found.get_response()["outputs"]] == ["relevance"]
 
 
+@pytest.mark.parametrize(
+    ("parameters", "targets", "rows"),
+    [
+        ({"explain_above": 0.9}, None, [0]),  # the best classes have the probabilities 0.997 and 0.806
+        ({"explain_above": 0.9, "explain_scores": "sigmoid"}, TARGETS, [0, 1]),
+        ({"explain_classes": "1,3"}, None, []),
+        ({"explain_above": 0, "explain_classes": "0"}, TARGETS, [0, 1]),
+    ],
+)
+def test_rows_that_pass_a_condition_are_explained(
+    client: InferenceServerClient, parameters: dict[str, Any], targets: np.ndarray | None, rows: list[int]
+) -> None:
+    inputs = asked()[:1] if targets is None else asked(targets=targets)
+    found = client.infer("pair", inputs, parameters=parameters)
+    assert np.flatnonzero(array_of(found, "explained")).tolist() == rows
+    np.testing.assert_allclose(array_of(found, "output"), X @ W, rtol=1e-6)
+    classes = (X @ W).argmax(1) if targets is None else targets
+    np.testing.assert_allclose(array_of(found, "relevance"), (X * W[:, classes].T)[rows], rtol=1e-6)
+
+
+def test_a_prediction_beside_needs_no_target(client: InferenceServerClient) -> None:
+    found = client.infer("pair", asked()[:1], outputs=[InferRequestedOutput("output")])
+    np.testing.assert_allclose(array_of(found, "output"), X @ W, rtol=1e-6)
+
+
+CONDITIONS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "without a pair": ("linear.index", {"explain_above": 0.9}, "compile it with --pair"),
+    "a percentage": ("pair", {"explain_above": 90}, "probability=90"),
+    "a word": ("pair", {"explain_above": "much"}, "probability='much'"),
+    "names of classes": ("pair", {"explain_classes": "cat"}, "explain_classes is 'cat'"),
+    "no such scores": ("pair", {"explain_scores": "logits"}, "scores='logits'"),
+}
+
+
+@pytest.mark.parametrize("case", CONDITIONS)
+def test_conditions_that_say_nothing_are_refused(client: InferenceServerClient, case: str) -> None:
+    model, parameters, told = CONDITIONS[case]
+    with pytest.raises(InferenceServerException, match=f"400.*{told}"):
+        client.infer(model, asked(), parameters=parameters)
+
+
 def test_inputs_by_name_of_every_target_mode(client: InferenceServerClient) -> None:
     seed = np.array([[0.0, 1.0, 0.0, -2.0], [3.0, 0.0, 0.0, 1.0]], np.float32)
     found = client.infer("seeds", [tensor("seed", seed, "FP32"), tensor("input", X, "FP32")])
@@ -107,7 +151,7 @@ def test_inputs_by_name_of_every_target_mode(client: InferenceServerClient) -> N
 
 
 REFUSED: dict[str, tuple[str, list[InferInput], list[str], str]] = {
-    "no such model": ("other", asked(), [], "404.*there are linear.index, linear.argmax, seeds"),
+    "no such model": ("other", asked(), [], "404.*there are seeds, linear.index, linear.argmax, pair"),
     "no such class": ("linear.index", asked(targets=np.array([4, 0])), [], "400.*target 4 does not exist"),
     "no target": ("linear.index", asked()[:1], [], "400.*needs target"),
     "a target too many": ("linear.argmax", asked(), [], "400.*target was given, but the file takes input"),

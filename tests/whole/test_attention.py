@@ -14,6 +14,7 @@ from torchvision.models import convnext, swin_transformer
 
 import relcompile
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
+from tests.kernels import assert_cuda_kernels
 from tests.oracles import attention as oracle
 from tests.oracles import patched_gradients
 
@@ -69,6 +70,7 @@ def test_in_onnx_runtime(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = oracle.explain_encoder(model.encoder_layers, model.head, X, TARGET, "attnlrp", "live")
     relcompile.compile(model.float(), X.float(), rule="attnlrp").save(tmp_path / "x.onnx")
+    assert_cuda_kernels(tmp_path / "x.onnx")
     found = relcompile.load(tmp_path / "x.onnx").explain(X.float().numpy(), target=TARGET.numpy())
     assert_close(found.relevance, expected, ONNX)
 
@@ -161,6 +163,7 @@ def test_vision_in_onnx_runtime(name: str, tmp_path: Path) -> None:
     model, x = vision(name)
     expected = relcompile.compile(model, x, rule="attnlrp")(x, TARGET)[1]
     relcompile.compile(model.float(), x.float(), rule="attnlrp").save(tmp_path / "x.onnx")
+    assert_cuda_kernels(tmp_path / "x.onnx")
     found = relcompile.load(tmp_path / "x.onnx").explain(x.float().numpy(), target=TARGET.numpy())
     assert_close(found.relevance, expected, ONNX)
 

@@ -25,15 +25,25 @@ class Classifier(nn.Module):
         return self.head(self.lstm(x)[0][:, -1])
 
 
-@pytest.mark.parametrize("rule", ["attnlrp", "cp-lrp"])
-def test_gates_get_nothing(rule: str) -> None:
+@pytest.mark.parametrize(
+    ("rule", "signal"),
+    [
+        ("attnlrp", 1),
+        ("cp-lrp", 1),
+        ("lrp-0", 1),
+        ("epsilon=1e-12", 1),
+        ("lstm=held,epsilon=1e-12", 1),
+        ("lstm=half,epsilon=1e-12", 0.5),
+    ],
+)
+def test_what_gates_get(rule: str, signal: float) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Classifier().double().eval()
     with torch.no_grad():
         hidden, scores = model.lstm(X)[0][:, -1], model(X)
         shares = hidden * model.head.weight[TARGET]  # the score is Σ shares + bias: each its own share of it
-        expected = lstm.explain(model.lstm, X, shares)
+        expected = lstm.explain(model.lstm, X, shares, signal)
     output, relevance = relcompile.compile(model, X, rule=rule)(X, TARGET)
     assert_close(output, scores, 1e-10)
     assert_close(relevance, expected, 1e-8)

@@ -18,7 +18,6 @@ from relcompile.frontend.onnx.sizes import MOVING, SHAPES, SIZES
 from relcompile.frontend.onnx.table import OPERATORS
 
 IF = "If"
-_ROUNDING = ("QuantizeLinear", "QLinearConv", "QLinearMatMul")
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,8 @@ class OnnxModel(nn.Module):
     @property
     def is_quantised(self) -> bool:
         """Some of its values are rounded to steps."""
-        return any(node.operator in _ROUNDING for node in with_branches(self.graph.nodes))
+        operators = {node.operator for node in with_branches(self.graph.nodes)}
+        return any(OPERATORS[name].rounds for name in operators & OPERATORS.keys())
 
     def made_by(self, name: str) -> str | None:
         """The operator that the value of this name comes from; None for inputs and constants."""

@@ -35,7 +35,7 @@ class Node:
         inputs: names of its operands; "" where an optional one is left out.
         outputs: names of its results; "" where one is not wanted.
         attributes: numbers, texts, tuples of them, and arrays.
-        batch: the size of the batch that the file is fixed to; None if it is free.
+        batch: the size that the file fixes its batch to, if its first operand has the batch in front; else None.
         branches: of an `If`, what it computes where its condition holds, and where it does not.
     """
 

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import ShapeInferencePass
 from torch import Tensor
 
 from passes.errors import UnsupportedOperatorError
@@ -75,6 +76,8 @@ def _graph(path: Path, model: ir.Model) -> OnnxGraph:
     declared = tuple(_declared(value, taken) for value in inputs)
     batches = {value.shape[0] if value.shape else None for value in declared}
     batch = batches.pop() if len(batches) == 1 else None
+    if batch is not None:
+        ShapeInferencePass(check_type=False, strict_mode=False)(model)
     nodes = _nodes(graph, opset, batch, {})
     _refuse_unsupported(path, list(with_branches(nodes)))
     stored |= {name: value.const_value for inner in _graphs(graph) for name, value in inner.initializers.items()}
@@ -95,6 +98,7 @@ def _graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
 
 def _nodes(graph: ir.Graph, opset: int, batch: int | None, names: dict[str, str]) -> tuple[Node, ...]:
     used = {value.name for inner in (graph, *_graphs(graph)) for node in inner for value in node.inputs if value}
+    moved = _of_inputs(graph)
     used |= {value.name for inner in (graph, *_graphs(graph)) for value in inner.outputs}
     return tuple(
         Node(
@@ -104,11 +108,29 @@ def _nodes(graph: ir.Graph, opset: int, batch: int | None, names: dict[str, str]
             tuple(str(value.name) if value is not None else "" for value in node.inputs),
             tuple(str(value.name) if value.name in used else "" for value in node.outputs),
             {name: _attribute(attribute) for name, attribute in node.attributes.items()},
-            batch,
+            batch if batch is not None and _is_batched(node, batch, moved) else None,
             tuple(_branch(node, name, opset, batch, names) for name in _BRANCHES if node.op_type == IF),
         )
         for position, node in enumerate(graph)
     )
+
+
+def _of_inputs(graph: ir.Graph) -> set[str]:
+    """Values that depend on what the inputs hold, and not on their shapes alone."""
+    made = {value.name for node in graph for value in node.outputs}
+    operands = (value for node in graph for value in node.inputs if value is not None and value.const_value is None)
+    found = {str(value.name) for value in operands if value.name not in made}
+    for node in graph:
+        if node.op_type not in SHAPES and (node.op_type == IF or any(v and v.name in found for v in node.inputs)):
+            found.update(str(value.name) for value in node.outputs)
+    return found
+
+
+def _is_batched(node: ir.Node, batch: int, moved: set[str]) -> bool:
+    """Its first operand has the batch in front: by its size, or, if the file does not say it, as far as it can be."""
+    first = node.inputs[0] if node.inputs else None
+    size = first.shape[0] if first is not None and first.shape else None
+    return size == batch if isinstance(size, int) else first is not None and first.name in moved
 
 
 def _branch(node: ir.Node, name: str, opset: int, batch: int | None, names: dict[str, str]) -> Branch:

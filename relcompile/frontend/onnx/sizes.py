@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from relcompile.frontend.onnx.node import Node, Numbers
-from relcompile.frontend.onnx.operators.structure import constant_of_shape
+from relcompile.frontend.onnx.operators.structure import constant_of_shape, range_
 
 _INTEGERS: Final = (6, 7)  # int32 and int64 of ONNX
 _MOST_AXES: Final = 64  # of a value, both ends counted
@@ -90,6 +90,14 @@ def _filled(node: Node, shape: Numbers) -> Any:
     return constant_of_shape(node, shape)
 
 
+def _range(node: Node, start: Numbers, limit: Numbers, delta: Numbers) -> Any:
+    """A few integers, such as axes; what is longer, or fractional, is a value of the network."""
+    given = [value.item() for value in (start, limit, delta)]
+    if all(isinstance(value, int) for value in given) and abs(given[1] - given[0]) <= _MOST_AXES:
+        return np.arange(*given).astype(object)
+    return range_(node, start, limit, delta)
+
+
 def _chosen(_node: Node, condition: Numbers, x: Numbers, y: Numbers) -> Numbers:
     return np.where(condition.astype(bool), x, y)
 
@@ -136,6 +144,7 @@ SIZES: Final[Mapping[str, Callable[..., Numbers]]] = {
     "Neg": _elementwise(np.negative),
     "Not": _elementwise(np.logical_not),
     "Or": _elementwise(np.logical_or),
+    "Range": _range,
     "ReduceProd": _product,
     "Reshape": _reshape,
     "Slice": _slice,

@@ -27,6 +27,7 @@ class Operator:
         numbers: positions of operands that have to be known numbers: shapes, axes, bounds.
         known: positions of operands that are given as numbers where they are known.
         refusal: why this very node cannot be computed, if it cannot.
+        rounds: its results are steps.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Operator:
     numbers: tuple[int, ...] = ()
     known: tuple[int, ...] = ()
     refusal: Refusal = lambda _node: None
+    rounds: bool = False
 
 
 def _one_result(node: Node) -> str | None:
@@ -62,9 +64,7 @@ def _both(*refusals: Refusal) -> Refusal:
 
 
 def _attention(node: Node) -> str | None:
-    if any(node.inputs[4:]):
-        return "it has a cache, or lengths"
-    return "it is causal and has a mask" if node.attributes.get("is_causal") and any(node.inputs[3:]) else None
+    return "it has a cache, or lengths" if any(node.inputs[4:]) else None
 
 
 def _interpolation(node: Node) -> str | None:
@@ -77,6 +77,10 @@ def _interpolation(node: Node) -> str | None:
 
 def _reduced(name: str, compute: Callable[..., Any]) -> Operator:
     return Operator(name, reductions.reduced(compute), numbers=(1,))
+
+
+def _quantised(name: str, compute: Callable[..., Any]) -> Operator:
+    return Operator(name, compute, refusal=quantised.channels_first, rounds=True)
 
 
 ROWS: Final[tuple[Operator, ...]] = (
@@ -109,7 +113,7 @@ ROWS: Final[tuple[Operator, ...]] = (
     Operator("Clip", p.clip, numbers=(1, 2)),
     Operator("Cos", p.plain(torch.cos)),
     Operator("Cosh", p.plain(torch.cosh)),
-    Operator("Dropout", p.dropout, numbers=(2,), refusal=_one_result),
+    Operator("Dropout", p.dropout, numbers=(2,)),
     Operator("Elu", p.elu),
     Operator("Erf", p.plain(torch.erf)),
     Operator("Exp", p.plain(torch.exp)),
@@ -161,9 +165,9 @@ ROWS: Final[tuple[Operator, ...]] = (
     Operator("Where", p.where),
     Operator("Xor", p.plain(torch.logical_xor)),
     # reductions
-    Operator("ArgMax", reductions.extreme_index(torch.argmax), refusal=_only(select_last_index=0)),
+    Operator("ArgMax", reductions.extreme_index(torch.argmax)),
     Operator("ai.onnx.ml::ArrayFeatureExtractor", structure.last_axis),
-    Operator("ArgMin", reductions.extreme_index(torch.argmin), refusal=_only(select_last_index=0)),
+    Operator("ArgMin", reductions.extreme_index(torch.argmin)),
     Operator("CumSum", reductions.cumulative_sum, numbers=(1,)),
     _reduced("ReduceL1", reductions.absolute_sum),
     _reduced("ReduceL2", reductions.euclidean),
@@ -180,11 +184,11 @@ ROWS: Final[tuple[Operator, ...]] = (
     Operator(
         "Attention",
         reductions.attention,
-        refusal=_both(_one_result, _attention, _only(softcap=0.0, left_window_size=-1, right_window_size=-1)),
+        refusal=_both(_one_result, _attention, _only(left_window_size=-1, right_window_size=-1)),
     ),
     Operator("GroupNormalization", reductions.group_norm),
     Operator("InstanceNormalization", reductions.instance_norm),
-    Operator("LayerNormalization", reductions.layer_norm, refusal=_one_result),
+    Operator("LayerNormalization", reductions.layer_norm),
     Operator("LogSoftmax", reductions.along_axis(reductions.log_softmax)),
     Operator("LpNormalization", reductions.lp_norm),
     Operator("LRN", reductions.local_response),
@@ -223,9 +227,17 @@ ROWS: Final[tuple[Operator, ...]] = (
     Operator("RNN", recurrent.rnn, refusal=recurrent.refusal),
     # quantised
     Operator("DequantizeLinear", quantised.dequantise),
-    Operator("QLinearConv", quantised.quantised_convolution),
-    Operator("QLinearMatMul", quantised.quantised_matmul),
-    Operator("QuantizeLinear", quantised.quantise),
+    _quantised("QLinearConv", quantised.quantised_convolution),
+    _quantised("QLinearMatMul", quantised.of_two(torch.matmul)),
+    _quantised("QuantizeLinear", quantised.quantise),
+    _quantised("com.microsoft::QGemm", quantised.gemm),
+    _quantised("com.microsoft::QLinearAdd", quantised.of_two(torch.add)),
+    _quantised("com.microsoft::QLinearAveragePool", quantised.of_one(pooling.average_pool)),
+    _quantised("com.microsoft::QLinearConcat", quantised.concatenate),
+    _quantised("com.microsoft::QLinearGlobalAveragePool", quantised.of_one(pooling.global_average)),
+    _quantised("com.microsoft::QLinearLeakyRelu", quantised.of_one(p.leaky_relu)),
+    _quantised("com.microsoft::QLinearMul", quantised.of_two(torch.mul)),
+    _quantised("com.microsoft::QLinearSigmoid", quantised.of_one(p.plain(torch.sigmoid))),
 )
 
 OPERATORS: Final[Mapping[str, Operator]] = {row.name: row for row in ROWS}

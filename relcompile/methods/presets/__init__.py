@@ -53,7 +53,7 @@ from relcompile.methods.presets.lrp import (
     z_plus_rule,
 )
 from relcompile.methods.presets.mixed import epsilon_and, epsilon_gamma_box, lrp_cmp, montavon
-from relcompile.methods.presets.transformers import attn_lrp, cp_lrp, rel_p
+from relcompile.methods.presets.transformers import attn_lrp, cp_lrp, lstm, rel_p
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.affine import AlphaBeta, Epsilon, Gamma
 from relcompile.methods.rules.between_roots import BetweenRoots, ContributionsApart
@@ -112,6 +112,7 @@ PRESETS: Final[Mapping[str, Preset[Composite]]] = _table(
     Preset("attnlrp", attn_lrp),
     Preset("cp-lrp", cp_lrp),
     Preset("relp", rel_p),
+    Preset("lstm", lstm),
     Preset("deeplift-rescale", deeplift_rescale),
     Preset("deeplift-revealcancel", deeplift_revealcancel),
     Preset("deeplift-genomics", deeplift_genomics),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from relcompile.calibration.store import HOW_TO, Calibration
 from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite, Entry
-from relcompile.methods.presets.lrp import NO_RULE_FOR_SOFTMAX, PASS_WITHOUT_BIAS, PROPORTIONAL, SCORES, heads
+from relcompile.methods.presets.lrp import GATE, NO_RULE_FOR_SOFTMAX, PASS_WITHOUT_BIAS, PROPORTIONAL, SCORES, heads
 from relcompile.methods.results import AsMultiplier
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.between_roots import BetweenRoots, ContributionsApart
@@ -111,6 +111,7 @@ def learned_root(steps: float = 1) -> Composite:
         Entry(hidden, kind="affine"),
         Entry(BetweenRoots(), kind="activation"),
         *(Entry(ContributionsApart(), kind=kind) for kind in ("sum", "scale", "shift")),
+        GATE,
         Entry(SignalTakesAll(), kind="product"),
         *PROPORTIONAL,
     )

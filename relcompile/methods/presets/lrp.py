@@ -53,10 +53,13 @@ PROPORTIONAL: Final[tuple[Entry, ...]] = (
     Entry(Adjoint(), kind="embedding"),
     Entry(Adjoint(), kind="structure"),
 )
+# What multiplies a signal by something between 0 and 1 is a constant, as in Arras et al. 2017; so is a divisor.
+GATE: Final = Entry(Hold("gate"), role="gate")
 # All but affine layers.
 PASS: Final[tuple[Entry, ...]] = (
     *ENDS,
     *HELD,
+    GATE,
     Entry(PassThrough(), kind="activation"),
     Entry(SignalTakesAll(), kind="product"),
     *PROPORTIONAL,

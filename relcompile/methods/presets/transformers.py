@@ -10,17 +10,18 @@ from typing import Final, Literal, TypeAlias
 
 from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite, Entry
-from relcompile.methods.presets.lrp import ENDS
+from relcompile.methods.presets.lrp import ENDS, GATE, PASS
 from relcompile.methods.results import AsMultiplier
 from relcompile.methods.rules.adjoint import Adjoint
+from relcompile.methods.rules.affine import Epsilon
 from relcompile.methods.rules.pointwise import PassThrough
 from relcompile.methods.rules.products import Half, Hold, Stop
 from relcompile.methods.starts import Cotangent
 
 Mean: TypeAlias = Literal["live", "held"]
+Gates: TypeAlias = Literal["held", "half"]
 
 _STATISTIC: Final = Entry(Hold("statistic"), role="statistic")
-_GATE: Final = Entry(Hold("gate"), role="gate")
 _ACTIVATION: Final = Entry(PassThrough(), kind="activation")
 _ATTENTION_WEIGHTS: Final = Entry(Stop(), kind="softmax", role="attention")
 
@@ -36,7 +37,7 @@ def attn_lrp(mean: Mean = "live") -> Composite:
     Use: for transformers, in two forward passes; on vision transformers with γ on their linear layers.
     Source: Achtibat et al. 2024.
     """
-    entries = (*ENDS, _STATISTIC, *_means(mean), _GATE, Entry(Half(), kind="product"), _ACTIVATION)
+    entries = (*ENDS, _STATISTIC, *_means(mean), GATE, Entry(Half(), kind="product"), _ACTIVATION)
     return Composite("attnlrp", (*entries, Entry(Adjoint())))
 
 
@@ -68,8 +69,25 @@ def rel_p(mean: Mean = "live") -> Composite:
     return Composite("relp", (*entries, *closing), start=Cotangent(), result=AsMultiplier())
 
 
+def lstm(gates: Gates = "held", epsilon: float = 1e-3) -> Composite:
+    """LRP of gated recurrent cells: LRP-ε on their linear maps, and the gates are constants.
+
+    Args:
+        gates: "held": of a gated product the signal takes all (LRP-all); "half": gate and signal get half (LRP-half).
+        epsilon: of the linear maps; its unit is that of their outputs.
+    Equation: y = g s: R_s = R_y, R_g = 0; or R_s = R_g = R_y / 2
+    Conserves: up to what biases and ε absorb; halves lose more of it, to the biases of gates.
+    Use: for LSTMs and GRUs; `attnlrp` holds gates, too, without an ε.
+    Source: Arras et al. 2017; Arras et al. 2019, section 2.2.
+    """
+    if gates not in ("held", "half"):
+        raise CompositeError(f"gates={gates!r} must be held or half")
+    halves = (Entry(Half(), kind="product", role="gate"),) if gates == "half" else ()
+    return Composite("lstm", (*halves, Entry(Epsilon(epsilon), kind="affine"), *PASS))
+
+
 def _attention_held(mean: Mean) -> tuple[Entry, ...]:
-    return (*ENDS, _STATISTIC, *_means(mean), Entry(Hold("attention"), role="attention"), _GATE)
+    return (*ENDS, _STATISTIC, *_means(mean), Entry(Hold("attention"), role="attention"), GATE)
 
 
 def _means(mean: Mean) -> tuple[Entry, ...]:

@@ -21,6 +21,7 @@ from relcompile.methods.presets.deeplift import deeplift
 from relcompile.methods.rules.deeplift import Rescale, RevealCancel
 from relcompile.methods.rules.differences import AffineDifference, MaxDifference
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
+from tests.kernels import assert_cuda_kernels
 from tests.methods.rules.cases import network
 from tests.oracles import deeplift as oracle
 from tests.oracles import nets
@@ -159,6 +160,7 @@ def test_one_file_for_every_batch(name: str, reference: Any, tmp_path: Path) -> 
     model = as_module(net.steps).float()
     explainer = relcompile.compile(model, x, rule=CASES[name].rule, reference=reference)
     save(explainer, tmp_path / "explainer.onnx")
+    assert_cuda_kernels(tmp_path / "explainer.onnx")
     production = relcompile.load(tmp_path / "explainer.onnx", device="cpu")
     for batch in (1, 2, 5):
         x, target = net.batch(batch, seed=batch).float(), torch.arange(batch) % 3

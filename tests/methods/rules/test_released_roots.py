@@ -21,6 +21,7 @@ from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense
 from relcompile.methods.starts import Magnitude
 from tests.compare import ONNX, assert_close, assert_conserved
+from tests.kernels import assert_cuda_kernels
 from tests.oracles import released_roots as oracle
 
 Layer = Callable[[], nn.Module]
@@ -159,6 +160,7 @@ def test_file_computes_the_same(name: str, rule: str, tmp_path: Path) -> None:
     network, x = built(name)
     explainer = relcompile.compile(network, x[:2], rule=rule, roots=True)
     explainer.save(tmp_path / "explainer.onnx")
+    assert_cuda_kernels(tmp_path / "explainer.onnx")
     production = relcompile.load(tmp_path / "explainer.onnx", device="cpu")
     for batch in (1, 5):
         _, relevance, roots = explainer(x[:batch], torch.arange(batch) % 5)

@@ -18,6 +18,7 @@ from relcompile.methods.rules.between_roots import BetweenRoots
 from relcompile.methods.rules.learned_root import LearnedRoot
 from relcompile.methods.starts import Cotangent
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
+from tests.kernels import assert_cuda_kernels
 from tests.methods.rules.test_released_roots import NETWORKS, built
 from tests.oracles import learned_root as oracle
 from tests.oracles.affine import matrix_of
@@ -136,6 +137,7 @@ def test_survives_the_onnx_file(name: str, tmp_path: Path) -> None:
     network, x = built(name)
     explainer = relcompile.compile(network, x[:2], rule="root=2", target=1)
     explainer.save(tmp_path / "root.onnx")
+    assert_cuda_kernels(tmp_path / "root.onnx")
     production = relcompile.load(tmp_path / "root.onnx", device="cpu")
     for batch in (1, 5):
         found = production.explain(x[:batch].numpy()).relevance

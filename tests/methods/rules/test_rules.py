@@ -12,6 +12,7 @@ import relcompile
 from relcompile.backend.onnx_file import lowered, save
 from relcompile.methods.presets import PRESETS
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
+from tests.kernels import assert_cuda_kernels
 from tests.methods.rules.cases import BOUNDS, CASES, GRADIENT_CASES, PLAIN_NETS, RuleCase, network
 from tests.oracles.nets import Net
 from tests.oracles.network import as_module, explain, forward
@@ -89,6 +90,7 @@ def test_rule_survives_the_onnx_file(name: str, tmp_path: Path) -> None:
     x = net.batch(2, seed=2).float()
     explainer = compiled(CASES.get(name, name), net, x)
     save(explainer, tmp_path / "explainer.onnx")
+    assert_cuda_kernels(tmp_path / "explainer.onnx")
     production = relcompile.load(tmp_path / "explainer.onnx", device="cpu")
     for batch in (1, 2, 5):
         x = net.batch(batch, seed=batch).float()

@@ -165,6 +165,8 @@ def identity(_node: Node, x: Any) -> Any:
     return x
 
 
-def dropout(node: Node, x: Tensor, _ratio: Any = None, training: Numbers | None = None) -> Tensor:
-    """The value itself, at inference."""
-    return node.refuse("it is that of training") if training is not None and training.any() else x
+def dropout(node: Node, x: Tensor, _ratio: Any = None, training: Numbers | None = None) -> tuple[Tensor, Tensor]:
+    """The value itself, at inference, of which everything is kept."""
+    if training is not None and training.any():
+        node.refuse("it is that of training")
+    return x, torch.ones_like(x, dtype=torch.bool)

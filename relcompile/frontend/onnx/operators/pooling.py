@@ -73,6 +73,8 @@ def _target(node: Node, x: Tensor, operands: tuple[Numbers | None, ...]) -> list
     given = [None if operand is None or not operand.size else list(operand) for operand in (*operands, *(None,) * 3)]
     scales, sizes = (given[1], given[2]) if node.opset > 10 else (given[0], None)
     scales = node.attributes.get("scales") if scales is None else scales
+    axes = [axis % x.dim() for axis in node.integers("axes") or range(x.dim())]
+    scales, sizes = _of_all(scales, axes, [1.0] * x.dim()), _of_all(sizes, axes, list(x.shape))
     if sizes is not None:
         return [int(size) for size in sizes[2:]]
     if scales is None or list(scales[:2]) != [1.0, 1.0]:
@@ -83,11 +85,19 @@ def _target(node: Node, x: Tensor, operands: tuple[Numbers | None, ...]) -> list
     return [round(size) for size in target]
 
 
+def _of_all(given: Any, axes: list[int], usual: list[Any]) -> list[Any] | None:
+    """What is given for some axes, and what is usual for the others."""
+    if given is None:
+        return None
+    named = dict(zip(axes, given, strict=True))
+    return [named.get(axis, value) for axis, value in enumerate(usual)]
+
+
 def interpolation(node: Node) -> tuple[str, bool]:
     """The mode, and whether corners are aligned, as torch has them."""
     mode = node.text("mode", "nearest")
-    if node.integers("axes") is not None:
-        node.refuse("it names the axes that it resizes")
+    if node.text("keep_aspect_ratio_policy", "stretch") != "stretch":
+        node.refuse("it keeps the ratio of the axes")
     default = "half_pixel" if node.opset > 10 else "asymmetric"
     place = node.text("coordinate_transformation_mode", default)
     rounding = node.text("nearest_mode", "round_prefer_floor" if node.opset > 10 else "floor")

@@ -80,10 +80,13 @@ def log_sum_exp(x: Tensor, dims: list[int], keep: bool) -> Tensor:
 
 
 def extreme_index(function: Callable[..., Tensor]) -> Reduction:
-    """Where the largest or smallest value stands: the first of several."""
+    """Where the largest or smallest value stands: the first of several, or the last."""
 
     def reduce(node: Node, x: Tensor) -> Tensor:
-        return function(x, node.integer("axis", 0), keepdim=bool(node.integer("keepdims", 1)))
+        axis, keep = node.integer("axis", 0), bool(node.integer("keepdims", 1))
+        if not node.integer("select_last_index", 0):
+            return function(x, axis, keepdim=keep)
+        return x.shape[axis] - 1 - function(x.flip(axis), axis, keepdim=keep)
 
     return reduce
 
@@ -127,12 +130,16 @@ def log_softmax(x: Tensor, axis: int) -> Tensor:
     return torch.log_softmax(x, axis)
 
 
-def layer_norm(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Over the axes from one on."""
-    axis = node.integer("axis", -1) % x.dim()
-    shape = list(x.shape[axis:])
+def layer_norm(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
+    """Over the axes from one on; the means and the inverse deviations, if they are asked for."""
+    axis, epsilon = node.integer("axis", -1) % x.dim(), node.number("epsilon", 1e-5)
+    shape, axes = list(x.shape[axis:]), list(range(axis, x.dim()))
     weight, bias = weight.expand(shape), None if bias is None else bias.expand(shape)
-    return functional.layer_norm(x, shape, weight, bias, node.number("epsilon", 1e-5))
+    y = functional.layer_norm(x, shape, weight, bias, epsilon)
+    if not any(node.outputs[1:]):
+        return y
+    middle = x.mean(axes, keepdim=True)
+    return y, middle, torch.rsqrt(((x - middle) ** 2).mean(axes, keepdim=True) + epsilon)
 
 
 def rms_norm(node: Node, x: Tensor, weight: Tensor) -> Tensor:
@@ -174,7 +181,7 @@ def mean_variance(node: Node, x: Tensor) -> Tensor:
 
 
 def attention(node: Node, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """softmax(scale Q K^T + mask) V; heads on an axis of their own, or side by side on the last."""
+    """softmax(cap(scale Q K^T) + mask) V; heads on an axis of their own, or side by side on the last."""
     packed = q.dim() == 3
     if packed:
         q_heads, kv_heads = node.integer("q_num_heads", 1), node.integer("kv_num_heads", 1)
@@ -183,6 +190,27 @@ def attention(node: Node, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None =
     if k.shape[1] != q.shape[1]:
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
     scale = node.number("scale", 1 / math.sqrt(q.shape[-1]))
-    causal = bool(node.integer("is_causal", 0))
-    mixed = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=scale)
+    causal, cap = bool(node.integer("is_causal", 0)), node.number("softcap", 0.0)
+    if causal and mask is not None:
+        mask, causal = _causal(mask, q.shape[-2], k.shape[-2]), False
+    if cap:
+        mixed = _capped(q, k, scale, cap, _causal(None, q.shape[-2], k.shape[-2]) if causal else mask) @ v
+    else:
+        mixed = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=scale)
     return mixed.transpose(1, 2).flatten(2) if packed else mixed
+
+
+def _causal(mask: Tensor | None, rows: int, columns: int) -> Tensor:
+    """A mask that hides what comes later, too."""
+    before = torch.ones((rows, columns), dtype=torch.bool).tril()
+    if mask is None:
+        return before
+    return mask & before if mask.dtype == torch.bool else mask.masked_fill(~before, -math.inf)
+
+
+def _capped(q: Tensor, k: Tensor, scale: float, cap: float, mask: Tensor | None) -> Tensor:
+    """Weights of attention, of scores between -cap and cap."""
+    scores = cap * torch.tanh(q @ k.transpose(-1, -2) * (scale / cap))
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+    return torch.softmax(scores, -1)

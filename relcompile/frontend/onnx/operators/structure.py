@@ -16,7 +16,7 @@ LARGEST_MADE = 2**28  # elements of a constant that a file describes in few byte
 
 
 def reshape(node: Node, x: Tensor, shape: Numbers | None = None) -> Tensor:
-    """0 keeps a size, -1 is what is left. A batch that the file fixes to 1 is what it is."""
+    """0 keeps a size, -1 is what is left. A batch that the file fixes is free, where its operand has it in front."""
     target = list(shape) if shape is not None else node.integers("shape") or []
     if not node.integer("allowzero", 0):
         target = [x.shape[k] if _is(size, 0) else size for k, size in enumerate(target)]
