@@ -67,9 +67,9 @@ def show(results: Results) -> None:
 
 def draw(subject: Subject, rules: dict[str, Options], path: Path) -> None:
     """Pictures, and the map of every rule: red speaks for the class."""
-    few = subject.part(0, _SHOWN)
-    columns: dict[str, Any] = {"": few.images[:, 0].numpy()}
-    columns |= {name: Trial(Bench(few), name, options).maps for name, options in rules.items()}
+    bench = Bench(subject.part(0, _SHOWN))
+    columns: dict[str, Any] = {"": bench.subject.images[:, 0].numpy()}
+    columns |= {name: Trial(bench, name, options).maps for name, options in rules.items()}
     figure = Figure(figsize=(1.1 * len(columns), 1.1 * _SHOWN), layout="constrained")
     FigureCanvasAgg(figure)
     axes: Any = figure.subplots(_SHOWN, len(columns))

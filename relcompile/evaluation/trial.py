@@ -49,7 +49,7 @@ class Settings:
         draws: perturbed inputs, or random subsets, for each picture.
         radius: of the perturbed inputs, as a share of the pictures' range.
         attack_steps: of the attack that maps guide, at most.
-        attack_radius: how far it goes, as a share of the pictures' range.
+        attack_radius: how far it goes, as a share of the pictures' range; 1: as far as that, as released.
         parity: SSIM and IoU as the papers' released code has them.
     """
 
@@ -62,7 +62,7 @@ class Settings:
     draws: int = 8
     radius: float = 0.02
     attack_steps: int = 10
-    attack_radius: float = 0.025
+    attack_radius: float = 1.0
     parity: bool = False
 
     def patch_of(self, height: int, width: int) -> int:
