@@ -68,11 +68,12 @@ def show(results: Results) -> None:
 def draw(subject: Subject, rules: dict[str, Options], path: Path) -> None:
     """Pictures, and the map of every rule: red speaks for the class."""
     bench = Bench(subject.part(0, _SHOWN))
+    count = len(bench.subject.images)
     columns: dict[str, Any] = {"": bench.subject.images[:, 0].numpy()}
     columns |= {name: Trial(bench, name, options).maps for name, options in rules.items()}
-    figure = Figure(figsize=(1.1 * len(columns), 1.1 * _SHOWN), layout="constrained")
+    figure = Figure(figsize=(1.1 * len(columns), 1.1 * count), layout="constrained")
     FigureCanvasAgg(figure)
-    axes: Any = figure.subplots(_SHOWN, len(columns))
+    axes: Any = figure.subplots(count, len(columns))
     for column, (name, maps) in enumerate(columns.items()):
         axes[0, column].set_title(name, fontsize=8)
         for axis, values in zip(axes[:, column], maps, strict=True):
