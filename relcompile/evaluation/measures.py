@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from relcompile.errors import EvaluationError
-from relcompile.evaluation.metrics import convergence, localisation, perturbation, similarity, spectra, stability
+from relcompile.evaluation.metrics import (
+    attack,
+    convergence,
+    localisation,
+    perturbation,
+    similarity,
+    spectra,
+    stability,
+)
+from relcompile.evaluation.metrics import roots as root_answers
 from relcompile.evaluation.results import Row
 from relcompile.evaluation.trial import Trial
 from relcompile.files.records import LayerRecord
@@ -219,8 +228,28 @@ def conservation(trial: Trial) -> Iterator[Row]:
             yield from _rows(trial.name, "absorbed", k, kinds, lost)
 
 
+def attack_of(trial: Trial) -> Iterator[Row]:
+    """Steps until the class changes if only the most relevant pixels do, and whether it does."""
+    subject, settings = trial.bench.subject, trial.bench.settings
+    bounds = float(subject.images.min()), float(subject.images.max())
+    right = subject.scores.argmax(1) == subject.targets
+    for sample, (image, target) in enumerate(zip(subject.images.split(1), subject.targets.split(1), strict=True)):
+        steps = attack.guided_attack(
+            subject.answer,
+            lambda x, target=target: trial.relevance(x, target),
+            image,
+            int(target),
+            settings.attack_steps if right[sample] else 0,
+            radius=settings.attack_radius * (bounds[1] - bounds[0]),
+            bounds=bounds,
+        )
+        hit = float(steps is not None) if right[sample] else float("nan")
+        yield Row(trial.name, "attack-hit", sample, hit)
+        yield Row(trial.name, "attack-steps", sample, float("nan") if steps is None else steps)
+
+
 def roots(trial: Trial) -> Iterator[Row]:
-    """What a rule that learns roots says of them: how far they are, and what the layer still answers there."""
+    """How far learned roots are, what the layer still answers there, and the network to the input's root and signal."""
     explainer = trial.layered([], roots=True)
     subject, record = trial.bench.subject, explainer.metadata.roots
     assert record is not None
@@ -231,6 +260,11 @@ def roots(trial: Trial) -> Iterator[Row]:
         for k, quantity in enumerate(record.quantities):
             for sample, values in enumerate(report[:, :, k], start):
                 yield from _rows(trial.name, f"root {quantity}", sample, record.layers, values)
+    found = root_answers.answers(subject.predict, subject.images, trial.signals(), subject.targets)
+    for shown, (scores, kept) in found.items():
+        for sample, (score, is_best) in enumerate(zip(scores.tolist(), kept.tolist(), strict=True)):
+            yield Row(trial.name, "answer", sample, score, shown)
+            yield Row(trial.name, "answer-kept", sample, float(is_best), shown)
 
 
 def _rows(rule: str, metric: str, sample: int, layers: tuple[str, ...] | list[str], values: Tensor) -> Iterator[Row]:
@@ -248,6 +282,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
         Measure("srg", "faithful", srg),
         Measure("sensitivity-n", "faithful", sensitivity_n),
         Measure("roots", "faithful", roots),
+        Measure("attack", "faithful", attack_of),
         Measure("localisation", "localised", localisation_of, masks=True),
         Measure("stability", "stable", stability_of),
         Measure("conservation", "conserved", conservation),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,8 +71,12 @@ class Subject:
     def predict(self, images: Tensor) -> Tensor:
         """Scores of other pictures, (N, classes)."""
         with torch.no_grad():
-            outputs = [self.network(part) for part in images.split(self.batch)]
-        return torch.cat([out if isinstance(out, Tensor) else out[0] for out in outputs])
+            return torch.cat([self.answer(part) for part in images.split(self.batch)])
+
+    def answer(self, images: Tensor) -> Tensor:
+        """The same, of one batch, with a gradient where that is recorded."""
+        outputs: Any = self.network(images)
+        return outputs if isinstance(outputs, Tensor) else outputs[0]
 
     def probabilities(self, images: Tensor) -> Tensor:
         """Softmax of the scores, (N, classes), unless the network's own scores are probabilities."""

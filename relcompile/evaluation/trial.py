@@ -23,6 +23,7 @@ from relcompile.errors import EvaluationError
 from relcompile.evaluation.fed import Architecture, Fed, Weights
 from relcompile.evaluation.metrics import perturbation
 from relcompile.evaluation.randomised import cascade
+from relcompile.evaluation.signal import of_signals
 from relcompile.evaluation.subject import Subject
 from relcompile.files.records import LayerRecord
 from relcompile.metadata import Metadata
@@ -47,6 +48,8 @@ class Settings:
         shares: of the picture that are removed.
         draws: perturbed inputs, or random subsets, for each picture.
         radius: of the perturbed inputs, as a share of the pictures' range.
+        attack_steps: of the attack that maps guide, at most.
+        attack_radius: how far it goes, as a share of the pictures' range; 1: as far as that, as released.
         parity: SSIM and IoU as the papers' released code has them.
     """
 
@@ -58,6 +61,8 @@ class Settings:
     shares: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
     draws: int = 8
     radius: float = 0.02
+    attack_steps: int = 10
+    attack_radius: float = 1.0
     parity: bool = False
 
     def patch_of(self, height: int, width: int) -> int:
@@ -216,6 +221,19 @@ class Trial:
             raise EvaluationError(f"{self.name} averages over noisy copies of the input: no layer has one relevance")
         options = replace(self.options, taps=tuple(layers), **asked)
         return folded(self.bench.captured.compile_as_asked(options, self.bench.step))
+
+    def signals(self) -> Tensor:
+        """What is left of the pictures without the roots of the layers that read them, (N, C, H, W).
+
+        Raises:
+            EvaluationError: the rule learns no such roots.
+        """
+        options = replace(self.options, rule=of_signals(self.options.composite), layers=(), rules=())
+        explainer = folded(self.bench.captured.compile_as_asked(options, self.bench.step))
+        subject, place = self.bench.subject, len(self.metadata.outputs)
+        parts = zip(subject.images.split(subject.batch), subject.targets.split(subject.batch), strict=True)
+        with torch.no_grad():
+            return torch.cat([explainer(images, targets)[place] for images, targets in parts])
 
     @property
     def layers(self) -> list[LayerRecord]:

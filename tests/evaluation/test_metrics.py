@@ -11,7 +11,16 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from relcompile.evaluation.metrics import convergence, localisation, perturbation, similarity, spectra, stability
+from relcompile.evaluation.metrics import (
+    attack,
+    convergence,
+    localisation,
+    perturbation,
+    roots,
+    similarity,
+    spectra,
+    stability,
+)
 from relcompile.evaluation.metrics.intervals import estimate
 
 MAP = np.arange(64.0).reshape(8, 8)
@@ -276,3 +285,57 @@ def test_intervals() -> None:
     assert estimate(np.array([1.0, math.nan])).samples == 1
     assert math.isnan(estimate(np.array([1.0])).low)
     assert estimate(np.array([2.0, 2.0, 2.0])).low == 2.0
+
+
+def test_root_answers() -> None:
+    """The class reads the first pixel alone: the signal answers all, the root nothing; swapped, the other way round."""
+    weights = torch.tensor([[2.0, 0.0], [0.0, 0.25]])
+    x, targets = torch.tensor([[3.0, 1.0]]), torch.tensor([0])
+    signal = torch.tensor([[3.0, 0.0]])
+    for given, (root, rest) in ((signal, (0.0, 6.0)), (x - signal, (6.0, 0.0))):
+        found = roots.answers(lambda shown: shown @ weights.T, x, given, targets)
+        values = {name: (float(score), bool(kept)) for name, (score, kept) in found.items()}
+        assert values == {"x": (6.0, True), "root": (root, root > 0), "signal": (rest, rest > 0)}
+
+
+SLOPES = torch.tensor([0.6, 0.8, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("relevance", "radius", "expected"),
+    [
+        ((0, 1, 0), 9.0, 3),  # 1.4 - 0.64 k < 0
+        ((1, 0, 0), 9.0, 4),  # 1.4 - 0.36 k < 0
+        ((0, 0, 1), 9.0, None),  # nobody reads this pixel
+        ((0, 1, 0), 1.7, None),  # 1.4 - 0.8 * 1.7 > 0
+        ((0, 1, 0), 1.8, 3),  # 1.4 - 0.8 * 1.8 < 0
+    ],
+)
+def test_guided_attack(relevance: tuple[float, ...], radius: float, expected: int | None) -> None:
+    """f = w · x for the class, 0 for the other; |w| = 1, so a step moves the pixel by its weight."""
+    image = torch.ones(1, 1, 1, 3)
+    found = attack.guided_attack(
+        lambda x: torch.cat([x.flatten(1) @ SLOPES[:, None], torch.zeros(1, 1)], 1),
+        lambda _x: torch.tensor(relevance, dtype=torch.float32).reshape(1, 1, 1, 3),
+        image,
+        0,
+        6,
+        radius=radius,
+        bounds=(-9.0, 9.0),
+        share=1 / 3,
+    )
+    assert found == expected
+
+
+def test_guided_attack_asks_for_the_map_of_what_it_has_made() -> None:
+    """The map points at the pixel that is largest now: the second, twice the first, the second again."""
+    seen = list[list[float]]()
+
+    def largest(x: Tensor) -> Tensor:
+        seen.append(x.flatten().tolist())
+        return x
+
+    scores = lambda x: torch.cat([x.flatten(1) @ SLOPES[:2, None], torch.zeros(1, 1)], 1)  # noqa: E731
+    image = torch.tensor([1.0, 1.0001]).reshape(1, 1, 1, 2)
+    assert attack.guided_attack(scores, largest, image, 0, 9, radius=9.0, bounds=(-9.0, 9.0), share=0.5) == 4
+    np.testing.assert_allclose(seen, [[1, 1.0001], [1, 0.2001], [0.4, 0.2001], [-0.2, 0.2001]], atol=1e-5)

@@ -15,6 +15,7 @@ from relcompile.evaluation import Results, Settings, Subject, evaluate, verdicts
 from relcompile.evaluation.measures import MEASURES
 from relcompile.evaluation.metrics import localisation, perturbation
 from relcompile.evaluation.results import Row
+from relcompile.evaluation.trial import Bench, Trial
 from relcompile.evaluation.verdict import CSC, SSIM, verdict
 from relcompile.question.options import Options
 from tests.evaluation.networks import planted, small_cnn
@@ -38,7 +39,9 @@ def found() -> Results:
 def test_every_measure_has_numbers(found: Results) -> None:
     measured = {row.metric for row in found.rows}
     wanted = {"csc", "random-logit", "cascade", "efficient-mprt", "singular-ratio", "srg", "morf", "lerf", "mass"}
-    assert wanted | {"sensitivity-n", "max-sensitivity", "relative-input-stability", "absorbed"} <= measured
+    assert (
+        wanted | {"sensitivity-n", "max-sensitivity", "relative-input-stability", "absorbed", "attack-hit"} <= measured
+    )
     assert len(found.done) == 1 + 2 * (len(MEASURES) - 1)
     assert set(found.refused) == {"z+ roots", "gradient*input roots"}
 
@@ -81,6 +84,26 @@ def test_a_rule_that_ignores_the_top_is_called_so() -> None:
     assert line.standing == "ignores"
     assert line.ignored_above == "6"
     assert line.sentence.startswith("ignores everything above 6: random-logit SSIM 1.000")
+
+
+def test_signals_are_those_of_the_report() -> None:
+    """Root and signal at the input are at the distance that `--roots` reports, and leave what it says is left."""
+    network, images = small_cnn(), torch.randn(3, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    results = evaluate(Subject(network, images), asked("root=3"), ["roots"], FAST)
+    assert not results.refused
+    signal = Trial(Bench(Subject(network, images), FAST), "root=3", asked("root=3")["root=3"]).signals()
+    with torch.no_grad():
+        first, of_root = network[0](images), network[0](images - signal)
+        scores = {"root": network(images - signal), "signal": network(signal), "x": network(images)}
+    ratios = {"|root| / |x|": (images - signal, images), "|f(root)| / |f(x)|": (of_root, first)}
+    for quantity, (part, whole) in ratios.items():
+        expected = part.flatten(1).norm(dim=1) / whole.flatten(1).norm(dim=1)
+        found = results.of("root=3", f"root {quantity}", layer="0")
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        assert (found > 0.05).all()
+    for shown, answers in scores.items():
+        own = answers.gather(1, scores["x"].argmax(1)[:, None])[:, 0]
+        np.testing.assert_allclose(results.of("root=3", "answer", layer=shown), own, rtol=1e-4)
 
 
 def test_planted_truth_sorts_good_wrong_and_noise() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -60,6 +61,27 @@ def test_chain_of_random_matrices_converges_unless_signs_are_free() -> None:
     found = chain.main(["--cases", "alpha1beta0", "alpha10beta9", "--runs", "1"])
     assert found["alpha1beta0"][6] < 1e-10
     assert found["alpha10beta9"][6] > 0.5
+
+
+@pytest.mark.heavy
+def test_learned_roots_beside_their_baselines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks.parts import networks
+    from examples.learned_roots import baselines
+    from tests.evaluation.networks import small_cnn
+
+    images = torch.rand(3, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    images[:, :, :4] = 0
+    net = networks.Subject("tiny", small_cnn(channels=1), images, torch.zeros(3, dtype=torch.int64), 1, (0.0, 1.0))
+    monkeypatch.setattr(baselines, "trained", lambda _name, _cache: net)
+    file = tmp_path / "maps.png"
+    results = baselines.main(["--rules", "root", "--images", "3", "--picture", str(file)])
+    assert not results.refused
+    np.testing.assert_allclose(results.of("root", "mask-area"), 2 / 3)  # the object is what is not black
+    assert ((baselines.kept(results, "root") > 0) & (baselines.kept(results, "root") < 1)).all()
+    assert "f(signal)" in capsys.readouterr().out
+    assert file.stat().st_size > 5_000
 
 
 @pytest.mark.heavy
