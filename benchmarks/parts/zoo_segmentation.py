@@ -1,7 +1,7 @@
 """The models of the zoo that divide images and volumes into regions: of segmentation_models_pytorch and of monai.
 
-Neither is among what relcompile's tests need: `pip install --no-deps monai einops segmentation_models_pytorch` adds them to
-a torch that is there.
+Neither is among what relcompile's tests need: `pip install --no-deps monai einops segmentation_models_pytorch` adds
+them to a torch that is there.
 """
 
 from __future__ import annotations
