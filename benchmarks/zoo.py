@@ -1,4 +1,4 @@
-"""Which networks compile? Models of torchvision, timm and transformers with random weights, one process each.
+"""Which networks compile? Models of torchvision, timm, transformers and others, random weights, one process each.
 
 Steps, each for the models that passed the one before: `gradient` (captured and compiled, and the gradient is that of
 autograd, float64), `conserve` (what `cp-lrp` hands out and absorbs is the score, float64), `file` (`attnlrp` in ONNX

@@ -59,17 +59,20 @@ def run_passes(
             honestly.
     """
     reports: list[PassReport] = []
+    before = fingerprint(module)
     for step in passes:
         if on_pass:
             on_pass(step.name)
-        before, nodes_before = fingerprint(module), len(module.graph.nodes)
+        nodes_before = len(module.graph.nodes)
         rewrites = step.apply(module)
-        _check(module, step, keeps, reports, changed=fingerprint(module) != before, rewrites=rewrites)
-        module.recompile()
+        behind = fingerprint(module)
+        _check(module, step, keeps, reports, changed=behind != before, rewrites=rewrites)
+        before = behind
         reports.append(PassReport(step.name, rewrites, nodes_before, len(module.graph.nodes)))
         log.debug("%s: %d rewrites, %d nodes", step.name, rewrites, len(module.graph.nodes))
     if ensures:
         ensures(module)
+    module.recompile()
     module.train(False)
     return reports
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -64,6 +64,21 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
         writer.writerows(asdict(row) for row in rows)
 
 
+def read_csv(path: Path) -> list[Row]:
+    """What `write_csv` wrote."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [_row(line) for line in csv.DictReader(file)]
+
+
+def _row(line: dict[str, str]) -> Row:
+    values: dict[str, Any] = {}
+    for field in fields(Row):
+        text, kind = line[field.name], str(field.type).partition(" ")[0]
+        empty = "" if kind == "str" else None
+        values[field.name] = {"str": str, "int": int, "float": float}[kind](text) if text else empty
+    return Row(**values)
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """The table, without ways that lead nowhere; these follow in words."""
     head = ("network", "rule", "way", "side", "batch", "K", "threads", "ms (quartiles)", "/ forward", "limit")
@@ -104,12 +119,13 @@ def plot(path: Path, series: dict[str, list[Row]]) -> None:
     panels = figure.subplots(1, max(len(series), 1), squeeze=False)[0]
     for panel, (quantity, rows) in zip(panels, series.items(), strict=False):
         for way in dict.fromkeys(row.way for row in rows):
-            points = sorted((GROWTH[quantity](_case(row)), row.ms) for row in rows if row.way == way and row.ms)
+            points = sorted((GROWTH[quantity](case_of(row)), row.ms) for row in rows if row.way == way and row.ms)
             panel.plot(*zip(*points, strict=True), marker="o", label=way)
         panel.set(xlabel=quantity, ylabel="ms", ylim=(0, None))
     panels[0].legend(fontsize=7)
     figure.savefig(path)
 
 
-def _case(row: Row) -> Case:
+def case_of(row: Row) -> Case:
+    """What was measured."""
     return Case(row.network, row.rule, row.size, row.batch, row.questions, row.threads)

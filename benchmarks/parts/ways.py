@@ -24,6 +24,8 @@ from benchmarks.speed import Run, export_forward, onnx_run
 
 _TORCH_STEPS: Final = ("capture", "export to ONNX")  # of those that a compilation tells
 FORWARD: Final = "forward, ONNX Runtime"
+# Products with the weights, all layers under a ReLU: once a sample, and once a question.
+_PASSES: Final = {"gradient": (1, 1), "epsilon": (1, 1), "z+": (2, 1), "alpha2beta1": (2, 2), "gamma": (2, 1)}
 
 
 class UnavailableError(Exception):
@@ -48,9 +50,11 @@ class Case:
 
     @property
     def passes(self) -> int | None:
-        """Forward pass, denominators and K adjoint passes; None for a rule that is not counted here."""
-        forward = {"gradient": 1, "epsilon": 1, "z+": 2}.get(self.rule)
-        return None if forward is None else forward + self.questions
+        """Forward pass, denominators and K times the adjoints; None for a rule that is not counted here."""
+        if self.rule not in _PASSES:
+            return None
+        forward, adjoints = _PASSES[self.rule]
+        return forward + adjoints * self.questions
 
 
 @dataclass(frozen=True)
@@ -233,13 +237,15 @@ def _without_gradients(run: Run) -> Run:
 
 
 OURS: Final = "relcompile, ONNX Runtime"
+AUTOGRAD: Final = "autograd, eager"
+ZENNIT: Final = "zennit, eager"
 ZENNIT_TRACED: Final = "zennit, make_fx, ONNX Runtime"
 WAYS: Final[Mapping[str, Callable[[Bench, Case], Run]]] = {
     FORWARD: _forward,
     OURS: _ours,
     "relcompile, torch.compile": _ours_in_torch,
-    "autograd, eager": _autograd,
-    "zennit, eager": _zennit,
+    AUTOGRAD: _autograd,
+    ZENNIT: _zennit,
     "captum, eager": _captum,
     ZENNIT_TRACED: _zennit_traced,
     "zennit, make_fx, torch.compile": _zennit_in_torch,

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.parts.specimen import CLASSES, Inputs, Specimen, images, stirred
+from benchmarks.parts.zoo_segmentation import monai_models, smp_models
 from benchmarks.parts.zoo_transformers import transformers_models
 
 # Sides of the images, in pixels, of those that 64 are too few for.
@@ -92,4 +93,6 @@ LIBRARIES: Mapping[str, Callable[[], Iterator[Specimen]]] = {
     "torchvision": torchvision_models,
     "timm": timm_models,
     "transformers": transformers_models,
+    "segmentation_models_pytorch": smp_models,
+    "monai": monai_models,
 }

@@ -47,7 +47,8 @@ Key = tuple[str, str]  # library and model
 _INTRODUCTION: Final = """# Which networks compile?
 
 Models that nobody here wrote, with random weights, on small inputs: torchvision's classifiers and its networks for
-segmentation and video, one model of each family of timm, and classes of transformers from tiny configurations.
+segmentation and video, one model of each family of timm, classes of transformers from tiny configurations, and networks
+of segmentation_models_pytorch and monai.
 `python -m benchmarks.zoo` compiles them and writes this page; it goes on where it was interrupted.
 
 compiled

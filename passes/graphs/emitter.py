@@ -15,12 +15,10 @@ from math import prod
 from typing import Any, TypeAlias
 
 import torch
-from torch._dispatch.python import enable_python_dispatcher
-from torch._guards import detect_fake_mode
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from passes.graphs.nodes import map_nodes, run_node
+from passes.graphs.shapes import Shapes, evaluate_shape, fake_mode
 from passes.graphs.sizes import batch_factor, is_of_batch, same_size, write_size
 
 aten: Any = torch.ops.aten
@@ -35,6 +33,7 @@ class Emitter:
         self.module = module
         self._origin: Node | None = None
         self._point = module.graph.output_node()
+        self._shapes = Shapes()
 
     @contextmanager
     def on_behalf_of(self, node: Node) -> Generator[None]:
@@ -66,7 +65,7 @@ class Emitter:
             node = self.module.graph.call_function(target, arguments, keywords)
         if self._origin is not None:
             node.meta.update({key: self._origin.meta[key] for key in _PROVENANCE if key in self._origin.meta})
-        node.meta["val"] = evaluate_shape(node)
+        node.meta["val"] = self._shapes.of(node)
         return Value(node, self)
 
     def is_of_batch(self, size: Any) -> bool:
@@ -95,7 +94,7 @@ class Emitter:
         last = self.module.graph.find_nodes(op="placeholder")[-1]
         with self.module.graph.inserting_after(last):
             node = self.module.graph.placeholder(name)
-        with _fake_mode(self.module.graph):
+        with fake_mode(self.module.graph):
             node.meta["val"] = like.new_empty(tuple(like.shape if shape is None else shape), dtype=dtype or like.dtype)
         return Value(node, self)
 
@@ -105,7 +104,7 @@ class Emitter:
         self.module.register_buffer(name, tensor)
         with self.module.graph.inserting_before(self._point):
             node = self.module.graph.get_attr(name)
-        node.meta["val"] = _fake_mode(self.module.graph).from_tensor(tensor, static_shapes=True)
+        node.meta["val"] = fake_mode(self.module.graph).from_tensor(tensor, static_shapes=True)
         return Value(node, self)
 
 
@@ -197,14 +196,25 @@ class Value:
 
     def sum_per_sample(self) -> Value:
         """One sum for each sample, (N, 1). The batch may be any axis, or the major factor of one (N heads)."""
-        graph = self.node.graph
-        axis = next((dim for dim, size in enumerate(self.shape) if is_of_batch(size, graph)), 0)
-        factor = 1 if isinstance(self.shape[axis], int) else batch_factor(self.shape[axis], graph)
+        axis, factor = self._place_of_samples()
         if axis == 0 and same_size(factor, 1):
             return (self.sum(range(1, self.ndim)) if self.ndim > 1 else self).reshape([-1, 1])
         others = [dim for dim in range(self.ndim) if dim != axis]
         rows = self.permute([axis, *others]).reshape([-1, factor * prod(self.shape[dim] for dim in others)])
         return rows.sum([1], keepdim=True)
+
+    def sum_beside(self, other: Value) -> Value:
+        """One sum for each sample, as it broadcasts to `other`: (N, 1, ...) of its rank."""
+        axis, factor = self._place_of_samples()
+        if axis == 0 and same_size(factor, 1) and self.ndim == other.ndim > 1:
+            return self.sum(range(1, self.ndim), keepdim=True)
+        return self.sum_per_sample().reshape([-1, *[1] * (other.ndim - 1)])
+
+    def _place_of_samples(self) -> tuple[int, Any]:
+        """The axis that holds the samples, and how many rows each of them has there."""
+        graph = self.node.graph
+        axis = next((dim for dim, size in enumerate(self.shape) if is_of_batch(size, graph)), 0)
+        return axis, 1 if isinstance(self.shape[axis], int) else batch_factor(self.shape[axis], graph)
 
     def permute(self, dims: Sequence[int]) -> Value:
         """Axes in the order `dims`."""
@@ -254,22 +264,6 @@ class Value:
         value = self.sum(range(extra)) if extra else self
         repeated = [d for d in range(other.ndim) if other.shape[d] == 1 and value.shape[d] != 1]
         return value.sum(repeated, keepdim=True) if repeated else value
-
-
-def evaluate_shape(node: Node) -> Any:
-    """Result of a `call_function` node on the fake tensors of its arguments."""
-    args, kwargs = map_nodes((node.args, node.kwargs), lambda n: n.meta["val"])
-    mode = detect_fake_mode((args, kwargs)) or _fake_mode(node.graph)  # arithmetic on sizes has no tensor operand
-    # Without the Python dispatcher some operators run C++ code that turns the symbolic batch into a number.
-    with mode, enable_python_dispatcher(), torch.no_grad():
-        return run_node(node, args, kwargs)
-
-
-def _fake_mode(graph: Graph) -> Any:
-    mode = detect_fake_mode([n.meta["val"] for n in graph.find_nodes(op="placeholder") if "val" in n.meta])
-    if mode is None:
-        raise ValueError("the graph has no inputs with shapes")
-    return mode
 
 
 def _free_name(module: GraphModule, name: str, tensor: torch.Tensor) -> str:

@@ -104,6 +104,8 @@ def vanishes_with(value: Any, z: Node) -> bool:
         return vanishes_with(operands[0], z)
     if value.target is aten.max_pool2d_with_indices_backward.default:  # places of the maxima of its second argument
         return vanishes_with(operands[1], z) and _scales_maximum(operands[0], operands[1])
+    if value.target is aten.clamp_max.default and operands[1] >= 0:
+        return vanishes_with(operands[0], z)
     return bool(operands) and operands[0] is z and _cuts_at_zero(value)
 
 

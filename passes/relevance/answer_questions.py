@@ -24,6 +24,7 @@ from passes.views.active import nodes_named
 
 _ELEMENTWISE: Final = (  # and what torch tags as pointwise
     aten.where.ScalarOther,
+    aten.where.ScalarSelf,
     aten.elu_backward.default,
     aten.hardsigmoid_backward.default,
     aten.hardswish_backward.default,

@@ -35,7 +35,7 @@ def stabiliser_level(value: Value, epsilon: Stabiliser) -> Value | float:
 
 def without_zeros(value: Value) -> Value:
     """The value, with 1 in place of 0: a divisor for numerators that do not matter there."""
-    return value.where(value.differs(0.0), 1.0)
+    return value.emit.call(aten.where.ScalarSelf, value.equals(0.0), 1.0, value)
 
 
 def safe_divide(a: Value, b: Value, floor: float) -> Value:

@@ -12,8 +12,9 @@ from typing import ClassVar, final
 
 from torch.fx import GraphModule, Node
 
-from passes.graphs.emitter import Emitter, Value, aten, evaluate_shape
+from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.nodes import arguments
+from passes.graphs.shapes import evaluate_shape
 from passes.views.active import nodes_named
 
 

@@ -7,7 +7,8 @@ Relies on the signs of values. Numbers may change by rounding only. In the order
 3. where(x >= 0, a, b), x >= 0 -> a
 4. where(y > 0, m, 0) y -> m y             the mask of a ReLU before a product with its output
 5. ones(x) y -> y,  y / 1 -> y
-6. (m y) / ⟨z⟩ε with y = relu(z) -> (m y) / (y + ε)      the numerator is 0 where z <= 0
+6. (m y) / ⟨z⟩ε, y = 0 where z <= 0 -> (m y) / (relu(z) + ε)      y = relu(z), relu6(z), ...
+   and then relu6(z) -> min(relu(z), 6)                   z itself is read no longer
    (m z) / ⟨z⟩ε -> m (|z| / (|z| + ε))                    ⟨z⟩ε = where(z >= 0, z + ε, z - ε)
 7. W x + c with a number c -> W x + b, b = c           and (W x + v) + c -> (W x + b) + v
 8. where(z > 0, R, 0) with R = m relu(z) -> R           and the same with z < 0 is known to be 0
@@ -80,6 +81,16 @@ def _clamp_of_known_sign(node: Node, _emit: Emitter) -> Node | None:
     return operand if arguments(node)[1] == 0 and sign_of(operand) in (keeps, "zero") else None
 
 
+def _clamp_beside_relu(node: Node, emit: Emitter) -> Value | None:
+    z: Any = arguments(node)[0]
+    low, high = argument(node, 1), argument(node, 2)
+    if low != 0 or not isinstance(high, int | float) or high < 0:
+        return None
+    if all(reader.target is not aten.relu.default for reader in z.users):
+        return None
+    return emit.call(aten.clamp_max.default, emit.call(aten.relu.default, z), high)
+
+
 def _magnitude_of_positive(node: Node, _emit: Emitter) -> Node | None:
     operand: Any = arguments(node)[0]
     return operand if sign_of(operand) in ("positive", "zero") else None
@@ -140,14 +151,14 @@ def _times_ones(node: Node, _emit: Emitter) -> Node | None:
 
 
 def _over_stabilised(node: Node, emit: Emitter) -> Value | None:
-    """A quotient whose denominator is ⟨z⟩ε and whose numerator has z, or relu(z), as a factor."""
+    """A quotient whose denominator is ⟨z⟩ε and whose numerator has z, or z cut at 0, as a factor."""
     numerator, denominator = arguments(node)[:2]
     z, epsilon = _stabilised(denominator)
     if z is None or not isinstance(numerator, Node) or numerator.target is not aten.mul.Tensor:
         return None
+    if vanishes_with(numerator, z):
+        return emit.value(numerator) / (emit.call(aten.relu.default, z) + epsilon)
     for y, m in (arguments(numerator)[:2], arguments(numerator)[1::-1]):
-        if isinstance(y, Node) and y.target is aten.relu.default and arguments(y)[0] is z:
-            return emit.value(numerator) / (emit.value(y) + epsilon)
         if y is z and isinstance(m, Node):
             magnitude = emit.value(z).magnitude
             return emit.value(m) * (magnitude / (magnitude + epsilon))
@@ -246,6 +257,8 @@ def _like(value: Any, node: Node) -> bool:
 _TABLE: dict[Any, tuple[Simplification, ...]] = {
     aten.clamp_min.default: (_clamp_of_known_sign,),
     aten.clamp_max.default: (_clamp_of_known_sign,),
+    aten.clamp.default: (_clamp_beside_relu,),
+    aten.hardtanh.default: (_clamp_beside_relu,),
     aten.abs.default: (_magnitude_of_positive,),
     aten.add.Tensor: (_plus_zero, _number_into_bias),
     aten.sub.Tensor: (_minus_zero,),

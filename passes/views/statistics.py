@@ -51,7 +51,12 @@ def _computed_from(source: Node, call: Call, described: Mapping[Node, Call]) -> 
     if any(described[node].kind not in _WITHOUT_WEIGHTS for node in between - {call.node}):
         return False
     read = {operand for node in between for operand in node.all_input_nodes} - between - {source}
-    return all(is_constant(node) or not isinstance(node.meta["val"], torch.Tensor) for node in read)
+    return all(is_constant(node) or _is_size(node.meta["val"]) for node in read)
+
+
+def _is_size(value: Any) -> bool:
+    """A number that was known when the model was captured, and none that it computes."""
+    return isinstance(value, int | float) or (isinstance(value, torch.SymInt) and value.node.has_hint())
 
 
 def _scale(call: ProductCall | QuotientCall, trial: _Trial) -> int | None:

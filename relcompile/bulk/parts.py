@@ -1,19 +1,23 @@
-"""What a job is made of: photographs in folders or in Parquet files, cut into parts that are done one at a time."""
+"""What a job is made of: photographs in folders, Parquet or tar files, cut into parts that are done one at a time."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from relcompile.errors import InputSpecError
-from relcompile.pictures.images import photographs
+from relcompile.pictures.images import image_suffixes, photographs
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -84,24 +88,52 @@ class RowGroupPart(Part):
         return f"{self.file} {self.group} {self.rows} {status.st_size} {status.st_mtime_ns}"
 
 
+@dataclass(frozen=True)
+class TarPart(Part):
+    """Some photographs of a tar file, as WebDataset has them.
+
+    Attributes:
+        file: its path.
+        members: of each its name, where its content begins, and its size.
+    """
+
+    file: str
+    members: tuple[tuple[str, int, int], ...]
+
+    def read(self) -> Mapping[str, Sequence[Any]]:
+        contents = list[bytes]()
+        with open(self.file, "rb") as file:
+            for _, start, size in self.members:
+                file.seek(start)
+                contents.append(file.read(size))
+        return {"path": [f"{self.file}#{name}" for name, _, _ in self.members], "bytes": contents}
+
+    @property
+    def identity(self) -> str:
+        status = os.stat(self.file)
+        return f"{self.file} {self.members[0][1]} {self.rows} {status.st_size} {status.st_mtime_ns}"
+
+
 def parts_of(given: Path, rows: int) -> tuple[Part, ...]:
-    """The parts of a folder of photographs or of Parquet files, or of one file.
+    """The parts of a folder of photographs, of Parquet files or of tar files, or of one file.
 
     Args:
         given: the folder or file.
         rows: photographs of a part; of Parquet files, a part is a row group, whatever its size.
 
     Raises:
-        InputSpecError: there is nothing in it, or a file is no Parquet with a column of pictures.
+        InputSpecError: there is nothing in it, or a file is no Parquet with a column of pictures, or no tar file.
     """
-    tables = [given] if given.suffix == ".parquet" else sorted(given.rglob("*.parquet")) if given.is_dir() else []
-    if tables:
-        return tuple(_numbered(tables))
-    found = [str(path) for path in photographs(given)] if given.is_dir() else [str(given)]
+    for suffix, cut in ((".parquet", _row_groups), (".tar", _members)):
+        files = [given] if given.suffix == suffix else sorted(given.rglob(f"*{suffix}")) if given.is_dir() else []
+        found = [part for file in files for part in cut(file, rows)]
+        if files:
+            break
+    else:
+        found = _files(given, rows)
     if not found:
-        raise InputSpecError(f"there are no photographs and no .parquet files in {given}")
-    chunks = [tuple(found[start : start + rows]) for start in range(0, len(found), rows)]
-    return tuple(FilesPart(number, len(chunk), chunk) for number, chunk in enumerate(chunks))
+        raise InputSpecError(f"there are no photographs, and no .parquet or .tar files with some, in {given}")
+    return tuple(replace(part, number=number) for number, part in enumerate(found))
 
 
 def fingerprint(parts: Sequence[Part]) -> str:
@@ -112,23 +144,41 @@ def fingerprint(parts: Sequence[Part]) -> str:
     return digest.hexdigest()
 
 
-def _numbered(files: Sequence[Path]) -> Iterator[Part]:
-    number = 0
-    for path in files:
-        first = 0
-        for group, rows in enumerate(_row_groups(path)):
-            yield RowGroupPart(number, rows, str(path), group, first)
-            number, first = number + 1, first + rows
+def _files(given: Path, rows: int) -> list[Part]:
+    found = [str(path) for path in photographs(given)] if given.is_dir() else [str(given)]
+    return [FilesPart(0, len(chunk), chunk) for chunk in _chunks(found, rows)]
 
 
-def _row_groups(path: Path) -> list[int]:
-    """How many rows each row group has."""
+def _row_groups(path: Path, _rows: int) -> list[Part]:
     try:
         with pq.ParquetFile(path) as file:
             _image_column(file.schema_arrow, str(path))
-            return [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
+            sizes = [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
     except (OSError, pa.ArrowException) as error:
         raise InputSpecError(f"{path} cannot be read as Parquet: {error}") from error
+    firsts = accumulate(sizes, initial=0)
+    return [
+        RowGroupPart(0, size, str(path), k, first) for k, (size, first) in enumerate(zip(sizes, firsts, strict=False))
+    ]
+
+
+def _members(path: Path, rows: int) -> list[Part]:
+    """Files with the suffix of a photograph; what lies beside them (labels, captions) is left out."""
+    suffixes = image_suffixes()
+    try:
+        with tarfile.open(path, "r:") as archive:
+            found = [
+                (each.name, each.offset_data, each.size)
+                for each in archive
+                if each.isreg() and not each.issparse() and Path(each.name).suffix.lower() in suffixes
+            ]
+    except (OSError, tarfile.TarError) as error:
+        raise InputSpecError(f"{path} cannot be read as an uncompressed tar file: {error}") from error
+    return [TarPart(0, len(chunk), str(path), chunk) for chunk in _chunks(found, rows)]
+
+
+def _chunks(found: Sequence[_Item], rows: int) -> Iterator[tuple[_Item, ...]]:
+    return (tuple(found[start : start + rows]) for start in range(0, len(found), rows))
 
 
 def _image_column(schema: Any, path: str) -> str:

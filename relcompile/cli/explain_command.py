@@ -91,7 +91,7 @@ def explain(
         bool, typer.Option("--full-resolution", help="Draw over the photograph's own pixels.")
     ] = False,
     colormap: Annotated[str, typer.Option(help="Of matplotlib; its middle is no relevance.")] = "RdBu_r",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt.")] = "auto",
 ) -> None:
     """Explain photographs: a heatmap (PHOTO.EXPLAINER.png) and the arrays (.npz) of each.
 

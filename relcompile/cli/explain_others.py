@@ -116,6 +116,10 @@ def _explain_lines(
 
 
 def _draw_series(job: Job, series: Array, explanation: Explanation, wanted: Wanted, paths: Sequence[Path]) -> None:
+    if not explanation.finite[0]:
+        raise InputSpecError(
+            f"{job.path}: NaN or infinity in the series, the prediction or the relevance: there is no map"
+        )
     scores, relevance = explanation.scores(0), explanation.relevance[0]
     order = np.argsort(-scores)[: wanted.top]
     views.classes(job.stem.name, [(explanation.label(int(k)), float(scores[k])) for k in order])

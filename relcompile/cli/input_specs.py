@@ -17,6 +17,7 @@ _DTYPES = ("float32", "float64", "int32", "int64", "bool")
 _HALF = ("float16", "half", "bfloat16")
 _MOST_CHANNELS = 10_000  # of an input whose shape is guessed: a file says what it likes
 _MOST_ELEMENTS = 2**28  # of an example that nobody asked for
+_MOST_ASKED_FOR = 2**30
 _IMAGE_SIZE, _INCEPTION_SIZE = 224, 299
 
 
@@ -67,6 +68,8 @@ def parse_spec(text: str) -> tuple[str | None, list[int], torch.dtype]:
     shape = [int(size) for size in match["shape"].split("x")]
     if 0 in shape:
         raise InputSpecError(f"input {text!r} has a size of 0")
+    if math.prod(shape) > _MOST_ASKED_FOR:
+        raise InputSpecError(f"input {text!r} has more than {_MOST_ASKED_FOR:,} numbers")
     return match["name"], shape, getattr(torch, dtype)
 
 

@@ -33,7 +33,7 @@ def _entries(spec: str) -> Iterable[Entry]:
         with working_directory_importable():
             found: Any = attrgetter(name)(importlib.import_module(module))
             made = found() if callable(found) else found
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself
         raise CompositeError(
             f"--plugin {spec}: {reason(error)}. It has to be importable from the working directory"
         ) from error

@@ -134,15 +134,34 @@ class Results:
         """
         with open_input(path, "the evaluation", _LARGEST, EvaluationError) as file:
             try:
+                about = _about((parquet.read_schema(file).metadata or {})[_KEY])
                 table = parquet.read_table(file)
-                about: Any = json.loads((table.schema.metadata or {})[_KEY])
-            except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            except (pa.ArrowException, OSError, KeyError, ValueError, RecursionError) as error:
                 raise EvaluationError(f"{path} is not a file that `relcompile evaluate` wrote") from error
-        if about.get("format") != _FORMAT or table.schema.names != _SCHEMA.names:
+        if about["format"] != _FORMAT or table.schema.remove_metadata() != _SCHEMA:
             raise EvaluationError(f"{path} is of another version of relcompile; evaluate again")
+        if any(column.null_count for column in table.columns):
+            raise EvaluationError(f"{path} is damaged: a number is missing")
         rows = [Row(**row) for row in table.to_pylist()]
         done = [(rule, measure) for rule, measure in about["done"]]
         return cls(about["facts"], rows, done, about["refused"], about["extras"])
+
+
+def _about(text: bytes) -> dict[str, Any]:
+    """What a file says of itself.
+
+    Raises:
+        KeyError, ValueError: it is not what `save` writes.
+    """
+    about: Any = json.loads(text)
+    if not isinstance(about, dict) or not all(isinstance(about[name], dict) for name in ("facts", "refused", "extras")):
+        raise ValueError("no records")
+    pairs = [about["facts"]["rules"], *about["done"]]
+    if not all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in pairs):
+        raise ValueError("no names")
+    if any(len(pair) != 2 for pair in about["done"]):
+        raise ValueError("no pairs")
+    return {"format": None, **about}
 
 
 def _table(rows: Sequence[Row]) -> Any:

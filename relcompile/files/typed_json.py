@@ -54,7 +54,7 @@ def decode_record(record: type[_Record], value: object, where: str) -> _Record:
     hints = _hints(record)
     missing = [name for name in hints if name not in entries]
     if missing:
-        raise ExplainerFileError(f"{where} lacks {', '.join(missing)}")
+        raise ExplainerFileError(f"{where} lacks {', '.join(missing)}: it is damaged, or another version wrote it")
     fields = {name: _decode(hint, entries[name], f"{where}.{name}") for name, hint in hints.items()}
     try:
         return record(**fields)

@@ -18,6 +18,7 @@ from relcompile.errors import InputSpecError
 from relcompile.files.arrays import DTYPES
 from relcompile.frontend.capture import Captured, capture, forward_parameters
 from relcompile.frontend.free_axes import FreeAxes
+from relcompile.frontend.samples import check_samples
 
 ExampleInputs: TypeAlias = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, torch.Tensor]
 Progress: TypeAlias = Callable[[str], None]
@@ -29,10 +30,16 @@ def captured_graph(
     progress: Progress | None = None,
     free: FreeAxes | None = None,
 ) -> Captured:
-    """The model as it computes on `inputs`, for any batch and any size of free axes."""
+    """The model as it computes on `inputs`, for any batch and any size of free axes.
+
+    Raises:
+        CaptureError: see `capture` and `check_samples`.
+    """
     if progress:
         progress("capture")
-    return capture(model, {name: _at_least_two(tensor) for name, tensor in inputs.items()}, free)
+    captured = capture(model, {name: _at_least_two(tensor) for name, tensor in inputs.items()}, free)
+    check_samples(captured.module, inputs)
+    return captured
 
 
 def canonicalize(

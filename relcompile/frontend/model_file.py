@@ -221,7 +221,7 @@ def _built(arch: str) -> nn.Module:
             build = operator.attrgetter(attribute)(importlib.import_module(module_name))
             model = build()
         on_cpu = model.cpu() if isinstance(model, nn.Module) else None
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself
         raise ModelFileError(
             f"--arch {arch}: {reason(error)}. It has to be importable from the working directory and "
             "callable without arguments."

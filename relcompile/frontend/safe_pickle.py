@@ -157,7 +157,7 @@ def load_checkpoint(path: Path, allow: Sequence[str]) -> object:
         ) from error
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """The first line of what went wrong."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
@@ -215,7 +215,7 @@ def _named_class(path: Path, name: str, allow: Sequence[str]) -> type[Any] | Non
     known = _within(name, KNOWN_LIBRARIES)
     try:
         module = importlib.import_module(module_name) if known else _imported(module_name, allow)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelFileError(
             f"{path}: needs {name!r}, but {module_name!r} cannot be imported here ({reason(error)}). "
             "Install the package in the version that saved the file."

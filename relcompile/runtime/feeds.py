@@ -103,7 +103,8 @@ def _check_classes(record: TargetRecord, target: object, batch: int) -> Array:
         raise TargetError(f"target={target!r} is not one class, or one for each row: {error}") from error
     several = record.questions is not None
     fits = classes.shape[:1] == (batch,) if classes.ndim == 1 + several else classes.ndim <= several
-    if classes.dtype.kind not in "iu" or not fits or 0 in classes.shape:
+    whole = classes.dtype.kind in "iu" or all(type(value) is int for value in classes.flat)  # or beyond 64 bits
+    if not whole or not fits or 0 in classes.shape:
         wanted = "several, the same for all rows or (rows, several)" if several else "one for each"
         raise TargetError(
             f"target has dtype {classes.dtype} and shape {classes.shape}; give one integer, or {wanted} "

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from relcompile.bulk.explain_batch import ExplainBatch
 from relcompile.errors import InputSpecError
@@ -74,6 +76,18 @@ def test_what_cannot_be_read_is_told_and_stops_nothing(tmp_path: Path) -> None:
     assert "the image c cannot be read" in found["error"][2]
     assert np.isnan(found["scale"][[0, 2, 3]]).all()
     np.testing.assert_allclose(found["sum"][1], truth(0, None)[1].sum(), rtol=1e-5)
+
+
+def test_a_map_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
+    folder, file = folder_of(tmp_path / "in", 2), explainer(tmp_path / "e.onnx", "argmax")
+    model = onnx.load(file)
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1e38), tensor.name))
+    onnx.save(model, file)
+    found = ExplainBatch(str(file))({"path": [str(path) for path in sorted(folder.iterdir())]})
+    assert set(found["error"]) == {"NaN or infinity in the input, the prediction or the relevance"}
+    assert found["prediction"].tolist() == [-1, -1]
+    assert not found["relevance"].any()
 
 
 def test_an_explainer_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -106,6 +108,55 @@ def test_parquet_in_parquet_out(tmp_path: Path, kind: str) -> None:
     assert pq.read_table(tmp_path / "out" / "errors")["path"].to_pylist() == [names[4]]
 
 
+def tar_of(path: Path, files: list[Path], mode: Literal["w", "w:gz"] = "w") -> Path:
+    """As WebDataset has it: photographs, with what is said of them beside."""
+    with tarfile.open(path, mode) as archive:
+        for file in files:
+            archive.add(file, f"train/{file.name}")
+            archive.addfile(tarfile.TarInfo(f"train/{file.stem}.cls"))
+    return path
+
+
+def test_tar_files_in_parquet_out(tmp_path: Path) -> None:
+    files = sorted(folder_of(tmp_path / "pictures", 6).iterdir())
+    (tmp_path / "in").mkdir()
+    files[1].write_bytes(b"no picture")
+    tars = [tar_of(tmp_path / "in" / f"{name}.tar", some) for name, some in (("a", files[:4]), ("b", files[4:]))]
+
+    assert run(explainer(tmp_path / "e.onnx"), tmp_path / "in", tmp_path / "out", "--part", 3) == 2
+
+    names = [f"{tars[k // 4]}#train/{file.name}" for k, file in enumerate(files)]
+    found = rows(tmp_path / "out")
+    assert found["path"] == [names[0], *names[2:]]
+    for seed, total in zip((0, 2, 3, 4, 5), found["sum"], strict=True):
+        np.testing.assert_allclose(total, truth(seed, None)[1].sum(), rtol=1e-5)
+    assert pq.read_table(tmp_path / "out" / "errors")["path"].to_pylist() == [names[1]]
+    tar_of(tars[1], files[5:])
+    assert run(tmp_path / "e.onnx", tmp_path / "in", tmp_path / "out", "--part", 3) == 2, "the photographs differ"
+    assert rows(tmp_path / "out")["path"] == found["path"]
+
+
+def test_a_full_disk_stops_the_job_and_loses_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder, file, out = folder_of(tmp_path / "in", 6), explainer(tmp_path / "e.onnx"), tmp_path / "out"
+    assert run(file, folder, tmp_path / "whole", "--part", 2) == 0
+    most, limits = max(map(len, parts(tmp_path / "whole").values())), resource.getrlimit(resource.RLIMIT_FSIZE)
+    assert run(file, folder, out, "--part", 2) == 0
+    (out / "relevance" / "part-00001.parquet").unlink()  # as if the job had got so far
+    before = parts(out)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most // 2, limits[1]))
+    try:
+        assert run(file, folder, out, "--part", 2) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    told = capfd.readouterr().err
+    assert f"cannot write {out / 'relevance' / 'part-00001.parquet'}: " in " ".join(told.split())
+    assert "Traceback" not in told
+    assert parts(out) == before
+    assert not list(out.rglob(".relcompile-*"))
+    assert run(file, folder, out, "--part", 2) == 0
+    assert parts(out) == parts(tmp_path / "whole")
+
+
 def test_the_folder_of_another_job_is_left_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder, file, out = folder_of(tmp_path / "in", 2), explainer(tmp_path / "e.onnx"), tmp_path / "out"
     assert run(file, folder, out) == 0
@@ -135,8 +186,10 @@ def test_two_processes_do_not_do_one_job(photographs: Path, tmp_path: Path, capf
 
 
 WRONG: dict[str, tuple[list[str], str]] = {
-    "nothing there": (["{e}", "empty", "out"], "no photographs and no .parquet files"),
+    "nothing there": (["{e}", "empty", "out"], "no photographs, and no .parquet or .tar files"),
     "no table": (["{e}", "bad.parquet", "out"], "cannot be read as Parquet"),
+    "no archive": (["{e}", "bad.tar", "out"], "cannot be read as an uncompressed tar file"),
+    "a compressed archive": (["{e}", "small.tar", "out"], "cannot be read as an uncompressed tar file"),
     "no pictures": (["{e}", "numbers.parquet", "out"], "one column of pictures"),
     "results among the photographs": (["{e}", "in", "in/out"], "results would be read as photographs"),
     "no folder": (["{e}", "in", "numbers.parquet"], "Not a directory"),
@@ -154,6 +207,8 @@ def test_what_cannot_be_done_is_one_message(
     folder_of(Path("in"), 1)
     Path("empty").mkdir()
     Path("bad.parquet").write_bytes(b"PAR1")
+    Path("bad.tar").write_bytes(b"PAR1")
+    tar_of(Path("small.tar"), [Path("in/00000.png")], "w:gz")
     pq.write_table(pa.table({"n": [1]}), "numbers.parquet")
     arguments, told = WRONG[case]
     assert run(*(each.format(e=explainer(Path("e.onnx"))) for each in arguments)) == 2

@@ -189,6 +189,10 @@ def test_a_series_is_drawn_over_its_relevance(tmp_path: Path, capsys: pytest.Cap
     code, _, _ = run("explain", tmp_path / "heart.onnx", tmp_path / "several.npy", "-o", tmp_path, capsys=capsys)
     assert code == 0
     assert (tmp_path / "several-1.heart.epsilon.png").is_file()
+    np.save(tmp_path / "nan.npy", np.full((2, 50), np.nan, np.float32))
+    code, _, err = run("explain", tmp_path / "heart.onnx", tmp_path / "nan.npy", "-o", tmp_path, capsys=capsys)
+    assert (code, list(tmp_path.glob("nan.*"))) == (2, [tmp_path / "nan.npy"])
+    assert "nan.npy: NaN or infinity in the series" in " ".join(err.split())
     np.save(tmp_path / "flat.npy", np.zeros(50, np.float32))
     code, _, err = run("explain", tmp_path / "heart.onnx", tmp_path / "flat.npy", capsys=capsys)
     assert code == 2

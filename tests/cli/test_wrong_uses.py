@@ -141,7 +141,7 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "a model": (["explain", "{model}", "cat.jpg"], "is a model or its weights, not an explainer; compile it"),
     "a rule": (["{model}", "--input", "1x3x16x16", "--rule", "zplus"], "nearest: z+"),
     "a class of no report": (["inspect", "{model}", "--target", "3"], "give --roots too"),
-    "no device": (["explain", "{model}", "cat.jpg", "--device", "tpu"], 'want "auto", "cpu" or "cuda"'),
+    "no device": (["explain", "{model}", "cat.jpg", "--device", "tpu"], 'want "auto", "cpu", "cuda" or "tensorrt"'),
     "no pictures": (["explain", "{model}", "cat.jpg", "--no-png", "--overlay-only"], "--no-png draws nothing"),
     "no colours": (["explain", "{model}", "cat.jpg", "--colormap", "RdBu_s"], "nearest: RdBu"),
 }
@@ -215,3 +215,9 @@ def test_constants_do_not_depend_on_the_number_of_threads() -> None:
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for a, b in zip(*graphs, strict=True))
+
+
+def test_a_value_that_is_none_of_a_few_is_told_which_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run("batch", "e.onnx", "photographs", "out", "--stored", "int4", capsys=capsys)
+    assert code == 2
+    assert "Invalid value for '--stored': 'int4' is not one of 'float16', 'int8'" in " ".join(err.split())

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,21 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"cannot write .*model\.onnx: No space left on device"):
         fill()
     assert names(tmp_path) == []
+
+
+def test_two_writers_leave_a_whole_file(tmp_path: Path) -> None:
+    target, size = tmp_path / "x.onnx", 100_000
+
+    def write(letter: bytes) -> None:
+        for _ in range(20):
+            with atomic_path(target) as temporary:
+                temporary.write_bytes(letter * size)
+            content = target.read_bytes()
+            assert content in (b"a" * size, b"b" * size)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, (b"a", b"b")))
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:

@@ -44,6 +44,17 @@ def test_a_signal_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_kill_leaves_no_half_file(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_text("before")
+    pipes: Any = {"cwd": tmp_path, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", WAIT], **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+    assert (tmp_path / "x.onnx").read_text() == "before"
+    assert all(path.name.startswith(".relcompile-") for path in tmp_path.iterdir() if path.name != "x.onnx")
+
+
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
 def test_the_command_line_is_orderly(handler: signal.Handlers, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGHUP, handler)

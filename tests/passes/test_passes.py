@@ -190,6 +190,10 @@ SIMPLER: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     ),
     "ones": (lambda x: torch.ones_like(x) * x, (aten.mul.Tensor,)),
     "magnitude of a ReLU": (lambda x: x.relu().abs() + 1, (aten.abs.default,)),
+    "divisor of what is 0 with it": (
+        lambda x: x.clamp(0, 6) * x.sin() / torch.where(x >= 0, x + 0.5, x - 0.5),
+        (aten.where.self, aten.ge.Scalar, aten.clamp.default),
+    ),
     "choice by the sign of a factor": (lambda x: x * torch.where(x >= 0, x.exp(), x.sin()), (aten.where.self,)),
 }
 NOT_SIMPLER: dict[str, Callable[..., Any]] = {
@@ -199,6 +203,7 @@ NOT_SIMPLER: dict[str, Callable[..., Any]] = {
     "choice by an unknown sign": lambda x: torch.where(x >= 0, x, -x),
     "choice by another value's sign": lambda x: x.sin() * torch.where(x >= 0, x.exp(), x.sin()),
     "choice that is read twice": lambda x: twice(x, torch.where(x >= 0, x.exp(), x.sin())),
+    "divisor of what is not 0 with it": lambda x: x.clamp(-1, 6) * x.sin() / torch.where(x >= 0, x + 0.5, x - 0.5),
     "mask of another value": lambda x: torch.where(x > 0, x * 2, 0.0) * (x * 3).relu(),
     "bias is added to zero": lambda x: x + functional.linear(x.relu().clamp_max(0), EYE, ONES),
 }

@@ -45,3 +45,8 @@ def test_it_is_named_before_compiling(name: str) -> None:
 def test_a_description_of_half_precision_is_refused(dtype: str) -> None:
     with pytest.raises(InputSpecError, match=r"1x3x64x64:\w+' is of half precision.*model\.float\(\)"):
         parse_spec(f"1x3x64x64:{dtype}")
+
+
+def test_an_example_that_no_machine_holds_is_refused_early() -> None:
+    with pytest.raises(InputSpecError, match="1x3x224x999999999999' has more than 1,073,741,824 numbers"):
+        parse_spec("1x3x224x999999999999")

@@ -119,7 +119,9 @@ POOLS: dict[str, F] = {
     "adaptive_max_pool2d": lambda x: functional.adaptive_max_pool2d(x[:, None], 2, return_indices=True)[0],
 }
 WEIGHTS = torch.linspace(-1.0, 1.0, 24, dtype=torch.float64)
-WITH_A_VECTOR: dict[str, F] = {
+PRODUCTS: dict[str, F] = {
+    "relations on the left": lambda x: WEIGHTS[:20].reshape(5, 4) @ x,
+    "relations of every sample": lambda x: torch.bmm(WEIGHTS[:16].reshape(1, 4, 4).expand(x.shape[0], -1, -1), x),
     "matmul, vector on the right": lambda x: x @ ROWS[1],
     "matmul, vector on the left": lambda x: WEIGHTS[:4] @ x,
     "matmul of a sample's numbers": lambda x: (x.flatten(1) @ WEIGHTS)[:, None].expand(-1, 2),
@@ -147,7 +149,7 @@ SELECTED: dict[str, F] = {
     "kthvalue": lambda x: x.kthvalue(2, 1)[0],
     "quantile": lambda x: x.quantile(0.3, dim=1),
 }
-SPELLINGS = {**WITH_A_VECTOR, **SELECTED, **JOINED, **ARITHMETIC, **POINTWISE, **REDUCED, **VIEWS, **POOLS}
+SPELLINGS = {**PRODUCTS, **SELECTED, **JOINED, **ARITHMETIC, **POINTWISE, **REDUCED, **VIEWS, **POOLS}
 
 
 @pytest.mark.parametrize("name", SPELLINGS)

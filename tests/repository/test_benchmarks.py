@@ -44,6 +44,16 @@ def test_speed_compares_with_the_forward_pass(
     assert "epsilon=0.25" in capsys.readouterr().out
 
 
+def test_a_device_is_compared_with_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import device
+
+    monkeypatch.setattr(device.models, "get_model", lambda _name: tiny())
+    arguments = ["--device", "cpu", "--networks", "tiny", "--size", "12", "--batches", "1", "3", "--rounds", "2"]
+    rows = device.main([*arguments, "--rules", "epsilon=0.25"])
+    assert [(row.rule, row.batch) for row in rows] == [("epsilon=0.25", 1), ("epsilon=0.25", 3)]
+    assert all(row.predict > 0 and row.explain > 0 and row.difference < 1e-5 for row in rows)
+
+
 def test_all_rules_measures_every_rule_and_names_what_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,7 +151,8 @@ def test_performance_measures_writes_and_draws(tmp_path: Path, monkeypatch: pyte
     files = ("--csv", tmp_path / "rows.csv", "--markdown", page, "--plot", tmp_path / "growth.png")
     small = ("--networks", "tiny0", "--size", 12, "--batches", 2, "--questions", 1, 3, "--threads", 1, "--rounds", 3)
     compared = (ways.FORWARD, ways.OURS, "autograd, eager", "zennit, eager", ways.ZENNIT_TRACED)
-    rows = performance.main([*map(str, (*small, "--rules", "epsilon", "--ways", *compared, *files))])
+    command = [*map(str, (*small, "--rules", "epsilon", "--ways", *compared, *files))]
+    rows = performance.main(command)
     table = rows[: 2 * len(compared)]
     measured = {(row.questions, row.way) for row in table if not row.failure}
     failed = {(row.questions, row.way): row.failure for row in table if row.failure}
@@ -155,6 +166,22 @@ def test_performance_measures_writes_and_draws(tmp_path: Path, monkeypatch: pyte
     assert len((tmp_path / "rows.csv").read_text(encoding="utf-8").splitlines()) == len(rows) + 1
     text = page.read_text(encoding="utf-8")
     assert "old" not in text
+    assert "![How the cost grows](growth.png)" in text
     assert text.endswith(f"{report.END}\n\n## Next\n")
     assert text.count("`epsilon` | relcompile, ONNX Runtime | 12 | 2 |") == 2
     assert (tmp_path / "growth.png").stat().st_size > 1000
+    monkeypatch.delattr(performance, "measure")  # nothing is measured twice
+    assert performance.main(command) == rows
+    assert page.read_text(encoding="utf-8") == text
+
+
+def test_the_sample_of_performance_is_what_is_promised() -> None:
+    from benchmarks import performance
+    from benchmarks.parts import ways
+
+    cases = {case: compared for cases, compared in performance.sample(224) for case in cases}
+    networks = {(case.network, case.rule, case.batch) for case in cases if case.questions == 1}
+    assert {("vgg16", "gamma", 8), ("resnet50", "alpha2beta1", 1), ("mobilenet_v2", "epsilon", 8)} <= networks
+    assert {case.rule for case in cases if case.questions == 10} == {"gradient", "epsilon", "z+"}
+    assert all(ways.OURS in compared and case.threads == 2 for case, compared in cases.items())
+    assert all(case.passes is not None for case in cases)

@@ -95,6 +95,16 @@ def test_composite_file_is_read(tmp_path: Path) -> None:
     assert len(named(str(tmp_path / "mine.toml")).entries) == len(named("epsilon").entries) + 2
 
 
+def test_every_fault_points_to_a_test() -> None:
+    named = re.findall(r"`(\w+/\w+\.py)::(\w+)` \|$", PAGES["faults.md"], re.MULTILINE)
+    faults = [
+        line for line in PAGES["faults.md"].splitlines() if line.startswith("| ") and not line.startswith("| fault")
+    ]
+    assert len(named) == len(faults) > 30
+    for file, test in named:
+        assert f"\ndef {test}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), f"{file} has no {test}"
+
+
 def test_every_refusal_has_a_section() -> None:
     classes = [*vars(relcompile.errors).values(), *vars(passes.errors).values()]
     names = {c.__name__ for c in classes if isinstance(c, type)} - {"RelcompileError", "PassError"}

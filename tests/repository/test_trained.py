@@ -53,6 +53,6 @@ def test_the_word_that_decides_is_found_by_a_transformer() -> None:
 @pytest.mark.heavy
 @pytest.mark.skipif(not (LISTS / "ngerman").is_file(), reason="needs Debian's word lists of five languages")
 def test_the_letter_that_decides_is_found_by_an_lstm() -> None:
-    found = trained.letters(LISTS, each=8000, epochs=4, rules=["attnlrp", "epsilon"])
-    assert found["attnlrp"][0] > 0.8
-    assert found["epsilon"][0] < 0.3
+    found = trained.letters(LISTS, each=8000, epochs=4, rules=["attnlrp", "epsilon", "lstm=half"])
+    assert min(found["attnlrp"][0], found["epsilon"][0]) > 0.8
+    assert found["lstm=half"][0] < 0.3

@@ -270,6 +270,13 @@ def test_a_run_that_fails_is_reported_once(tmp_path: Path, capfd: pytest.Capture
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_row_that_is_not_finite_is_told_apart(linear: Path) -> None:
+    x = np.array([[np.nan, 0, 0], [1, 2, 3], [np.inf, 0, 0], [3e38, 3e38, 3e38]], np.float32)
+    explanation = load(linear, device="cpu").explain(x, target=1)
+    assert explanation.finite.tolist() == [False, True, False, False]  # the last input is, its relevance is not
+    np.testing.assert_allclose(explanation.relevance[1], x[1] * W[:, 1], rtol=1e-6)
+
+
 class FakeOnnxRuntime(ModuleType):
     """An ONNX Runtime whose CUDA is as broken as the test wants; it remembers what it was asked."""
 

@@ -259,6 +259,20 @@ def test_an_answer_that_takes_too_long_and_connections_beyond_the_limit_are_told
         assert end(process, signal.SIGINT) != 0
 
 
+def test_a_server_that_was_killed_serves_again(tmp_path: Path) -> None:
+    file = write(tmp_path / "linear.onnx")
+    with running(file) as (address, process), InferenceServerClient(address) as client:
+        assert client.is_server_ready()
+        process.kill()
+        process.wait(60)
+        with pytest.raises(OSError, match=r"refused|reset|closed"):
+            raw(address, "GET", "/v2")
+    with running("--port", address.partition(":")[2], file) as (again, _), InferenceServerClient(again) as client:
+        assert again == address
+        found = client.infer("linear", asked())
+        np.testing.assert_allclose(array_of(found, "relevance"), X * W[:, TARGETS].T, rtol=1e-6)
+
+
 def comes_to(address: str, status: int) -> bool:
     """The server notices connections that come and go when it gets to it."""
     return any(raw_status(address) == status or time.sleep(0.1) for _ in range(100))

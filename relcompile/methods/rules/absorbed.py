@@ -15,10 +15,8 @@ def handed_back(relevance: Value, R: Value) -> Value:
 
     Too little: the positive relevances grow by one factor; too much: the negative ones do. Their order stays.
     """
-    positive, negative = relevance.positive.sum_per_sample(), relevance.negative.sum_per_sample()
-    missing = R.sum_per_sample() - positive - negative
+    positive, negative = (part.sum_beside(relevance) for part in (relevance.positive, relevance.negative))
+    missing = R.sum_beside(relevance) - positive - negative
     grow = missing.positive / without_zeros(positive) + 1.0
     shrink = missing.negative / without_zeros(negative) + 1.0
-    shape = [-1, *[1] * (relevance.ndim - 1)]
-    factors = [factor.reshape(shape).expand_like(relevance) for factor in (grow, shrink)]
-    return factors[0].where(relevance > 0, factors[1])
+    return grow.where(relevance > 0, shrink)

@@ -105,7 +105,8 @@ class _Search:
             return x.ones()
         strengths = W.magnitude
         bound = self.call.transposed(self.rho * self.call.apply(x.magnitude, strengths), strengths)
-        rate = x.ones().where(x >= 0, -1.0) / without_zeros(bound)
+        rate = x.emit.call(aten.reciprocal.default, without_zeros(bound))
+        rate = rate.where(x >= 0, -rate)
         u = self._improved(None, rate)
         for _ in range(steps - 1):
             u = self._improved(u, rate)
@@ -121,15 +122,15 @@ class _Search:
         move = self.call.transposed(self.rho * response, self.call.weight) * rate
         moved = self._within(move if u is None else u + move)
         direction = moved if u is None else moved - u
-        far = direction * self._length(direction, response).expand_like(direction)
+        far = direction * self._length(direction, response)
         return self._within(far if u is None else u + far)
 
     def _length(self, direction: Value, response: Value) -> Value:
         """How far along `direction` L is least."""
         answer = self.call.apply(self.call.x * direction, self.call.weight)
         weighted = self.rho * answer
-        length = (weighted * response).sum_per_sample() / without_zeros((weighted * answer).sum_per_sample())
-        return length.reshape([-1, *[1] * (direction.ndim - 1)])
+        fall, bend = ((weighted * value).sum_beside(direction) for value in (response, answer))
+        return fall / without_zeros(bend)
 
     def _within(self, u: Value) -> Value:
         """[u]."""

@@ -16,13 +16,23 @@ from relcompile.frontend.onnx.original import Original, difference
 from relcompile.frontend.onnx.reading import read_onnx
 
 Array = NDArray[Any]
-RANDOM = np.random.default_rng(0)
 ALL_TO_THE_LAST_DIGITS = 1e-5  # of the largest value: float32, in another order
 
 
-def r(*shape: int) -> np.ndarray:
-    """Standard normal numbers."""
-    return RANDOM.normal(size=shape).astype(np.float32)
+class Drawn:
+    """Numbers that one file of tests draws, whatever others do."""
+
+    def __init__(self) -> None:
+        self._random = np.random.default_rng(0)
+
+    def normal(self, *shape: int) -> np.ndarray:
+        """Standard normal numbers."""
+        return self._random.normal(size=shape).astype(np.float32)
+
+    def whole(self, kind: type[Any], *shape: int) -> np.ndarray:
+        """Integers of the whole range."""
+        limits = np.iinfo(kind)
+        return self._random.integers(limits.min, limits.max, shape).astype(kind)
 
 
 def i(*values: int) -> np.ndarray:
@@ -33,12 +43,6 @@ def i(*values: int) -> np.ndarray:
 def f(*values: float) -> np.ndarray:
     """Numbers."""
     return np.array(values, np.float32)
-
-
-def whole(kind: type[Any], *shape: int) -> np.ndarray:
-    """Integers of the whole range."""
-    limits = np.iinfo(kind)
-    return RANDOM.integers(limits.min, limits.max, shape).astype(kind)
 
 
 def written(

@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from onnx import TensorProto
 
+import relcompile
 from relcompile.frontend.onnx.reading import read_onnx
-from tests.frontend.onnx.files import ALL_TO_THE_LAST_DIGITS, compared, f, i, node, r, whole, written
+from tests.frontend.onnx.files import ALL_TO_THE_LAST_DIGITS, Drawn, compared, f, i, node, written
+
+DRAWN = Drawn()
+r, whole = DRAWN.normal, DRAWN.whole
 
 U8 = np.uint8
 IMAGE = r(2, 4, 6, 6)
@@ -102,6 +107,16 @@ def test_a_shape_that_begins_with_one_is_not_always_a_batch(tmp_path: Path) -> N
     constants = {"rows": r(6), "column": i(1, 1, -1, 1), "flat": i(1, -1)}
     path = written(tmp_path / "x.onnx", nodes, {"x": (1, 4, 6, 6)}, constants)
     assert compared(path, x=r(3, 4, 6, 6)) < ALL_TO_THE_LAST_DIGITS
+
+
+def test_a_slice_to_the_end_leaves_the_batch_free(tmp_path: Path) -> None:
+    """What exporters of TensorFlow write for x[:, 1:]."""
+    nodes = [node("Slice", "x", "from", "to", "axes", out="part"), node("MatMul", "part", "w")]
+    constants = {"from": i(0, 1), "to": i(10**9, 2**31 - 1), "axes": i(0, 1), "w": r(4, 3)}
+    model = read_onnx(written(tmp_path / "x.onnx", nodes, {"x": ROWS}, constants))
+    _, gradient = relcompile.compile(model, torch.from_numpy(ROWS), rule="gradient")(torch.from_numpy(r(3, 5)), 2)
+    wanted = np.concatenate([np.zeros(1, np.float32), constants["w"][:, 2]])
+    assert np.array_equal(gradient.numpy(), np.stack([wanted] * 3))
 
 
 def test_sizes_are_computed_and_are_no_layers(tmp_path: Path) -> None:

@@ -165,8 +165,10 @@ def identity(_node: Node, x: Any) -> Any:
     return x
 
 
-def dropout(node: Node, x: Tensor, _ratio: Any = None, training: Numbers | None = None) -> tuple[Tensor, Tensor]:
-    """The value itself, at inference, of which everything is kept."""
+def dropout(
+    node: Node, x: Tensor, _ratio: Any = None, training: Numbers | None = None
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The value itself, at inference; and that everything is kept, if that is asked for."""
     if training is not None and training.any():
         node.refuse("it is that of training")
-    return x, torch.ones_like(x, dtype=torch.bool)
+    return (x, torch.ones_like(x, dtype=torch.bool)) if any(node.outputs[1:]) else x

@@ -13,6 +13,7 @@ from relcompile.frontend.onnx.node import Node, Numbers
 from relcompile.frontend.onnx.operators.pointwise import DTYPES
 
 LARGEST_MADE = 2**28  # elements of a constant that a file describes in few bytes
+BEYOND = 10**9  # exporters' numbers for "to the end" begin here; a free size would be bounded by them
 
 
 def reshape(node: Node, x: Tensor, shape: Numbers | None = None) -> Tensor:
@@ -79,7 +80,7 @@ def slice_(node: Node, x: Tensor, *operands: Numbers | None) -> Tensor:
 def _range(x: Tensor, axis: int, start: Any, end: Any, step: int) -> Tensor:
     if step > 0:
         everything: list[Any] = [slice(None)] * x.dim()
-        everything[axis] = slice(start, end, step)
+        everything[axis] = slice(start or None, None if isinstance(end, int) and end >= BEYOND else end, step)
         return x[tuple(everything)]
     places = list(range(x.shape[axis])[start:end:step])
     if places == list(range(x.shape[axis]))[::-1]:
