@@ -19,7 +19,7 @@ from passes.stages import verify_canonical, verify_lowered
 from relcompile.backend.check_runtime import Parity, check_parity
 from relcompile.backend.compiled import Compiled
 from relcompile.backend.external_weights import MOST_INSIDE, move_out, prediction_alone, weights_in
-from relcompile.backend.program import first_line, program_of, quiet, traced
+from relcompile.backend.program import NotInOnnxError, first_line, quiet, traced, untraced
 from relcompile.backend.source import python_source
 from relcompile.errors import ExportError
 from relcompile.files.paths import atomic_path
@@ -120,27 +120,33 @@ def to_onnx(module: GraphModule, explainer: Compiled) -> onnx.ModelProto:
         ExportError: the exporter fails, or the result breaks the contract.
     """
     metadata = explainer.metadata
-    program = program_of(module, explainer)
     try:
-        with quiet():
-            exported: Any = torch.onnx.export(
-                program,
-                dynamo=True,
-                input_names=list(explainer.examples),
-                output_names=metadata.output_names,
-                optimize=False,
-                verbose=False,
-            )
-            _tidy(exported.model)
-            _name_values(exported.model.graph, list(explainer.examples), metadata.output_names)
-    except Exception as error:
-        raise ExportError(f"the ONNX exporter refuses this explainer: {first_line(error)}") from error
+        exported = _exported(untraced(module), explainer)
+    except NotInOnnxError:
+        exported = _exported(traced(module, explainer), explainer)
     model: onnx.ModelProto = exported.model_proto
     _strip(model)
     onnx.helper.set_model_props(model, {METADATA_KEY: metadata.to_json(), SEAL_KEY: UNSEALED})
     model.producer_name, model.producer_version = "relcompile", metadata.relcompile
     _check_contract(model, explainer)
     return model
+
+
+def _exported(program: torch.export.ExportedProgram, explainer: Compiled) -> Any:
+    """The program in the hands of the exporter, whose own optimiser stays off; see `_tidy`."""
+    inputs, outputs = list(explainer.examples), explainer.metadata.output_names
+    try:
+        with quiet():
+            exported: Any = torch.onnx.export(
+                program, dynamo=True, input_names=inputs, output_names=outputs, optimize=False, verbose=False
+            )
+            _tidy(exported.model)
+            _name_values(exported.model.graph, inputs, outputs)
+    except Exception as error:
+        if isinstance(error.__cause__, NotInOnnxError):
+            raise error.__cause__ from None
+        raise ExportError(f"the ONNX exporter refuses this explainer: {first_line(error)}") from error
+    return exported
 
 
 def _tidy(model: ir.Model) -> None:

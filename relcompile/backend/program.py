@@ -45,17 +45,22 @@ def traced(module: GraphModule, explainer: Compiled) -> ExportedProgram:
         raise ExportError(f"the explainer graph cannot be exported: {first_line(error)}") from error
 
 
-def program_of(module: GraphModule, explainer: Compiled) -> ExportedProgram:
+class NotInOnnxError(Exception):
+    """Some operators have to be taken apart for ONNX, which wants a traced program."""
+
+
+def untraced(module: GraphModule) -> ExportedProgram:
     """A lowered graph as the ONNX exporter reads it.
 
     It is functional and every node knows its shape, so nothing need be traced, which would take longer than all else.
-    Only a graph that holds what ONNX lacks is, and then the exporter, which would trace every graph, decomposes it.
+    The exporter would trace every graph, and take it apart; here that ends in `NotInOnnxError`, where anything is to be
+    taken apart. (To trace it then and there, in the midst of the exporter, fixes the batch.)
     """
     program: Any = _as_it_stands(module)
 
-    def run_decompositions(table: Any = None, **options: Any) -> Any:
+    def run_decompositions(table: Any = None, **_options: Any) -> Any:
         if table is None or any(node.target in table for node in module.graph.nodes):
-            return traced(module, explainer).run_decompositions(table, **options)
+            raise NotInOnnxError
         return program
 
     program.run_decompositions = run_decompositions
