@@ -34,7 +34,6 @@ def test_a_missing_package_names_its_extra(module: str, monkeypatch: pytest.Monk
     assert way_out(ModuleNotFoundError("no", name="my_models")) is None
 
 
-@pytest.mark.heavy
 def test_the_runtime_is_small_and_runs_files_without_torch(tmp_path: Path) -> None:
     image = torch.randn(1, 3, 16, 16)
     explainer = relcompile.compile(Scores().eval(), image, rule="z+")
