@@ -7,6 +7,7 @@ them to a torch that is there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -16,30 +17,28 @@ from benchmarks.parts.specimen import CLASSES, Inputs, Specimen, images, stirred
 
 
 def _unet_of_resnet() -> tuple[nn.Module, Inputs]:
-    import segmentation_models_pytorch as smp
-
+    smp: Any = import_module("segmentation_models_pytorch")
     return stirred(smp.Unet("resnet18", encoder_weights=None, classes=CLASSES)), images(64)
 
 
 def _segformer_of_mobilenet() -> tuple[nn.Module, Inputs]:
-    import segmentation_models_pytorch as smp
-
+    smp: Any = import_module("segmentation_models_pytorch")
     return stirred(smp.Segformer("mobilenet_v2", encoder_weights=None, classes=CLASSES)), images(64)
 
 
 def _unet_of_volumes() -> tuple[nn.Module, Inputs]:
-    from monai.networks.nets import UNet
-
     sizes: dict[str, Any] = {"channels": (8, 16, 32), "strides": (2, 2), "num_res_units": 2}
-    model = UNet(spatial_dims=3, in_channels=1, out_channels=CLASSES, **sizes)
+    model = _monai().UNet(spatial_dims=3, in_channels=1, out_channels=CLASSES, **sizes)
     return stirred(model), {"x": torch.randn(2, 1, 16, 16, 16)}
 
 
 def _swin_unetr() -> tuple[nn.Module, Inputs]:
-    from monai.networks.nets import SwinUNETR
-
-    model = SwinUNETR(in_channels=1, out_channels=CLASSES, feature_size=12, spatial_dims=2)
+    model = _monai().SwinUNETR(in_channels=1, out_channels=CLASSES, feature_size=12, spatial_dims=2)
     return stirred(model), {"x_in": torch.randn(2, 1, 64, 64)}
+
+
+def _monai() -> Any:
+    return import_module("monai.networks.nets")
 
 
 _SMP: Mapping[str, Callable[[], tuple[nn.Module, Inputs]]] = {
