@@ -245,7 +245,7 @@ def attack_of(trial: Trial) -> Iterator[Row]:
         )
         hit = float(steps is not None) if right[sample] else float("nan")
         yield Row(trial.name, "attack-hit", sample, hit)
-        yield Row(trial.name, "attack-steps", sample, float("nan") if steps is None else steps)
+        yield Row(trial.name, "attack-steps", sample, float("nan") if steps is None else float(steps))
 
 
 def roots(trial: Trial) -> Iterator[Row]:

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from relcompile.errors import ExplainerFileError
 from relcompile.files import onnx_bounds
 from relcompile.files.onnx_bounds import check_bounds
-from relcompile.runtime import production
+from relcompile.runtime import opening, production
 
 X = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
 Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
@@ -74,7 +74,7 @@ def test_refused_before_a_session_is_made(case: str, tmp_path: Path, monkeypatch
     def never(*_: object) -> None:
         raise AssertionError("a session was made")
 
-    monkeypatch.setattr(production, "open_session", never)
+    monkeypatch.setattr(opening, "open_session", never)
     make, message = REFUSED[case]
     (tmp_path / "secret").write_bytes(bytes(4))
     folder = tmp_path / "folder"

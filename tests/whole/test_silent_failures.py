@@ -283,7 +283,7 @@ class Recurrent(nn.Module):
 
 UNCOVERED: dict[str, Callable[[Tensor], Tensor]] = {
     "cumprod": lambda x: x.cumprod(1),
-    "renorm": lambda x: x.renorm(2, 1, 1.0),
+    "renorm": lambda x: x.renorm(2, 0, 1.0),
 }
 
 
