@@ -170,13 +170,20 @@ class Gamma:
         middle, half = contributions.total * (1 + c), contributions.magnitude * c
         if self.bias == "plain" and call.bias is not None:
             middle = middle + call.per_output(call.bias)
-        up = R.where(call.output > 0, 0.0) / stabilise(middle + half, self.epsilon)
-        down = R.where(call.output < 0, 0.0) / stabilise(middle - half, self.epsilon)
+        up = R.where(call.output > 0, 0.0) / self._divisor(call, middle + half, 1)
+        down = R.where(call.output < 0, 0.0) / self._divisor(call, middle - half, -1)
         x, W = call.x, call.weight
         if contributions.one_sided:
             return call.transposed(up, W + W.positive * self.gamma) + call.transposed(down, W + W.negative * self.gamma)
         sign = x.emit.call(aten.sign.default, x)
         return call.transposed(up + down, W) * (1 + c) + sign * call.transposed(up - down, W.magnitude) * c
+
+    def _divisor(self, call: AffineCall, z: Value, sign: int) -> Value:
+        """⟨z↑⟩ε or ⟨z↓⟩ε, which has the sign of the output where that is `sign`, unless the bias is left out."""
+        if self.bias == "none" and call.bias is not None:
+            return stabilise(z, self.epsilon)
+        level = stabiliser_level(z, self.epsilon)
+        return z.emit.call(aten.relu.default, z) + level if sign > 0 else z.negative - level
 
 
 def _by_sign(contributions: Contributions, R: Value, alpha: float, beta: float, epsilon: Stabiliser) -> Value:
