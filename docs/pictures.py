@@ -95,6 +95,11 @@ def _gallery(path: Path) -> None:
     _run("examples/gallery.py", "--output", path, "--each", IMAGES / "rules")
 
 
+def _growth(_: Path) -> None:
+    """From what `docs/performance.csv` holds; what it lacks is measured."""
+    _run("-m", "benchmarks.performance", "--sample", "--write", ROOT / "docs")
+
+
 PICTURES: Final = (
     Picture("chelsea.png", ("examples/photograph.py", *HEATMAP), _photograph),
     Picture("gallery.png", ("examples/gallery.py", *HEATMAP), _gallery),  # and the folder rules
@@ -104,6 +109,7 @@ PICTURES: Final = (
         ("benchmarks/root_steps.py",),
         lambda path: _run("-m", "benchmarks.root_steps", "--cache", ROOT / "build" / "nets", "--output", path),
     ),
+    Picture("growth.png", ("benchmarks/parts/report.py",), _growth),
 )
 
 
