@@ -6,6 +6,7 @@ import numpy as np
 
 from relcompile.runtime.explanation import Explanation
 from relcompile.runtime.feeds import Array
+from relcompile.runtime.form import best_class
 from relcompile.runtime.production import ProductionExplainer
 
 
@@ -27,9 +28,8 @@ def explain_best(explainer: ProductionExplainer, *inputs: Array, reference: Arra
         return found
     several = explainer.metadata.target.questions is not None
     first = explainer.explain(*inputs, target=[0] if several else 0, reference=reference)
-    best = np.array([first.scores(row).argmax() for row in range(len(inputs[0]))])
-    wanted = best[:, None] if several else best
-    return first if not best.any() else explainer.explain(*inputs, target=wanted, reference=reference)
+    best = best_class(first.output, several=several)
+    return explainer.explain(*inputs, target=best, reference=reference) if best.any() else first
 
 
 def _every_row(output: Array) -> Array:

@@ -11,7 +11,7 @@ from relcompile.errors import InputSpecError
 from relcompile.files.records import OTHERS
 from relcompile.metadata import ABSORBED_OUTPUT, ROOTS_OUTPUT, TARGET_OUTPUT, Metadata
 from relcompile.runtime.feeds import Array, require_entries
-from relcompile.runtime.form import Asked
+from relcompile.runtime.form import Asked, best_class
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,7 +66,7 @@ class Explanation:
         if metadata.target.is_reported:
             target = found[TARGET_OUTPUT]
         elif metadata.target.takes_best and output.ndim <= 2:
-            target = output.reshape(asked.batch, -1).argmax(axis=1).astype(np.int64)
+            target = best_class(output, several=False)
         return cls(
             output=output,
             outputs={name: found[name] for name in metadata.outputs},
