@@ -50,13 +50,6 @@ class _CompileByDefault(TyperGroup):
         named = args and (args[0] in self.commands or args[0] in ("--help", "--version"))
         return super().parse_args(ctx, args if named or not args else [_COMPILE, *args])
 
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except typer.BadParameter as error:  # pydantic, which checks values for typer, says so before what is wrong
-            error.message = error.message.removeprefix("Value error, ")
-            raise
-
 
 def _refuse_mistyped(args: Sequence[str], commands: Iterable[str]) -> None:
     """A word that is no file, and nearly a sub-command, is one with a slip of the finger."""
