@@ -121,15 +121,10 @@ def plot(path: Path, series: dict[str, list[Row]]) -> None:
         for way in dict.fromkeys(row.way for row in rows):
             points = sorted((GROWTH[quantity](case_of(row)), row.ms) for row in rows if row.way == way and row.ms)
             panel.plot(*zip(*points, strict=True), marker="o", label=way)
-        networks, rules = (", ".join(dict.fromkeys(row[k] for row in map(_asked, rows))) for k in (0, 1))
         panel.set(xlabel=quantity, ylabel="ms", ylim=(0, None))
-        panel.set_title(f"{rules} of {networks}", fontsize=8)
+        panel.set_title(f"{rows[0].rule} of {', '.join(dict.fromkeys(row.network for row in rows))}", fontsize=8)
     panels[0].legend(fontsize=7)
     figure.savefig(path)
-
-
-def _asked(row: Row) -> tuple[str, str]:
-    return row.network, row.rule
 
 
 def case_of(row: Row) -> Case:
