@@ -9,12 +9,11 @@ Rules that need bounds or a calibration get bounds of ±3 and a calibration on n
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -24,7 +23,7 @@ from rich.table import Table
 from torchvision import models
 
 import relcompile
-from benchmarks.speed import Run, export_forward, interleaved, onnx_run
+from benchmarks.speed import Run, export_forward, interleaved, onnx_run, reported
 from relcompile.backend.onnx_file import save
 from relcompile.errors import RelcompileError
 from relcompile.presets import PRESETS, Given, named
@@ -134,13 +133,12 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
-    x, rows = torch.randn(1, 3, options.size, options.size), list[Row]()
-    for name in options.networks:
-        rows += measure(name, models.get_model(name).eval(), x, options.rules, options.rounds)
-        show([row for row in rows if row.network == name])
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")
-    return rows
+    x = torch.randn(1, 3, options.size, options.size)
+
+    def measured(name: str) -> list[Row]:
+        return measure(name, models.get_model(name).eval(), x, options.rules, options.rounds)
+
+    return reported(options.networks, measured, show, options.json)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ is.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
-from benchmarks.speed import Row, compare, show
+from benchmarks.speed import Row, compare, reported, show
 from passes.errors import PassError
 from relcompile.errors import RelcompileError
 
@@ -118,13 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser.add_argument("--threads", type=int, default=1, help="of one operator")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
     options = parser.parse_args(arguments)
-    rows = list[Row]()
-    for name in options.networks:
-        rows += measured(name, options.small, options.rounds, options.threads)
-        show([row for row in rows if row.network == name])
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")
-    return rows
+    rest = {"small": options.small, "rounds": options.rounds, "threads": options.threads}
+    return reported(options.networks, partial(measured, **rest), show, options.json)
 
 
 if __name__ == "__main__":

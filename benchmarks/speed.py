@@ -14,10 +14,10 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import onnx
@@ -34,6 +34,7 @@ LIMITS = {
     "attnlrp": 2.04, "cp-lrp": 1.82,  # ViT-B/16 at 197 tokens
 }  # fmt: skip
 Run = Callable[[], Any]
+Measured = TypeVar("Measured")
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,23 @@ def show(rows: Sequence[Row]) -> None:
     Console(width=120).print(table)
 
 
+def reported(
+    names: Iterable[str],
+    measure: Callable[[str], list[Measured]],
+    show: Callable[[list[Measured]], None],
+    file: Path | None,
+) -> list[Measured]:
+    """The rows of all networks: those of one are shown as soon as they are there, all are written to `file`."""
+    rows = list[Measured]()
+    for name in names:
+        found = measure(name)
+        show(found)
+        rows += found
+    if file:
+        file.write_text(json.dumps([asdict(cast("Any", row)) for row in rows], indent=2), encoding="utf-8")
+    return rows
+
+
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -147,13 +165,12 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
-    x, rows = torch.randn(1, 3, options.size, options.size), list[Row]()
-    for name in options.networks:
-        rows += compare(name, models.get_model(name).eval(), x, options.rules, options.rounds, options.threads)
-        show([row for row in rows if row.network == name])
-    if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2), encoding="utf-8")
-    return rows
+    x = torch.randn(1, 3, options.size, options.size)
+
+    def compared(name: str) -> list[Row]:
+        return compare(name, models.get_model(name).eval(), x, options.rules, options.rounds, options.threads)
+
+    return reported(options.networks, compared, show, options.json)
 
 
 if __name__ == "__main__":
