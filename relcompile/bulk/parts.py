@@ -26,10 +26,12 @@ class Part:
 
     Attributes:
         number: of the part.
+        start: how many photographs there are in the parts before it.
         rows: how many there are.
     """
 
     number: int
+    start: int
     rows: int
 
     def read(self) -> Mapping[str, Sequence[Any]]:
@@ -133,7 +135,10 @@ def parts_of(given: Path, rows: int) -> tuple[Part, ...]:
         found = _files(given, rows)
     if not found:
         raise InputSpecError(f"there are no photographs, and no .parquet or .tar files with some, in {given}")
-    return tuple(replace(part, number=number) for number, part in enumerate(found))
+    starts = accumulate((part.rows for part in found), initial=0)
+    return tuple(
+        replace(part, number=k, start=start) for k, (part, start) in enumerate(zip(found, starts, strict=False))
+    )
 
 
 def fingerprint(parts: Sequence[Part]) -> str:
@@ -146,7 +151,7 @@ def fingerprint(parts: Sequence[Part]) -> str:
 
 def _files(given: Path, rows: int) -> list[Part]:
     found = [str(path) for path in photographs(given)] if given.is_dir() else [str(given)]
-    return [FilesPart(0, len(chunk), chunk) for chunk in _chunks(found, rows)]
+    return [FilesPart(0, 0, len(chunk), chunk) for chunk in _chunks(found, rows)]
 
 
 def _row_groups(path: Path, _rows: int) -> list[Part]:
@@ -158,7 +163,8 @@ def _row_groups(path: Path, _rows: int) -> list[Part]:
         raise InputSpecError(f"{path} cannot be read as Parquet: {error}") from error
     firsts = accumulate(sizes, initial=0)
     return [
-        RowGroupPart(0, size, str(path), k, first) for k, (size, first) in enumerate(zip(sizes, firsts, strict=False))
+        RowGroupPart(0, 0, size, str(path), k, first)
+        for k, (size, first) in enumerate(zip(sizes, firsts, strict=False))
     ]
 
 
@@ -174,7 +180,7 @@ def _members(path: Path, rows: int) -> list[Part]:
             ]
     except (OSError, tarfile.TarError) as error:
         raise InputSpecError(f"{path} cannot be read as an uncompressed tar file: {error}") from error
-    return [TarPart(0, len(chunk), str(path), chunk) for chunk in _chunks(found, rows)]
+    return [TarPart(0, 0, len(chunk), str(path), chunk) for chunk in _chunks(found, rows)]
 
 
 def _chunks(found: Sequence[_Item], rows: int) -> Iterator[tuple[_Item, ...]]:

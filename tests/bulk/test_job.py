@@ -7,38 +7,17 @@ import resource
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from relcompile.cli.main import main
+from tests.bulk.jobs import parts, rows, run, tar_of
 from tests.bulk.photographs import explainer, folder_of, truth
-
-
-def run(*arguments: object) -> int:
-    """The exit code."""
-    try:
-        main(["batch", *map(str, arguments)])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
-def parts(out: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*.parquet"))}
-
-
-def rows(out: Path) -> dict[str, Any]:
-    table = pq.read_table(out / "relevance")
-    return {name: table[name].to_pylist() for name in table.column_names if name != "relevance"} | {
-        "relevance": table["relevance"].combine_chunks().to_numpy_ndarray()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +47,18 @@ def test_a_job_that_was_killed_goes_on_and_loses_and_repeats_nothing(photographs
         assert abs(found["relevance"][seed] * found["scale"][seed] - truth(seed, None)[1].sum(0)).max() < 0.01
     assert run(file, photographs, tmp_path / "again", "--part", 50, "--threads", 1) == 0
     assert parts(tmp_path / "again") == parts(out)
+
+
+def test_an_error_of_a_try_that_was_broken_off_is_forgotten(tmp_path: Path) -> None:
+    folder, out = folder_of(tmp_path / "in", 2), tmp_path / "out"
+    whole = (folder / "00001.png").read_bytes()
+    (folder / "00001.png").write_bytes(b"no picture")
+    assert run(explainer(tmp_path / "e.onnx"), folder, out) == 2
+    (out / "relevance" / "part-00000.parquet").unlink()  # as if it had been stopped between the two
+    (folder / "00001.png").write_bytes(whole)
+    assert run(tmp_path / "e.onnx", folder, out) == 0
+    assert len(rows(out)["path"]) == 2
+    assert not list(out.glob("errors/*.parquet"))
 
 
 def test_bad_photographs_are_a_table(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -106,15 +97,6 @@ def test_parquet_in_parquet_out(tmp_path: Path, kind: str) -> None:
     assert found["path"] == [*names[:4], names[5]]
     np.testing.assert_allclose(found["sum"][4], truth(5, None)[1].sum(), rtol=1e-5)
     assert pq.read_table(tmp_path / "out" / "errors")["path"].to_pylist() == [names[4]]
-
-
-def tar_of(path: Path, files: list[Path], mode: Literal["w", "w:gz"] = "w") -> Path:
-    """As WebDataset has it: photographs, with what is said of them beside."""
-    with tarfile.open(path, mode) as archive:
-        for file in files:
-            archive.add(file, f"train/{file.name}")
-            archive.addfile(tarfile.TarInfo(f"train/{file.stem}.cls"))
-    return path
 
 
 def test_tar_files_in_parquet_out(tmp_path: Path) -> None:
@@ -165,6 +147,7 @@ def test_the_folder_of_another_job_is_left_alone(tmp_path: Path, capfd: pytest.C
         assert run(file, folder, out, *other) == 2
         assert "holds the results of another job" in capfd.readouterr().err
     assert run(explainer(file, "argmax"), folder, out) == 2
+    assert run(explainer(file), folder, out, "--format", "zarr") == 2
     assert run(explainer(file), folder, out) == 0
     folder_of(tmp_path / "in" / "more", 1)
     assert run(file, folder, out) == 2
