@@ -23,9 +23,10 @@ import pyarrow.parquet as pq
 from relcompile.bulk.explain_batch import ExplainBatch
 from relcompile.bulk.parts import Part, fingerprint
 from relcompile.bulk.rows import Rows, forget_halves, make_folder, part_file, write_table
-from relcompile.errors import ExportError
+from relcompile.errors import ExportError, InputSpecError
 from relcompile.files.onnx_bounds import LARGEST_EXPLAINER
 from relcompile.files.paths import atomic_path, open_input, read_text
+from relcompile.runtime.feeds import Array
 
 _LONGEST_MANIFEST: Final = 2**20
 
@@ -80,7 +81,7 @@ class Job:
         Returns:
             How many photographs it has.
         """
-        columns, told = self.explain(part.read()), part_file(self.folder / "errors", part)
+        columns, told = self._columns(part), part_file(self.folder / "errors", part)
         failed = columns["error"] != ""
         told.unlink(missing_ok=True)  # of a try that was broken off
         if failed.any():
@@ -88,6 +89,13 @@ class Job:
             write_table(errors, told)
         self.rows.write(part, columns)
         return part.rows
+
+    def _columns(self, part: Part) -> dict[str, Array]:
+        try:
+            batch = part.read()
+        except InputSpecError as error:
+            return self.explain.failures(part.names, str(error))
+        return self.explain(batch)
 
     def _claim(self, path: Path) -> None:
         """Write what the job is of, or find it there."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.bulk.jobs import parts, rows, run, tar_of
+from tests.bulk.jobs import arrays, parts, rows, run, tar_of
 from tests.bulk.photographs import explainer, folder_of, truth
 
 
@@ -73,6 +73,39 @@ def test_bad_photographs_are_a_table(tmp_path: Path, capfd: pytest.CaptureFixtur
     errors = pq.read_table(tmp_path / "out" / "errors").to_pylist()
     assert [Path(row["path"]).stem for row in errors] == ["00001"]
     assert "cannot be read" in errors[0]["error"]
+
+
+@pytest.mark.parametrize("form", ["parquet", "zarr"])
+def test_names_that_are_not_utf_8_are_written_as_python_writes_them(tmp_path: Path, form: str) -> None:
+    folder, out = folder_of(tmp_path / "in", 3), tmp_path / "out"
+    for before, after in (("00000.png", b"a\xff.png"), ("00001.png", b"b\xff.png")):
+        os.rename(folder / before, os.path.join(os.fsencode(folder), after))
+    Path(os.fsdecode(os.path.join(os.fsencode(folder), b"b\xff.png"))).write_bytes(b"no picture")
+    assert run(explainer(tmp_path / "e.onnx"), folder, out, "--format", form) == 2
+    found = rows(out)["path"] if form == "parquet" else arrays(out)["path"].tolist()
+    good, bad = f"{folder}/a\\xff.png", f"{folder}/b\\xff.png"
+    assert found == [f"{folder}/00002.png", good, *([bad] if form == "zarr" else [])]
+    errors = pq.read_table(out / "errors").to_pylist()
+    assert [row["path"] for row in errors] == [bad]
+    assert bad in errors[0]["error"]
+
+
+def test_a_row_group_that_is_damaged_is_an_error_of_each_of_its_photographs(tmp_path: Path) -> None:
+    files = sorted(folder_of(tmp_path / "pictures", 6).iterdir())
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "a.parquet"
+    pq.write_table(pa.table({"image": [file.read_bytes() for file in files]}), path, row_group_size=2)
+    column = pq.read_metadata(path).row_group(1).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(b"\xff" * column.total_compressed_size)
+    os.mkfifo(tmp_path / "in" / "b.parquet")  # which nobody writes to: it is not waited for
+    assert run(explainer(tmp_path / "e.onnx"), tmp_path / "in", tmp_path / "out") == 2
+    assert rows(tmp_path / "out")["path"] == [f"{path}#{k}" for k in (0, 1, 4, 5)]
+    errors = pq.read_table(tmp_path / "out" / "errors").to_pylist()
+    assert [row["path"] for row in errors] == [f"{path}#2", f"{path}#3"]
+    assert all("a.parquet cannot be read as Parquet" in row["error"] for row in errors)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "records", "without names"])
