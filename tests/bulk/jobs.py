@@ -35,7 +35,7 @@ def rows(out: Path) -> dict[str, Any]:
 
 def arrays(out: Path) -> dict[str, np.ndarray]:
     """By Zarr's own reader, which warns of anything in the group that is none of its own."""
-    return {name: array[:] for name, array in zarr.open_group(out / "relevance.zarr", mode="r").arrays()}
+    return {name: np.asarray(array[:]) for name, array in zarr.open_group(out / "relevance.zarr", mode="r").arrays()}
 
 
 def tar_of(path: Path, files: list[Path], mode: Literal["w", "w:gz"] = "w") -> Path:
