@@ -65,7 +65,7 @@ def test_a_pair_becomes_two_models_each_with_its_weights(tmp_path: Path) -> None
     assert [[o.name for o in each.output] for each in found] == [["output", "relevance"], ["output"]]
     explained = load(folders[0] / "1" / "model.onnx", device="cpu").explain(X, target=3)
     np.testing.assert_allclose(explained.relevance, explainer(torch.from_numpy(X), 3)[1].numpy(), rtol=1e-5)
-    predicts = onnxruntime.InferenceSession(folders[1] / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+    predicts: Any = onnxruntime.InferenceSession(folders[1] / "1" / "model.onnx", providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(predicts.run(None, {"input": X})[0], explained.output, rtol=1e-5)
 
 

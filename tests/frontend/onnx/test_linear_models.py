@@ -25,13 +25,13 @@ LABELS: dict[str, list[Any]] = {"ints": [7, 2, 5], "strings": ["dog", "cat", "em
 def classifier(path: Path, kind: str, **changes: Any) -> Path:
     """label, probabilities = of softmax(W (x - offset) scale / |x| + b), normed, named."""
     strings = kind == "strings"
-    linear = {
+    linear: dict[str, Any] = {
         "coefficients": W.ravel(),
         "intercepts": B,
         f"classlabels_{kind}": LABELS[kind],
         "post_transform": "SOFTMAX",
     }
-    names = {"classlabels_strings" if strings else "classlabels_int64s": LABELS[kind]}
+    names: dict[str, Any] = {"classlabels_strings" if strings else "classlabels_int64s": LABELS[kind]}
     nodes = [
         helper.make_node("Scaler", ["x"], ["scaled"], domain=ML, offset=OFFSET, scale=SCALE),
         helper.make_node("Normalizer", ["scaled"], ["normed"], domain=ML, norm="L2"),
