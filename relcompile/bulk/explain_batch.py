@@ -70,7 +70,7 @@ class ExplainBatch:
             try:
                 read.append((row, self._photographs.read(_image(path, content))))
             except RelcompileError as error:
-                columns["error"][row] = str(error)
+                columns["error"][row] = _unicode(str(error))
         for start in range(0, len(read), self.rows):
             self._explain(read[start : start + self.rows], columns)
         return columns
@@ -103,7 +103,8 @@ class ExplainBatch:
         count = len(paths)
         columns = {name: np.full(count, _FAILED[name], dtype) for name, dtype in _NUMBERS.items()}
         relevance = np.zeros((count, *self.shape), self.form)
-        texts = {"path": np.array(paths, object), "error": np.full(count, "", object)}
+        named = np.array([_unicode(path) for path in paths], object)
+        texts = {"path": named, "error": np.full(count, "", object)}
         return {**texts, **columns, "scale": np.full(count, np.nan), "relevance": relevance}
 
     def _explain(self, read: Sequence[tuple[int, Seen]], columns: dict[str, Array]) -> None:
@@ -131,6 +132,11 @@ class ExplainBatch:
 
 def _image(path: str, content: Any) -> Image.Image | Path:
     return Path(path) if content is None else decode_image(io.BytesIO(content), path)
+
+
+def _unicode(text: str) -> str:
+    r"""A path whose bytes are no UTF-8, as tables can hold it: these are spelt out, `\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _stored(relevance: Array, form: Form) -> tuple[float, Array]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from relcompile.errors import InputSpecError
-from relcompile.pictures.images import image_suffixes, photographs
+from relcompile.errors import InputSpecError, RelcompileError
+from relcompile.pictures.images import LARGEST_PHOTOGRAPH, image_suffixes, photographs
 
 _Item = TypeVar("_Item")
 
@@ -71,13 +72,13 @@ class RowGroupPart(Part):
     first: int
 
     def read(self) -> Mapping[str, Sequence[Any]]:
-        with pq.ParquetFile(self.file) as file:
+        with _reading(self.file, "Parquet"), pq.ParquetFile(self.file) as file:
             images = _image_column(file.schema_arrow, self.file)
             names = [name for name in (images, "path") if name in file.schema_arrow.names]
             table = file.read_row_group(self.group, columns=names)
-        values = table[images].to_pylist()
+            values = table[images].to_pylist()
+            named = table["path"].to_pylist() if "path" in names else [None] * len(values)
         contents = [value["bytes"] if isinstance(value, dict) else value for value in values]
-        named = table["path"].to_pylist() if "path" in names else [None] * len(values)
         numbered = (f"{self.file}#{self.first + k}" for k in range(len(values)))
         paths = [str(name) if name else number for name, number in zip(named, numbered, strict=True)]
         return {"path": paths, "bytes": [content or b"" for content in contents]}
@@ -102,10 +103,10 @@ class TarPart(Part):
 
     def read(self) -> Mapping[str, Sequence[Any]]:
         contents = list[bytes]()
-        with open(self.file, "rb") as file:
+        with _reading(self.file, "a tar file"), open(self.file, "rb") as file:
             for _, start, size in self.members:
                 file.seek(start)
-                contents.append(file.read(size))
+                contents.append(file.read(min(size, LARGEST_PHOTOGRAPH + 1)))  # what is larger is no photograph
         return {"path": [f"{self.file}#{name}" for name, _, _ in self.members], "bytes": contents}
 
     @property
@@ -140,8 +141,23 @@ def fingerprint(parts: Sequence[Part]) -> str:
     """Equal for equal inputs, cut in the same way."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(part.identity.encode() + b"\0")
+        digest.update(part.identity.encode("utf-8", "backslashreplace") + b"\0")
     return digest.hexdigest()
+
+
+@contextmanager
+def _reading(path: Path | str, kind: str) -> Generator[None]:
+    """What a library says of a damaged file, as one message.
+
+    Raises:
+        InputSpecError: it said something.
+    """
+    try:
+        yield
+    except RelcompileError:
+        raise
+    except Exception as error:  # ValueError, UnicodeDecodeError, MemoryError and more, beside those that are documented
+        raise InputSpecError(f"{path} cannot be read as {kind}: {error}") from error
 
 
 def _files(given: Path, rows: int) -> list[Part]:
@@ -150,12 +166,9 @@ def _files(given: Path, rows: int) -> list[Part]:
 
 
 def _row_groups(path: Path, _rows: int) -> list[Part]:
-    try:
-        with pq.ParquetFile(path) as file:
-            _image_column(file.schema_arrow, str(path))
-            sizes = [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
-    except (OSError, pa.ArrowException) as error:
-        raise InputSpecError(f"{path} cannot be read as Parquet: {error}") from error
+    with _reading(path, "Parquet"), pq.ParquetFile(path) as file:
+        _image_column(file.schema_arrow, str(path))
+        sizes = [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
     firsts = accumulate(sizes, initial=0)
     return [
         RowGroupPart(0, size, str(path), k, first) for k, (size, first) in enumerate(zip(sizes, firsts, strict=False))
@@ -165,15 +178,14 @@ def _row_groups(path: Path, _rows: int) -> list[Part]:
 def _members(path: Path, rows: int) -> list[Part]:
     """Files with the suffix of a photograph; what lies beside them (labels, captions) is left out."""
     suffixes = image_suffixes()
-    try:
-        with tarfile.open(path, "r:") as archive:
-            found = [
-                (each.name, each.offset_data, each.size)
-                for each in archive
-                if each.isreg() and not each.issparse() and Path(each.name).suffix.lower() in suffixes
-            ]
-    except (OSError, tarfile.TarError) as error:
-        raise InputSpecError(f"{path} cannot be read as an uncompressed tar file: {error}") from error
+    with _reading(path, "an uncompressed tar file"), tarfile.open(path, "r:") as archive:
+        found = [
+            (each.name, each.offset_data, each.size)
+            for each in archive
+            if each.isreg() and not each.issparse() and Path(each.name).suffix.lower() in suffixes
+        ]
+        if any(size < 0 for _, _, size in found):
+            raise tarfile.ReadError("it holds a file of negative size")
     return [TarPart(0, len(chunk), str(path), chunk) for chunk in _chunks(found, rows)]
 
 
