@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -48,6 +47,7 @@ def compile_(
     """Compile a trained model and a rule into one explainer file."""
     place: Place = context.obj
     output = out or default_output(file.model, method, question)
+    context.with_resource(views.replacing([output]))
     if isinstance(place, Console) and not file.trust_model_file:
         with atomic_path(output) as temporary:
             return place.run(file.model, temporary)
@@ -151,8 +151,6 @@ def _check_output(output: Path, pair: bool, read: Sequence[Path | None]) -> None
     if output.suffix.lower() not in known:
         raise ExportError(f"{output}: the suffix must be {' or '.join(known)}")
     keep_inputs(read, (output, output.with_name(f"{output.stem}.predict.onnx")) if pair else (output,))
-    if os.path.exists(output):
-        views.note(f"output: {output} (the file that is there is replaced)")
 
 
 def _class_names(path: Path | None) -> list[str] | None:

@@ -57,6 +57,7 @@ def concepts(
     output = out or file.model.with_name(f"{file.model.stem}.{plain_name(layer)}.concepts.safetensors")
     drawn = [output.with_suffix(".png"), *([] if picture is None else [output.with_suffix(f".{picture.stem}.png")])]
     keep_inputs([file.model, picture], [output, *drawn])
+    context.with_resource(views.replacing([output, *drawn]))
     refuse_links([output, *drawn] if out is None else drawn)
     how = _Compiler(context.obj, file, ["--rule", rule, *_spelled({"input": inputs or [], **options.given(pixels)})])
     reader = how.compiled("--at", layer, "--target", target)
@@ -124,7 +125,6 @@ def _found(
         if known.facts == facts:
             views.note(f"{output} is of the same, and is used again")
             return known
-        views.note(f"output: {output} (the file that is there is replaced)")
     state = StateFile(output, kind=STATE)
     start = resumed(state, facts, data) if resume and state.exists else (None, 0)
     if resume:
