@@ -13,7 +13,15 @@ import typer
 from relcompile.cli import options, views
 from relcompile.cli.confined import Console, Place
 from relcompile.errors import ExportError
-from relcompile.files.paths import atomic_path, companion, keep_inputs, plain_name, read_text, refuse_links
+from relcompile.files.paths import (
+    atomic_path,
+    companion,
+    keep_inputs,
+    plain_name,
+    read_text,
+    refuse_links,
+    require_utf8,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -150,6 +158,7 @@ def _check_output(output: Path, pair: bool, read: Sequence[Path | None]) -> None
     known = (".onnx",) if pair else (".onnx", ".pt2")
     if output.suffix.lower() not in known:
         raise ExportError(f"{output}: the suffix must be {' or '.join(known)}")
+    require_utf8(output, ExportError)
     keep_inputs(read, (output, output.with_name(f"{output.stem}.predict.onnx")) if pair else (output,))
 
 

@@ -100,6 +100,11 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "a class of no report": (["inspect", "{model}", "--target", "3"], "give --roots too"),
     "no device": (["explain", "{model}", "cat.jpg", "--device", "tpu"], 'want "auto", "cpu", "cuda" or "tensorrt"'),
     "no pictures": (["explain", "{model}", "cat.jpg", "--no-png", "--overlay-only"], "--no-png draws nothing"),
+    "a name of other bytes": (
+        ["explain", "\udcff.onnx", "cat.jpg"],
+        "the path is not UTF-8, which ONNX Runtime asks for",
+    ),
+    "a result of such a name": (["{model}", "--input", "1x3x16x16", "-o", "\udcff.onnx"], "the path is not UTF-8"),
     "no colours": (["explain", "{model}", "cat.jpg", "--colormap", "RdBu_s"], "nearest: RdBu"),
 }
 
