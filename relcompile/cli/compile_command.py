@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,15 @@ import typer
 from relcompile.cli import options, views
 from relcompile.cli.confined import Console, Place
 from relcompile.errors import ExportError
-from relcompile.files.paths import atomic_path, companion, keep_inputs, plain_name, read_text, refuse_links
+from relcompile.files.paths import (
+    atomic_path,
+    companion,
+    keep_inputs,
+    plain_name,
+    read_text,
+    refuse_links,
+    require_utf8,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +56,7 @@ def compile_(
     """Compile a trained model and a rule into one explainer file."""
     place: Place = context.obj
     output = out or default_output(file.model, method, question)
+    context.with_resource(views.replacing([output]))
     if isinstance(place, Console) and not file.trust_model_file:
         with atomic_path(output) as temporary:
             return place.run(file.model, temporary)
@@ -163,9 +171,8 @@ def _check_output(output: Path, pair: bool, read: Sequence[Path | None]) -> None
     known = (".onnx",) if pair else (".onnx", ".pt2")
     if output.suffix.lower() not in known:
         raise ExportError(f"{output}: the suffix must be {' or '.join(known)}")
+    require_utf8(output, ExportError)
     keep_inputs(read, (output, output.with_name(f"{output.stem}.predict.onnx")) if pair else (output,))
-    if os.path.exists(output):
-        views.note(f"output: {output} (the file that is there is replaced)")
 
 
 def _class_names(path: Path | None) -> list[str] | None:

@@ -60,6 +60,7 @@ def concepts(
     output = out or file.model.with_name(f"{file.model.stem}.{plain_name(layer)}.concepts.safetensors")
     drawn = [output.with_suffix(".png"), *([] if picture is None else [output.with_suffix(f".{picture.stem}.png")])]
     keep_inputs([file.model, picture], [output, *drawn])
+    context.with_resource(views.replacing([output, *drawn]))
     refuse_links([output, *drawn] if out is None else drawn)
     reader, masked = asked.explainers(context.obj)
     photographs = photographs_of(reader)
@@ -136,7 +137,6 @@ def _found(
         if known.facts == facts:
             views.note(f"{output} is of the same, and is used again")
             return known
-        views.note(f"output: {output} (the file that is there is replaced)")
     state = StateFile(output, kind=STATE)
     start = resumed(state, facts, data) if resume and state.exists else (None, 0)
     if resume:

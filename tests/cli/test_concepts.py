@@ -52,7 +52,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def concepts(folder: Path, *options: object, capsys: Capture) -> tuple[int, str, str]:
-    given = ("concepts", folder / "model.pt", folder / "photos", "--layer", "0", "--rule", "gradient*input", *OPTIONS)
+    layer = () if "--layer" in options else ("--layer", "0")
+    given = ("concepts", folder / "model.pt", folder / "photos", *layer, "--rule", "gradient*input", *OPTIONS)
     return run(*given, "-o", folder / "c.safetensors", *options, capsys=capsys)
 
 
