@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from relcompile.errors import InputSpecError
-from relcompile.pictures.images import image_suffixes, photographs
+from relcompile.errors import InputSpecError, RelcompileError
+from relcompile.pictures.images import LARGEST_PHOTOGRAPH, image_suffixes, photographs
 
 _Item = TypeVar("_Item")
 
@@ -87,13 +87,13 @@ class RowGroupPart(Part):
     first: int
 
     def read(self) -> Mapping[str, Sequence[Any]]:
-        with _readable(self.file, "Parquet"), pq.ParquetFile(self.file) as file:
+        with _reading(self.file, "Parquet"), pq.ParquetFile(self.file) as file:
             images = _image_column(file.schema_arrow, self.file)
             names = [name for name in (images, "path") if name in file.schema_arrow.names]
             table = file.read_row_group(self.group, columns=names)
-        values = table[images].to_pylist()
+            values = table[images].to_pylist()
+            named = table["path"].to_pylist() if "path" in names else [None] * len(values)
         contents = [value["bytes"] if isinstance(value, dict) else value for value in values]
-        named = table["path"].to_pylist() if "path" in names else [None] * len(values)
         paths = [str(name) if name else number for name, number in zip(named, self.names, strict=True)]
         return {"path": paths, "bytes": [content or b"" for content in contents]}
 
@@ -121,10 +121,10 @@ class TarPart(Part):
 
     def read(self) -> Mapping[str, Sequence[Any]]:
         contents = list[bytes]()
-        with _readable(self.file, "an uncompressed tar file"), open(self.file, "rb") as file:
+        with _reading(self.file, "an uncompressed tar file"), open(self.file, "rb") as file:
             for _, start, size in self.members:
                 file.seek(start)
-                contents.append(file.read(size))
+                contents.append(file.read(min(size, LARGEST_PHOTOGRAPH + 1)))  # what is larger is no photograph
         return {"path": self.names, "bytes": contents}
 
     @property
@@ -166,7 +166,7 @@ def fingerprint(parts: Sequence[Part]) -> str:
     """Equal for equal inputs, cut in the same way."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(part.identity.encode("utf-8", "surrogateescape") + b"\0")
+        digest.update(part.identity.encode("utf-8", "backslashreplace") + b"\0")
     return digest.hexdigest()
 
 
@@ -176,7 +176,7 @@ def _files(given: Path, rows: int) -> list[Part]:
 
 
 def _row_groups(path: Path, _rows: int) -> list[Part]:
-    with _readable(path, "Parquet"), pq.ParquetFile(path) as file:
+    with _reading(path, "Parquet"), pq.ParquetFile(path) as file:
         _image_column(file.schema_arrow, str(path))
         sizes = [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
     firsts = accumulate(sizes, initial=0)
@@ -189,20 +189,29 @@ def _row_groups(path: Path, _rows: int) -> list[Part]:
 def _members(path: Path, rows: int) -> list[Part]:
     """Files with the suffix of a photograph; what lies beside them (labels, captions) is left out."""
     suffixes = image_suffixes()
-    with _readable(path, "an uncompressed tar file"), tarfile.open(path, "r:") as archive:
+    with _reading(path, "an uncompressed tar file"), tarfile.open(path, "r:") as archive:
         found = [
             (each.name, each.offset_data, each.size)
             for each in archive
             if each.isreg() and not each.issparse() and Path(each.name).suffix.lower() in suffixes
         ]
+        if any(size < 0 for _, _, size in found):
+            raise tarfile.ReadError("it holds a file of negative size")
     return [TarPart(0, 0, len(chunk), str(path), chunk) for chunk in _chunks(found, rows)]
 
 
 @contextmanager
-def _readable(path: Path | str, kind: str) -> Generator[None]:
+def _reading(path: Path | str, kind: str) -> Generator[None]:
+    """What a library says of a damaged file, as one message.
+
+    Raises:
+        InputSpecError: it said something.
+    """
     try:
         yield
-    except (OSError, pa.ArrowException, tarfile.TarError) as error:
+    except RelcompileError:
+        raise
+    except Exception as error:  # ValueError, UnicodeDecodeError, MemoryError and more, beside those that are documented
         raise InputSpecError(f"{path} cannot be read as {kind}: {error}") from error
 
 
