@@ -25,6 +25,8 @@ def open_explainer(path: Path, options: RuntimeOptions) -> tuple[Metadata, Graph
     session, properties, further = _opened(path, options)
     try:
         text = properties.get(METADATA_KEY)
+        if text is None and PREDICTS_KEY in properties:
+            raise ExplainerFileError("it is the prediction alone; give the explainer that lies beside it")
         if text is None:
             raise ExplainerFileError("it is an ONNX file, but not an explainer: relcompile did not write it")
         metadata = Metadata.from_json(text)
