@@ -88,7 +88,7 @@ ROWS: Final[tuple[Operator, ...]] = (
     # affine
     Operator("BatchNormalization", affine.batch_norm, refusal=_both(_only(training_mode=0), _one_result)),
     Operator("Conv", affine.convolution),
-    Operator("ConvTranspose", affine.transposed_convolution, refusal=_only(auto_pad="NOTSET", output_shape=None)),
+    Operator("ConvTranspose", affine.transposed_convolution),
     Operator("Einsum", affine.einsum),
     Operator("Gemm", affine.gemm),
     Operator("MatMul", affine.matmul),

@@ -169,6 +169,12 @@ CASES: list[tuple[str, np.ndarray, tuple[np.ndarray | None, ...], dict[str, Any]
     ("com.microsoft::QGemm", whole(U8, 2, 6), (
         np.float32(0.02), U8(120), whole(I8, 4, 6), np.float32(0.01), I8(0), whole(I8, 4).astype(np.int32),
     ), {"transB": 1, "alpha": 0.5}),
+    *[("ConvTranspose", IMAGE, (r(4, 3, 3, 4),), {"strides": [2, 3], **attributes}) for attributes in (
+        {"pads": [0, 1, 1, 0]}, {"pads": [2, 0, 1, 1]}, {"output_shape": [12, 19]}, {"output_shape": [11, 16]},
+        {"auto_pad": "SAME_UPPER"}, {"auto_pad": "SAME_LOWER"}, {"auto_pad": "VALID"},
+        {"auto_pad": "SAME_UPPER", "output_shape": [12, 17]}, {"output_shape": [12, 17], "output_padding": [1, 0]},
+    )],
+    ("ConvTranspose", IMAGE, (r(4, 3, 3, 4),), {"dilations": [2, 3], "pads": [1, 2, 2, 1]}),
     *[("ai.onnx.ml::LinearClassifier", ROWS, (), {
         "coefficients": r(15), "intercepts": r(3), "classlabels_ints": [4, 2, 7], "post_transform": transform,
     }) for transform in ("NONE", "LOGISTIC", "SOFTMAX")],
