@@ -173,6 +173,7 @@ CASES: list[tuple[str, np.ndarray, tuple[np.ndarray | None, ...], dict[str, Any]
         {"pads": [0, 1, 1, 0]}, {"pads": [2, 0, 1, 1]}, {"output_shape": [12, 19]}, {"output_shape": [11, 16]},
         {"auto_pad": "SAME_UPPER"}, {"auto_pad": "SAME_LOWER"}, {"auto_pad": "VALID"},
         {"auto_pad": "SAME_UPPER", "output_shape": [12, 17]}, {"output_shape": [12, 17], "output_padding": [1, 0]},
+        {"output_shape": [14, 20]},
     )],
     ("ConvTranspose", IMAGE, (r(4, 3, 3, 4),), {"dilations": [2, 3], "pads": [1, 2, 2, 1]}),
     *[("ai.onnx.ml::LinearClassifier", ROWS, (), {
