@@ -15,7 +15,7 @@ from passes.operators.affine import AffineCall
 from passes.operators.call import Call
 from passes.relevance.messages import Form, Multiplier, Relevance
 from passes.relevance.rule import Messages
-from passes.relevance.stabilise import Stabiliser, stabilise, stabiliser_level
+from passes.relevance.stabilise import Relative, Stabiliser, stabilise, stabiliser_level
 from relcompile.errors import CompositeError
 from relcompile.methods.rules.absorbed import handed_back
 from relcompile.methods.rules.contributions import Bias, Contributions, Products
@@ -203,9 +203,13 @@ class Gamma:
 def _by_sign(contributions: Contributions, R: Value, alpha: float, beta: float, epsilon: Stabiliser) -> Value:
     """The m of shares α of the positive and -β of the negative contributions; α = 1 if β = 0."""
     P, bias = contributions.positive(), contributions.bias
-    u = R / _denominator(P, bias, epsilon, 1)
+    above = _denominator(P, bias, epsilon, 1)
+    u = R / above
     if not beta:
         return contributions.of_positive(u)
+    if contributions.negative_is_rest and bias != "full" and not isinstance(epsilon, Relative):
+        below = R.emit.call(aten.clamp_max.default, contributions.total - above, -epsilon)  # min(N, 0) - ε
+        return contributions.of_both(u, R / below, alpha, -beta)
     N = contributions.negative()
     v = R / _denominator(N, bias, epsilon, -1)
     return contributions.of_both(contributions.known(u, P), contributions.known(v, N), alpha, -beta)
