@@ -198,11 +198,10 @@ class Gamma:
 
     def _above(self, call: AffineCall, more: float) -> Value:
         """z↑ for x >= 0, and `more`."""
-        W, b = call.weight, None if self.bias == "none" else call.bias
-        if b is not None and self.bias == "full":
-            b = b + b.positive * self.gamma
-        W = W + W.positive * self.gamma
-        return call.apply(call.x, W) + more if b is None else call.apply(call.x, W, b + more)
+        b, raised = None if self.bias == "none" else call.bias, call.weight + call.weight.positive * self.gamma
+        if b is None:
+            return call.apply(call.x, raised) + more
+        return call.apply(call.x, raised, (b + b.positive * self.gamma if self.bias == "full" else b) + more)
 
     def _middle(self, call: AffineCall, contributions: Contributions, times: int) -> Value:
         """(z↑ + z↓) / 2, so many times."""
