@@ -159,18 +159,18 @@ def gamma(
 
 
 def gamma_generalised(
-    x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, g: float, bias: Literal["none", "scaled"], eps: Eps
+    x: Tensor, W: Tensor, b: Tensor, R: Tensor, *, g: float, bias: Literal["none", "plain", "scaled"], eps: Eps
 ) -> Tensor:
     """Gamma for inputs and outputs of any sign (Andeol 2021, zennit): favour what agrees with sign(z_k).
 
     z_k > 0: x+ (w + g w+) + x- (w + g w-) over their sum + b + g b+; z_k < 0: x+ (w + g w-) + x- (w + g w+)
     over their sum + b + g b-; z_k = 0: nothing. In contributions: z_kj + g [z_kj]+, or z_kj + g [z_kj]-.
-    The sign is always that of the true output, bias included, under `none` too (as zennit has it).
+    The sign is always that of the true output, bias included, under `none` too (as zennit has it); `plain` is + b.
     """
     z = contributions(x, W)
     z_true = (z.sum(2) + b)[:, :, None]  # (N, K, 1)
     up, down = z + g * positive(z), z + g * negative(z)
-    b_up, b_down = _bias(b, bias, scaled=b + g * positive(b)), _bias(b, bias, scaled=b + g * negative(b))
+    b_up, b_down = (_bias(b, bias, plain=b, scaled=b + g * part(b)) for part in (positive, negative))
     above = share(torch.where(z_true > 0, up, 0.0), up.sum(2) + b_up, R, eps)
     return above + share(torch.where(z_true < 0, down, 0.0), down.sum(2) + b_down, R, eps)
 

@@ -194,6 +194,14 @@ SIMPLER: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         lambda x: x.clamp(0, 6) * x.sin() / torch.where(x >= 0, x + 0.5, x - 0.5),
         (aten.where.self, aten.ge.Scalar, aten.clamp.default),
     ),
+    "product where a factor is positive": (
+        lambda x: torch.where(x > 0, x.exp() * x, 0.0),
+        (aten.where.ScalarOther, aten.gt.Scalar),
+    ),
+    "product where a factor is negative": (
+        lambda x: torch.where(x < 0, x * x.exp(), 0.0),
+        (aten.where.ScalarOther, aten.lt.Scalar),
+    ),
     "choice by the sign of a factor": (lambda x: x * torch.where(x >= 0, x.exp(), x.sin()), (aten.where.self,)),
 }
 NOT_SIMPLER: dict[str, Callable[..., Any]] = {
@@ -204,6 +212,7 @@ NOT_SIMPLER: dict[str, Callable[..., Any]] = {
     "choice by another value's sign": lambda x: x.sin() * torch.where(x >= 0, x.exp(), x.sin()),
     "choice that is read twice": lambda x: twice(x, torch.where(x >= 0, x.exp(), x.sin())),
     "divisor of what is not 0 with it": lambda x: x.clamp(-1, 6) * x.sin() / torch.where(x >= 0, x + 0.5, x - 0.5),
+    "product where another value is positive": lambda x: torch.where(x > 0, x.exp() * x.sin(), 0.0),
     "mask of another value": lambda x: torch.where(x > 0, x * 2, 0.0) * (x * 3).relu(),
     "bias is added to zero": lambda x: x + functional.linear(x.relu().clamp_max(0), EYE, ONES),
 }

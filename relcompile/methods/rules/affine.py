@@ -15,7 +15,7 @@ from passes.operators.affine import AffineCall
 from passes.operators.call import Call
 from passes.relevance.messages import Form, Multiplier, Relevance
 from passes.relevance.rule import Messages
-from passes.relevance.stabilise import Stabiliser, stabilise, stabiliser_level
+from passes.relevance.stabilise import Relative, Stabiliser, stabilise, stabiliser_level
 from relcompile.errors import CompositeError
 from relcompile.methods.rules.absorbed import handed_back
 from relcompile.methods.rules.contributions import Bias, Contributions, Products
@@ -167,45 +167,58 @@ class Gamma:
         With c = γ / 2 and Z = |W||x| + |b|: z↑, z↓ = (1 + c) z ± c Z.
         """
         contributions, c = Contributions(call, "split" if self.bias == "full" else "none"), self.gamma / 2
-        above, below = self._sums(call, contributions)
-        up = R.where(call.output > 0, 0.0) / self._divisor(call, above, 1)
-        down = R.where(call.output < 0, 0.0) / self._divisor(call, below, -1)
+        above, below = self._divisors(call, contributions)
+        up, down = R.where(call.output > 0, 0.0) / above, R.where(call.output < 0, 0.0) / below
         x, W = call.x, call.weight
         if contributions.one_sided:
             return call.transposed(up, W + W.positive * self.gamma) + call.transposed(down, W + W.negative * self.gamma)
         sign = x.emit.call(aten.sign.default, x)
         return call.transposed(up + down, W) * (1 + c) + sign * call.transposed(up - down, W.magnitude) * c
 
-    def _sums(self, call: AffineCall, contributions: Contributions) -> tuple[Value, Value]:
-        """z↑ and z↓; for x >= 0 from W↑ x, which is all there is where nothing arrives at z < 0."""
-        if not contributions.one_sided:
-            middle, half = self._middle(call, contributions, 1), contributions.magnitude * (self.gamma / 2)
-            return middle + half, middle - half
-        W, b = call.weight, None if self.bias == "none" else call.bias
-        if b is not None and self.bias == "full":
-            b = b + b.positive * self.gamma
-        above = call.apply(call.x, W + W.positive * self.gamma, b)
-        return above, self._middle(call, contributions, 2) - above
+    def _divisors(self, call: AffineCall, contributions: Contributions) -> tuple[Value, Value]:
+        """⟨z↑⟩ε and ⟨z↓⟩ε: where they divide, of the sign of the output, unless the bias is left out.
+
+        max(z↑, 0) + ε = max(z↑ + ε, ε), and for x >= 0 z↑ + ε = W↑ x + (b↑ + ε), which is all there is where nothing
+        arrives at z < 0.
+        """
+        emit, signed = call.x.emit, self.bias != "none" or call.bias is None
+        fixed = 0.0 if isinstance(self.epsilon, Relative) or not signed else self.epsilon
+        if contributions.one_sided:
+            above = self._above(call, fixed)
+            below = self._middle(call, contributions, 2) - above
+        else:
+            middle, apart = self._middle(call, contributions, 1), contributions.magnitude * (self.gamma / 2) + fixed
+            above, below = middle + apart, middle - apart
+        if fixed:
+            return emit.call(aten.clamp_min.default, above, fixed), emit.call(aten.clamp_max.default, below, -fixed)
+        if not signed:
+            return stabilise(above, self.epsilon), stabilise(below, self.epsilon)
+        levels = [stabiliser_level(z, self.epsilon) for z in (above, below)]
+        return above.positive + levels[0], below.negative - levels[1]
+
+    def _above(self, call: AffineCall, more: float) -> Value:
+        """z↑ for x >= 0, and `more`."""
+        b, raised = None if self.bias == "none" else call.bias, call.weight + call.weight.positive * self.gamma
+        if b is None:
+            return call.apply(call.x, raised) + more
+        return call.apply(call.x, raised, (b + b.positive * self.gamma if self.bias == "full" else b) + more)
 
     def _middle(self, call: AffineCall, contributions: Contributions, times: int) -> Value:
         """(z↑ + z↓) / 2, so many times."""
         middle = contributions.total * (times * (1 + self.gamma / 2))
         return middle + call.per_output(call.bias) * times if self.bias == "plain" and call.bias is not None else middle
 
-    def _divisor(self, call: AffineCall, z: Value, sign: int) -> Value:
-        """⟨z↑⟩ε or ⟨z↓⟩ε, which has the sign of the output where that is `sign`, unless the bias is left out."""
-        if self.bias == "none" and call.bias is not None:
-            return stabilise(z, self.epsilon)
-        level = stabiliser_level(z, self.epsilon)
-        return z.emit.call(aten.relu.default, z) + level if sign > 0 else z.negative - level
-
 
 def _by_sign(contributions: Contributions, R: Value, alpha: float, beta: float, epsilon: Stabiliser) -> Value:
     """The m of shares α of the positive and -β of the negative contributions; α = 1 if β = 0."""
     P, bias = contributions.positive(), contributions.bias
-    u = R / _denominator(P, bias, epsilon, 1)
+    above = _denominator(P, bias, epsilon, 1)
+    u = R / above
     if not beta:
         return contributions.of_positive(u)
+    if contributions.negative_is_rest and bias != "full" and not isinstance(epsilon, Relative):
+        below = R.emit.call(aten.clamp_max.default, contributions.total - above, -epsilon)  # min(N, 0) - ε
+        return contributions.of_both(u, R / below, alpha, -beta)
     N = contributions.negative()
     v = R / _denominator(N, bias, epsilon, -1)
     return contributions.of_both(contributions.known(u, P), contributions.known(v, N), alpha, -beta)

@@ -53,6 +53,11 @@ class Contributions:
         return SIGN.of(self.call.x.node) in ("positive", "zero")
 
     @property
+    def negative_is_rest(self) -> bool:
+        """N = z - b - P, a difference without a product; x >= 0."""
+        return self.one_sided and self.products == "magnitudes"
+
+    @property
     def total(self) -> Value:
         """P + N."""
         z, b = self.call.output, self.call.bias
@@ -79,7 +84,7 @@ class Contributions:
         x, W = self.call.x, self.call.weight
         if self.products == "parts":
             return self.call.apply(x.positive, W.negative, self._bias(-1)) + self.call.apply(x.negative, W.positive)
-        N = self.total - self.positive() if self.one_sided else (self.total - self.magnitude) * 0.5
+        N = self.total - self.positive() if self.negative_is_rest else (self.total - self.magnitude) * 0.5
         return N if self.bias == "full" else N.negative
 
     def of_positive(self, u: Value) -> Value:

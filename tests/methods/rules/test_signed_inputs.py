@@ -12,7 +12,11 @@ from torch import nn
 import relcompile
 from passes.graphs.emitter import aten
 from passes.graphs.graph import calls
+from passes.relevance.stabilise import Relative
+from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets import alpha_beta, gamma, z_plus
+from relcompile.methods.presets.lrp import PASS
+from relcompile.methods.rules.affine import Gamma
 from tests.compare import FLOAT32, FLOAT64, assert_close, assert_conserved
 from tests.oracles import affine
 
@@ -88,6 +92,20 @@ def test_units_with_contributions_of_one_sign_equal_the_oracle(name: str) -> Non
         R = torch.zeros_like(output).index_copy_(1, torch.tensor([target]), output[:, target, None])
         expected = oracle(x, layer.weight.detach(), layer.bias.detach(), R.detach())
         assert_close(relevance, expected, FLOAT64)
+
+
+@pytest.mark.parametrize("epsilon", [0.01, Relative(0.1)])
+@pytest.mark.parametrize(("bias", "of_oracle"), [("full", "scaled"), ("plain", "plain"), ("none", "none")])
+@pytest.mark.parametrize("signed", [True, False])
+def test_gamma_divides_by_sums_of_its_sign(signed: bool, bias: Any, of_oracle: Any, epsilon: Any) -> None:
+    torch.manual_seed(0)
+    layer, x, R = nn.Linear(6, 5).double(), torch.randn(7, 6).double(), torch.randn(7, 5).double()
+    model, x = (layer, x) if signed else (nn.Sequential(nn.ReLU(), layer), x.abs())
+    rule = Composite("gamma", (Entry(Gamma(0.25, bias, epsilon), kind="affine"), *PASS))
+    relevance = relcompile.compile(model, x, rule=rule, target="seed")(x, R)[1]
+    eps = affine.of_rms(0.1) if isinstance(epsilon, Relative) else epsilon
+    W, b = layer.weight.detach(), layer.bias.detach()
+    assert_close(relevance, affine.gamma_generalised(x, W, b, R, g=0.25, bias=of_oracle, eps=eps), FLOAT64)
 
 
 def test_nothing_leaks_to_what_gets_nothing_in_float32() -> None:
