@@ -179,11 +179,9 @@ def explain(
     leaves = list[Tensor]()
 
     def explained(_module: nn.Module, _args: Any, rows: Tensor) -> Tensor:
-        """The rows of the first call are explained."""
-        if leaves:
-            return rows
+        """Rows of every call (encoder and decoder share a table) depend on an input."""
         leaves.append(rows.detach().requires_grad_())
-        return leaves[0]
+        return leaves[-1]
 
     first, *others = inputs.items()
     if embedding is None:
