@@ -179,7 +179,7 @@ def explain(
     leaves = list[Tensor]()
 
     def explained(_module: nn.Module, _args: Any, rows: Tensor) -> Tensor:
-        """Rows of every call (encoder and decoder share a table) depend on an input."""
+        """Rows of every call are explained: encoder and decoder share a table."""
         leaves.append(rows.detach().requires_grad_())
         return leaves[-1]
 
@@ -188,9 +188,9 @@ def explain(
         leaves.append(first[1].clone().requires_grad_())
         first = (first[0], leaves[0])
     with ExitStack() as stack:
-        if embedding is not None:
-            hook = embedding(model).register_forward_hook(explained)
-            stack.callback(hook.remove)
+        for module in model.modules() if embedding is not None else ():
+            if isinstance(module, nn.Embedding) and module.weight is embedding(model).weight:
+                stack.callback(module.register_forward_hook(explained).remove)
         stack.enter_context(_activations_of_transformers())
         stack.enter_context(ChangedFunctions())
         scores = model(**dict([first, *others]))
