@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 from benchmarks.parts.zoo_transformers import transformers_models
 
 SPECIMENS = {specimen.name: specimen for specimen in transformers_models()}
-# Its norms are in float32, whatever the model is in, and so are those of others, whose numbers are the same bit for bit.
+# Its norms are in float32, whatever the model is in. Those of others are, too, but round to the same numbers.
 TOLERANCE = {"Gemma2ForCausalLM": FLOAT32}
 
 
