@@ -43,7 +43,9 @@ class MergeBatchNorm:
                 replace(output, _merged(node, output, emit))
             erase_with_operands(node)
             count += 1
-        return count + erase_unused(module)
+        if count:
+            erase_unused(module)
+        return count
 
 
 @dataclass(frozen=True)
