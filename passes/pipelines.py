@@ -15,6 +15,7 @@ from passes.rewrites.remove_dead_code import RemoveDeadCode
 from passes.rewrites.remove_noops import RemoveNoops
 from passes.rewrites.share_subexpressions import ShareSubexpressions
 from passes.rewrites.simplify import Simplify
+from passes.rewrites.skip_padding import SkipPadding
 from passes.runner import Pass
 
 CANONICALIZE: Final[tuple[Pass, ...]] = (
@@ -33,6 +34,7 @@ OPTIMISE: Final[tuple[Pass, ...]] = (
     RemoveDeadCode(),  # rules write more than is read
     ShareSubexpressions(),  # so that a sign is inferred once, and patterns see one node per value
     Simplify(),
+    SkipPadding(),
     ShareSubexpressions(),
     RemoveDeadCode(),
 )

@@ -24,6 +24,16 @@ def smooth(call: ActivationCall) -> Value:
     return (call.output / call.x.where(inside, 1.0)).where(inside, call.derivative(call.x.ones()))
 
 
+def towards(limit: float) -> Secant:
+    """The division, and a limit at z = 0 that is known."""
+
+    def secant(call: ActivationCall) -> Value:
+        inside = call.x.differs(0.0)
+        return (call.output / call.x.where(inside, 1.0)).where(inside, limit)
+
+    return secant
+
+
 def slope(call: ActivationCall) -> Value:
     """The derivative, for functions that are linear on both sides of 0."""
     return call.derivative(call.x.ones())

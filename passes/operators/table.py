@@ -60,6 +60,8 @@ ROWS: Final[tuple[Operator, ...]] = (
             aten.upsample_bilinear2d.vec,
             aten.upsample_trilinear3d.vec,
             aten.upsample_bicubic2d.vec,
+            aten._upsample_bilinear2d_aa.vec,
+            aten._upsample_bicubic2d_aa.vec,
             aten.reflection_pad1d.default,
             aten.reflection_pad2d.default,
             aten.reflection_pad3d.default,

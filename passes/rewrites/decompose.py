@@ -18,12 +18,13 @@ from passes.operators.table import OPERATORS
 from passes.rewrites.assignments import ASSIGNMENTS
 from passes.rewrites.attention import ATTENTION
 from passes.rewrites.composites import SPLIT, WHOLE
+from passes.rewrites.grid_sampling import GRID_SAMPLING
 from passes.rewrites.indexing import INDEXING
 from passes.rewrites.normalisation import NORMALISATIONS, variance_and_mean
 from passes.rewrites.products import EXTREMES, PRODUCTS, scanned
 from passes.rewrites.selection import SELECTIONS, selected
 from passes.rewrites.spellings import SPELLINGS
-from passes.rewrites.unpooling import UNPOOLING, places_of_maxima
+from passes.rewrites.unpooling import UNPOOLING, places_of_maxima, uneven_maxima
 
 
 @final
@@ -79,7 +80,7 @@ def _adaptive_max_pool(node: Node, emit: Emitter) -> Value | None:
     x, output = emit.value(arguments(pool)[0]), argument(pool, "output_size")
     sizes = x.shape[2:]
     if not _divide(sizes, output):
-        return None
+        return uneven_maxima(x, output)
     kernel = [size // out for size, out in zip(sizes, output, strict=True)]
     target = aten.max_pool2d.default if len(kernel) == 2 else aten.max_pool3d.default
     return emit.call(target, x, kernel, kernel)
@@ -227,6 +228,7 @@ _REWRITES: dict[Any, Rewrite] = {
     getitem: _getitem,
     **ASSIGNMENTS,
     **ATTENTION,
+    **GRID_SAMPLING,
     **INDEXING,
     **NORMALISATIONS,
     **PRODUCTS,

@@ -25,7 +25,9 @@ def _indexed(node: Node, emit: Emitter) -> Value | None:
         return None
     if len(axes) == 2 and axes[0] == 0 and _counts_samples(indices[0]):
         return _one_of_each_sample(x, indices[1])
-    if (len(axes) == 1 and indices[0].ndim == 1) or any(emit.is_of_batch(x.shape[axis]) for axis in axes):
+    if len(axes) == 1 and indices[0].ndim == 1:
+        return emit.call(aten.index.Tensor, x, given) if node.target is aten._unsafe_index.Tensor else None
+    if any(emit.is_of_batch(x.shape[axis]) for axis in axes):
         return None
     return _flat(x, axes, indices)
 
@@ -60,4 +62,4 @@ def _one_of_each_sample(x: Value, index: Value) -> Value | None:
     return x.emit.call(aten.squeeze.dims, x.emit.call(aten.gather.default, x, 1, places), [1])
 
 
-INDEXING: Final[dict[Any, Rewrite]] = {aten.index.Tensor: _indexed}
+INDEXING: Final[dict[Any, Rewrite]] = {aten.index.Tensor: _indexed, aten._unsafe_index.Tensor: _indexed}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from math import prod
+from operator import getitem
 from typing import Any
 
 import torch
@@ -35,9 +36,12 @@ def _group_norm(node: Node, emit: Emitter) -> Value:
     return _scaled_and_shifted(_standardised(grouped, [2], epsilon).reshape_like(value), weight, bias, 1)
 
 
-def _instance_norm(node: Node, emit: Emitter) -> Value | None:
+def _instance_norm(node: Node, emit: Emitter) -> Value:
+    """With statistics that were learned it is a batch norm."""
     if not argument(node, "use_input_stats"):
-        return None
+        names = ("input", "weight", "bias", "running_mean", "running_var", "momentum", "eps")
+        learned = emit.call(aten._native_batch_norm_legit_no_training.default, *(argument(node, n) for n in names))
+        return emit.call(getitem, learned, 0)
     x, weight, bias, epsilon = map(partial(argument, node), ("input", "weight", "bias", "eps"))
     value = emit.value(x)
     return _scaled_and_shifted(_standardised(value, range(2, value.ndim), epsilon), weight, bias, 1)

@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 import torch
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
 from passes.graphs.emitter import Emitter, Value, aten
-from passes.graphs.graph import Rewrite
-from passes.graphs.nodes import argument, arguments
+from passes.graphs.graph import Rewrite, is_constant, tensor_of
+from passes.graphs.nodes import argument, arguments, map_nodes, run_node
 
 
 def _scaled(target: Any, *, before: float = 1.0, after: float = 1.0) -> Rewrite:
@@ -32,6 +32,24 @@ def _with_tensor(target: Any) -> Rewrite:
 def _power_of_a_number(node: Node, emit: Emitter) -> Value | None:
     base = argument(node, "self")
     return emit.call(aten.exp.default, emit.value(argument(node, "exponent")) * math.log(base)) if base > 0 else None
+
+
+def _power_of_a_tensor(node: Node, emit: Emitter) -> Value | None:
+    """A number that is stored, or computed from stored ones: the p of a generalised mean."""
+    x, exponent = emit.value(argument(node, "self")), argument(node, "exponent")
+    shape = exponent.meta["val"].shape
+    if len(shape) > x.ndim or math.prod(shape) != 1 or not is_constant(exponent):
+        return None
+    return emit.call(aten.pow.Tensor_Scalar, x, float(_stored(exponent, emit.module)))
+
+
+def _stored(node: Node, module: GraphModule) -> Any:
+    """The value of a node that depends on stored tensors only."""
+    tensor = tensor_of(module, node)
+    if tensor is not None:
+        return tensor.detach()
+    args, kwargs = map_nodes((node.args, node.kwargs), lambda operand: _stored(operand, module))
+    return run_node(node, args, kwargs)
 
 
 def _rest(rounded: Any) -> Rewrite:
@@ -94,9 +112,13 @@ def _circular_padding(node: Node, emit: Emitter) -> Value | None:
 def windows(x: Value, dim: int, size: int, step: int, dilation: int = 1) -> Value:
     """All windows along an axis: it becomes their number, and their elements are the last axis."""
     starts = torch.arange(0, x.shape[dim] - dilation * (size - 1), step)
-    index = x.emit.constant("windows", (starts[:, None] + dilation * torch.arange(size)).reshape(-1))
-    taken = x.emit.call(aten.index_select.default, x, dim, index)
-    apart = taken.reshape([*x.shape[:dim], len(starts), size, *x.shape[dim + 1 :]])
+    return chosen_windows(x, dim, starts[:, None] + dilation * torch.arange(size))
+
+
+def chosen_windows(x: Value, dim: int, places: torch.Tensor) -> Value:
+    """The windows along an axis whose elements lie at `places`, a row each; as in `windows`."""
+    taken = x.emit.call(aten.index_select.default, x, dim, x.emit.constant("windows", places.reshape(-1)))
+    apart = taken.reshape([*x.shape[:dim], *places.shape, *x.shape[dim + 1 :]])
     return apart.permute([d for d in range(apart.ndim) if d != dim + 1] + [dim + 1])
 
 
@@ -140,6 +162,7 @@ SPELLINGS: dict[Any, Rewrite] = {
     aten.log2.default: _scaled(aten.log.default, after=1 / math.log(2.0)),
     aten.log10.default: _scaled(aten.log.default, after=1 / math.log(10.0)),
     aten.pow.Scalar: _power_of_a_number,
+    aten.pow.Tensor_Tensor: _power_of_a_tensor,
     aten.fmod.Scalar: _rest(aten.trunc.default),
     aten.remainder.Scalar: _rest(aten.floor.default),
     aten.clamp.Tensor: _clamp_between_tensors,

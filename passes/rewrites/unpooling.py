@@ -1,7 +1,8 @@
-"""Where the maxima of windows lie, and unpooling them -> positions by argmax, and values written there."""
+"""Maxima of uneven windows, where maxima lie, unpooling -> positions by argmax, and values taken or written there."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from passes.graphs.graph import Rewrite
 from passes.graphs.nodes import argument
 from passes.operators.pooling import MaxWindow, has_known_sides
 from passes.rewrites.assignments import zeros_like
-from passes.rewrites.spellings import windows
+from passes.rewrites.spellings import chosen_windows, windows
 
 
 def places_of_maxima(pool: Node, emit: Emitter) -> Value | None:
@@ -31,6 +32,22 @@ def places_of_maxima(pool: Node, emit: Emitter) -> Value | None:
     best = emit.call(aten.argmax.default, x.reshape([*x.shape[:-rank], offset.numel()]), -1)
     inside = emit.call(aten.index_select.default, emit.constant("offset", offset.reshape(-1)), 0, best.reshape([-1]))
     return inside.reshape_like(best) + emit.constant("base", base)
+
+
+def uneven_maxima(x: Value, output: Sequence[int]) -> Value | None:
+    """An adaptive max pool whose windows do not tile the input; a short window has its last element again."""
+    sides, rank = x.shape[2:], len(output)
+    if not all(isinstance(side, int) for side in sides):
+        return None
+    for axis, (side, count) in enumerate(zip(sides, output, strict=True)):
+        first = torch.arange(count) * side // count
+        end = ((torch.arange(count) + 1) * side + count - 1) // count
+        places = first[:, None] + torch.arange(int((end - first).max()))
+        x = chosen_windows(x, 2 + axis, places.minimum(end[:, None] - 1))
+    elements = x.reshape([*x.shape[:-rank], prod(x.shape[-rank:])])
+    best = x.emit.call(aten.argmax.default, elements, -1, True)
+    taken = x.emit.call(aten.gather.default, elements, elements.ndim - 1, best)
+    return x.emit.call(aten.squeeze.dims, taken, [elements.ndim - 1])
 
 
 def _unpooled(node: Node, emit: Emitter) -> Value:

@@ -38,7 +38,8 @@ def statistic_operand(module: GraphModule, call: Call, source: Node, described: 
         source: the last value that every way to `call` leads through.
         described: all operators that relevance passes through.
     """
-    if len(call.operands) != 2 or not _computed_from(source, call, described):
+    one_value = isinstance(source.meta["val"], torch.Tensor)  # an operator of several results is refused elsewhere
+    if len(call.operands) != 2 or not one_value or not _computed_from(source, call, described):
         return None
     if isinstance(call, ProductCall | QuotientCall):
         return _scale(call, _Trial(module, call, source))

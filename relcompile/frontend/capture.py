@@ -26,6 +26,7 @@ from passes.graphs.nodes import arguments
 from passes.rewrites.decompose import composite_decompositions
 from relcompile.errors import CaptureError, InputSpecError
 from relcompile.frontend.constants import as_autograd_sees
+from relcompile.frontend.effects import refuse_effects
 from relcompile.frontend.fixed_sizes import fixed_size
 from relcompile.frontend.flat_model import FlatModel, flattened
 from relcompile.frontend.free_axes import FreeAxes, refuse_branches
@@ -89,13 +90,7 @@ def capture(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor], free: Fr
         flattened(model, call, inputs) as flat,
     ):
         program = _export(flat, inputs, free or {}).run_decompositions(composite_decompositions())
-    outputs = program.graph_signature.output_specs
-    changed = [o for o in outputs if o.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION)]
-    changed = [*sorted(flat.changed), *(flat.tensors[str(o.target)] for o in changed)]
-    if changed:
-        raise CaptureError(
-            f"the model changes its own buffers in forward ({', '.join(changed)}); an explainer has no state"
-        )
+    refuse_effects(program, flat)
     captured = _lifted(program, flat, tuple(inputs))
     if free:
         refuse_branches(captured.module, program.range_constraints, inputs, partial(_runs, model))

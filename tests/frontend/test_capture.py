@@ -337,3 +337,9 @@ PREDICTIONS: dict[str, Callable[[Net, Tensor], Any]] = {
 @pytest.mark.parametrize("name", PREDICTIONS)
 def test_a_right_prediction_passes(name: str) -> None:
     relcompile.compile(Net(PREDICTIONS[name]), X, target=0)
+
+
+def test_a_check_of_numbers_is_no_part_of_a_graph() -> None:
+    model = Net(lambda net, x: net.fc(torch.linalg.inv(x[:, None] + 9 * torch.eye(4).double())[:, 0]))
+    with pytest.raises(CaptureError, match=r"checks numbers as it runs: test_capture.py:\d+: .*linalg.inv.*inv_ex"):
+        relcompile.compile(model, X, rule="gradient")

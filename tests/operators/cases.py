@@ -115,6 +115,8 @@ POOLS = (
             (aten.upsample_bilinear2d.vec, 2, (True,)),
             (aten.upsample_trilinear3d.vec, 3, (False,)),
             (aten.upsample_bicubic2d.vec, 2, (False,)),
+            (aten._upsample_bilinear2d_aa.vec, 2, (False,)),
+            (aten._upsample_bicubic2d_aa.vec, 2, (True,)),
         )
     ),
     *(

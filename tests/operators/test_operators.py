@@ -18,6 +18,7 @@ from tests.oracles.nets import Function
 
 X = torch.randn(3, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 TARGET = torch.tensor([0, 5, 2])
+MEAN, VARIANCE = torch.linspace(-1, 1, 6, dtype=torch.float64), torch.linspace(0.5, 2, 6, dtype=torch.float64)
 
 
 CASES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -32,6 +33,7 @@ CASES: dict[str, Callable[[Tensor], Tensor]] = {
     "power 1 at 0": lambda x: x.relu() ** 1,
     "detached gate": lambda x: x * x.sigmoid().detach(),
     "detached summand": lambda x: x.tanh() + (x * 2).detach(),
+    "instance norm, learned": lambda x: F.instance_norm(x[..., None], MEAN, VARIANCE, use_input_stats=False)[..., 0],
 }
 PLACES = torch.tensor([[0, 2, 4, 4, 1, 0]])
 ROWS = torch.tensor([0, 2, 2, 1, 4, 0])
@@ -55,11 +57,24 @@ def assigned(x: Tensor, place: Any, values: Tensor | float) -> Tensor:
     return y
 
 
+CELLS = torch.randn(24, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def images(x: Tensor) -> Tensor:
+    """(N, 6) -> (N, 1, 4, 6)."""
+    return x.reshape(x.shape[0], 1, 2, 3).repeat(1, 1, 2, 2)
+
+
+def grid(x: Tensor) -> Tensor:
+    """Six places in an image."""
+    return torch.stack([x.sin() * 1.2, x.tanh()], -1)[:, None]
+
+
 def scatter_reduce(how: str, included: bool) -> Callable[[Tensor], Tensor]:
     return lambda x: (x * 2).scatter_reduce(1, places(x), x.tanh(), how, include_self=included)
 
 
-WRITTEN: dict[str, Callable[[Tensor], Tensor]] = {
+REWRITTEN: dict[str, Callable[[Tensor], Tensor]] = {
     "scatter": lambda x: x.scatter(1, torch.tensor([[0, 4, 2]]).expand(x.shape[0], 3), x[:, :3] * 2),
     "scatter of numbers": lambda x: x.scatter(1, places(x), 1.5),
     "scatter to places of the input": lambda x: zeros(x).scatter(1, x.topk(2)[1], x.topk(2)[0]),
@@ -87,6 +102,21 @@ WRITTEN: dict[str, Callable[[Tensor], Tensor]] = {
     "cummin of equals": lambda x: x.round().detach().add(x * 0).cummin(1).values,
     "renorm": lambda x: x.renorm(2, 0, 0.7),
     "bilinear": lambda x: F.pad(F.bilinear(x, x[:, :3].tanh(), WEIGHT.to(x), BIAS.to(x)), (0, 2)),
+    "adaptive max pool, uneven": lambda x: F.adaptive_max_pool1d(x.repeat(1, 2)[:, None, :10], 6).flatten(1),
+    "nearest-exact": lambda x: F.interpolate(x[:, None], 9, mode="nearest-exact")[:, 0, 2:8],
+    "nearest-exact in two axes": lambda x: F.interpolate(images(x), (3, 2), mode="nearest-exact").flatten(1),
+    "antialias": lambda x: F.interpolate(images(x), (3, 2), mode="bilinear", antialias=True).flatten(1),
+    "grid_sample": lambda x: F.grid_sample(images(x), grid(x), align_corners=False).flatten(1),
+    "grid_sample at the border": lambda x: F.grid_sample(
+        images(x), grid(x * 3), padding_mode="border", align_corners=True
+    ).flatten(1),
+    "grid_sample, nearest": lambda x: F.grid_sample(images(x), grid(x), "nearest", align_corners=False).flatten(1),
+    "power of a stored number": lambda x: (
+        x.square().pow(BIAS[:1].abs().to(x) + 1).sum(1, keepdim=True).pow(1 / BIAS[:1].to(x)) + x
+    ),
+    "gru_cell": lambda x: torch.gru_cell(x, x.tanh(), CELLS[:18].to(x), CELLS[6:].to(x)),
+    "lstm_cell": lambda x: torch.lstm_cell(x, (x.tanh(), x.sin()), CELLS.to(x), CELLS.to(x))[0],
+    "diag_embed": lambda x: x.diag_embed().cumsum(1)[:, :, 3],
     "table of positions": lambda x: x[:, torch.tensor([[0, 5, -1], [2, 2, 1]])].flatten(1),
     "two lists of positions": lambda x: x.unflatten(1, (2, 3))[:, [0, 1, 1, -1, 0, 0], [2, 0, -2, 1, 1, 0]],
     "one of each sample": lambda x: x.unflatten(1, (2, 3))[torch.arange(x.shape[0]), x[:, :2].argmax(1)].repeat(1, 2),
@@ -99,9 +129,9 @@ def test_gradient_is_autograd(name: str) -> None:
 
 
 @pytest.mark.sampled(9)
-@pytest.mark.parametrize("name", WRITTEN)
-def test_gradient_of_what_is_written_is_autograd(name: str) -> None:
-    assert_gradient(WRITTEN[name])
+@pytest.mark.parametrize("name", REWRITTEN)
+def test_gradient_of_what_is_rewritten_is_autograd(name: str) -> None:
+    assert_gradient(REWRITTEN[name])
 
 
 def assert_gradient(function: Callable[[Tensor], Tensor]) -> None:
@@ -133,8 +163,8 @@ def test_what_is_added_up_by_an_index_is_a_sum(rule: str) -> None:
 
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("start", range(4))
-def test_written_values_in_onnx_runtime(start: int, tmp_path: Path) -> None:
-    chosen = list(WRITTEN.values())[start::4]
+def test_what_is_rewritten_in_onnx_runtime(start: int, tmp_path: Path) -> None:
+    chosen = list(REWRITTEN.values())[start::4]
     model, leaf = Function(lambda x: torch.stack([f(x)[:, :6] for f in chosen]).sum(0)), X.clone().requires_grad_()
     (expected,) = torch.autograd.grad(model(leaf)[torch.arange(3), TARGET].sum(), leaf)
     relcompile.compile(model, X.float(), rule="gradient").save(tmp_path / "x.onnx")

@@ -179,26 +179,25 @@ def explain(
     leaves = list[Tensor]()
 
     def explained(_module: nn.Module, _args: Any, rows: Tensor) -> Tensor:
-        """The rows of the first call are explained."""
-        if leaves:
-            return rows
+        """Rows of every call are explained: encoder and decoder share a table."""
         leaves.append(rows.detach().requires_grad_())
-        return leaves[0]
+        return leaves[-1]
 
     first, *others = inputs.items()
-    if embedding is None:
+    table = None if embedding is None else embedding(model).weight
+    if table is None:
         leaves.append(first[1].clone().requires_grad_())
         first = (first[0], leaves[0])
     with ExitStack() as stack:
-        if embedding is not None:
-            hook = embedding(model).register_forward_hook(explained)
-            stack.callback(hook.remove)
+        for module in model.modules():
+            if isinstance(module, nn.Embedding) and module.weight is table:
+                stack.callback(module.register_forward_hook(explained).remove)
         stack.enter_context(_activations_of_transformers())
         stack.enter_context(ChangedFunctions())
         scores = model(**dict([first, *others]))
     (gradient,) = torch.autograd.grad(scores[torch.arange(len(target)), target].sum(), leaves[0])
     relevance = (leaves[0] * gradient).detach()
-    return relevance if embedding is None else relevance.sum(-1)
+    return relevance if table is None else relevance.sum(-1)
 
 
 @contextmanager
