@@ -117,12 +117,6 @@ def test_commands(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert (code, message in err) == (2, True), err
 
 
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    relcompile.compile(small_network(), X).save(tmp_path / "x.onnx")
-    return tmp_path / "x.onnx"
-
-
 def test_a_value_that_is_none_of_a_few_is_told_which_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run("batch", "e.onnx", "photographs", "out", "--stored", "int4", capsys=capsys)
     assert code == 2
