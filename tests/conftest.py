@@ -10,11 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 from torch._export import utils as export_utils
 from torch.onnx._internal.exporter import _registration
 
 torch.set_num_threads(1)  # small tensors: threads cost more than they bring
+
+settings.register_profile("gate", max_examples=60, derandomize=True)  # the same every time: nothing fails by chance
+settings.register_profile("search", max_examples=3000)  # others every time: --hypothesis-profile search
+settings.load_profile("gate")
 
 Build = Callable[..., nn.Module]
 

@@ -1,4 +1,9 @@
-"""Figure 4 on a small VGG-like net trained on Fashion-MNIST: random logit, and weights randomised from the top down."""
+"""Figure 4: random logit, and weights randomised from the top down; with convergence (figure 5) and perturbation.
+
+python -m examples.when_explanations_lie.sanity                                # a small VGG, trained on Fashion-MNIST
+python -m examples.when_explanations_lie.sanity --network squeezenet           # ImageNet weights, eight photographs
+python -m examples.when_explanations_lie.sanity --network efficientnet-lite0
+"""
 
 from __future__ import annotations
 
@@ -12,9 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 import relcompile
-from benchmarks.parts.networks import trained
+from benchmarks.parts import networks
+from examples.when_explanations_lie.pretrained import PRETRAINED, pretrained
 from relcompile import Options
 from relcompile.evaluation import Results, Settings, Subject, evaluate, verdicts
+from relcompile.evaluation.metrics.intervals import Estimate
 from relcompile.presets import PRESETS
 
 RULES = (
@@ -23,6 +30,7 @@ RULES = (
     *("deeplift-rescale", "deeplift-revealcancel", "deeplift-ablation", "root"),
 )
 _METRICS = ("csc", "random-logit", "cascade", "srg")
+_SMALL = "vgg"
 
 
 def asked(
@@ -35,18 +43,39 @@ def asked(
     return {rule: Options(rule=rule, **{need: given[need] for need in PRESETS[rule].needs}) for rule in rules}
 
 
+def show(results: Results) -> None:
+    """One row a rule: medians (SRG: the mean) with their intervals, and the verdict."""
+    table = Table("rule", "random-logit SSIM", "SSIM, all layers random", "1 - CSC", "SRG", "later layers")
+    for verdict in verdicts(results):
+        given = verdict.evidence
+        cells = [_cell(given.get(name)) for name in ("random-logit SSIM", "cascade SSIM", "SRG")]
+        cells.insert(2, f"{1 - given['CSC'].value:.1g}" if "CSC" in given else "")
+        table.add_row(verdict.rule, *cells, f"{verdict.standing} {verdict.ignored_above or ''}".strip())
+    Console(width=160).print(table)
+    for what, reason in results.refused.items():
+        print(f"{what}: {reason.splitlines()[0]}")
+
+
+def _cell(found: Estimate | None) -> str:
+    return "" if found is None else f"{found.value:.2f} ({found.low:.2f}..{found.high:.2f})"
+
+
 def main(arguments: Sequence[str] | None = None) -> Results:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rules", nargs="+", default=RULES)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", choices=[_SMALL, *PRETRAINED], default=_SMALL)
+    parser.add_argument("--rules", nargs="+", help="all of the paper's; with photographs, those that learn no patterns")
     parser.add_argument("--images", type=int, default=30)
+    parser.add_argument("--size", type=int, default=128, help="side of the photographs")
     parser.add_argument("--cache", type=Path, default=Path("nets"), help="folder of the trained net")
     parser.add_argument("--output", type=Path, help="keep the results in this .parquet file, for `relcompile report`")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    subject = trained("vgg", options.cache)
+    is_small = options.network == _SMALL
+    subject = networks.trained(_SMALL, options.cache) if is_small else pretrained(options.network, options.size)
     shown = Subject(subject.network, subject.images[: options.images])
-    rules = asked(options.rules, subject.network, subject.images[-2000:], subject.bounds)
+    names = options.rules or [rule for rule in RULES if is_small or "calibration" not in PRESETS[rule].needs]
+    rules = asked(names, subject.network, subject.images[-2000:], subject.bounds)
     begun = Results.load(options.output) if options.output and options.output.exists() else None
 
     def keep(partly: Results) -> None:
@@ -54,10 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> Results:
             partly.save(options.output)
 
     results = evaluate(shown, rules, _METRICS, Settings(), begun=begun, keep=keep)
-    table = Table("rule", "verdict")
-    for verdict in verdicts(results):
-        table.add_row(verdict.rule, verdict.sentence)
-    Console(width=160).print(table)
+    show(results)
     return results
 
 

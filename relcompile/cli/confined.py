@@ -25,6 +25,7 @@ from relcompile.files.paths import atomic_path, identity, told_of
 _HOUR, _GIB = 3600, 2**30
 _PATIENCE: Final = 5  # seconds between asking the child to end and ending it
 _BETWEEN_LOOKS: Final = 0.5  # seconds
+_SLEEP: Final = {"OMP_WAIT_POLICY": "PASSIVE"}  # torch's threads: spinning, they wait for each other on a busy machine
 _WAY_OUT: Final = "--trust-model-file lifts the limits, if you trust the file"
 _START: Final = """
 import json, sys
@@ -78,7 +79,7 @@ class Console(Place):
         job = {"path": sys.path, "arguments": self.arguments, "model": str(model), "result": str(result)}
         job |= {"folder": folder, "limits": asdict(limits)}
         command = [sys.executable, "-P", "-c", _START, json.dumps(job)]
-        environment = {**os.environ, "TMPDIR": folder}
+        environment = {**_SLEEP, **os.environ, "TMPDIR": folder}
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment) as child:
             try:
                 code = child.wait() if state is None else _wait_and_keep(child, result.parent / state.name, state)

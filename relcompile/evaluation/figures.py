@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from relcompile.evaluation.metrics.intervals import Estimate, estimate
 from relcompile.evaluation.results import Results
@@ -58,7 +59,7 @@ def convergence(results: Results) -> Iterator[Drawn]:
         cells += [(rule, layer, f"{1 - e.value:.2e}") for layer, e in zip(layers, found, strict=True)]
     first = rules[0]
     layers = results.layers(first, "csc")[::-1]
-    chance = [1 - float(results.of(first, "csc-random", layer=layer)[0]) for layer in layers]
+    chance = [1 - _middle(results, first, "csc-random", layer) for layer in layers]
     figure.add_scatter(x=layers, y=chance, name="random vectors", mode="lines", line={"dash": "dot", "color": "grey"})
     figure.add_hline(y=1 - CSC.value, line_dash="dash", line_color="grey")
     figure.update_yaxes(type="log", autorange="reversed", title="1 - CSC (median)", exponentformat="power")
@@ -114,7 +115,7 @@ def perturbation(results: Results) -> Iterator[Drawn]:
     for k, rule in enumerate(rules):
         shares = sorted({row.step for row in results.rows_of(rule, "lerf")})
         for metric, dash in (("lerf", "solid"), ("morf", "dash")):
-            means = [float(results.of(rule, metric, step=share).mean()) for share in shares]
+            means = [_or_nan(np.mean, results.of(rule, metric, step=share)) for share in shares]
             line = {"dash": dash, "color": _COLOURS[k % len(_COLOURS)]}
             figure.add_scatter(x=shares, y=means, name=f"{rule}, {_ORDER[metric]}", line=line, mode="lines+markers")
         for occluder in results.layers(rule, "srg"):
@@ -189,7 +190,12 @@ def _bars(found: Sequence[Estimate]) -> dict[str, Any]:
 
 
 def _middle(results: Results, rule: str, metric: str, layer: str) -> float:
-    return float(np.median(results.of(rule, metric, layer=layer)))
+    return _or_nan(np.median, results.of(rule, metric, layer=layer))
+
+
+def _or_nan(statistic: Callable[[NDArray[np.float64]], Any], values: NDArray[np.float64]) -> float:
+    """The statistic over samples; NaN if there are none."""
+    return float(statistic(values)) if len(values) else float("nan")
 
 
 def _and(names: Sequence[str]) -> str:

@@ -115,9 +115,7 @@ def cascade(trial: Trial) -> Iterator[Row]:
             yield Row(trial.name, "cascade", sample, plain, layer)
             yield Row(trial.name, "cascade-flipped", sample, flipped, layer)
     for sample, (own, random) in enumerate(zip(trial.maps, maps, strict=True)):
-        before = similarity.entropy(own)
-        gain = (similarity.entropy(random) - before) / before if before else float("nan")
-        yield Row(trial.name, "efficient-mprt", sample, gain)
+        yield Row(trial.name, "efficient-mprt", sample, similarity.complexity_rise(own, random))
 
 
 def singular(trial: Trial) -> Iterator[Row]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import io
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
+from relcompile.evaluation.results import Picture
 from relcompile.evaluation.trial import Trial
 
 _SHOWN: Final = 6
@@ -19,22 +20,19 @@ _PERCENTILE: Final = 99.5
 COLOURS: Final = "RdBu_r"
 
 
-def pictures_of(trial: Trial) -> list[dict[str, Any]]:
+def pictures_of(trial: Trial) -> Iterator[Picture]:
     """The first samples: picture and map as PNG in base64, and the relevance that full colour stands for."""
-    subject, found = trial.bench.subject, list[dict[str, Any]]()
+    subject = trial.bench.subject
     for sample, (image, relevance) in enumerate(zip(subject.images[:_SHOWN], trial.maps[:_SHOWN], strict=True)):
         limit = float(np.percentile(np.abs(relevance), _PERCENTILE)) or float(np.abs(relevance).max()) or 1.0
         coloured: Any = colormaps[COLOURS](0.5 + 0.5 * np.clip(relevance / limit, -1, 1))
-        found.append(
-            {
-                "sample": sample,
-                "target": int(subject.targets[sample]),
-                "limit": limit,
-                "image": _png(_photograph(image.double().numpy())),
-                "map": _png((255 * coloured[..., :3]).astype(np.uint8)),
-            }
+        yield Picture(
+            sample,
+            target=int(subject.targets[sample]),
+            limit=limit,
+            image=_png(_photograph(image.double().numpy())),
+            map=_png((255 * coloured[..., :3]).astype(np.uint8)),
         )
-    return found
 
 
 def _photograph(image: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -45,11 +43,11 @@ def _photograph(image: NDArray[np.float64]) -> NDArray[np.uint8]:
     return (255 * shown).transpose(1, 2, 0).astype(np.uint8)
 
 
-def _png(pixels: NDArray[np.uint8]) -> str:
+def _png(pixels: NDArray[np.uint8]) -> bytes:
     """Small pictures are enlarged by a whole number, without blur."""
     factor = max(1, round(_SIDE / max(pixels.shape[:2])))
     image = Image.fromarray(pixels)
     image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     file = io.BytesIO()
     image.quantize(128, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
-    return base64.b64encode(file.getvalue()).decode()
+    return file.getvalue()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def layers_with_weights(model: nn.Module) -> list[str]:
@@ -19,7 +20,7 @@ def randomise(model: nn.Module, layers: list[str], seed: int) -> nn.Module:
 
     Kernels are Glorot uniform, U(±√(6 / (fan-in + fan-out))), biases zero; norms do nothing. Tensors of other layers
     (embeddings, tokens, scales) are N(0, 0.02²).
-    Source: Sixt et al. 2020 (what Keras does).
+    Source: Sixt et al. 2020 (what Keras does); Glorot, Bengio 2010.
     """
     made = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
@@ -53,10 +54,16 @@ def _reset(module: nn.Module, generator: torch.Generator) -> None:
         elif name == "weight" and is_norm:
             parameter.fill_(1.0)
         elif name == "weight" and is_kernel and not isinstance(module, nn.Embedding):
-            nn.init.xavier_uniform_(parameter, generator=generator)
+            _glorot(parameter, getattr(module, "groups", 1), generator)
         else:
             parameter.normal_(0, 0.02, generator=generator)
     statistics = dict(module.named_buffers(recurse=False))
     if "running_var" in statistics:
         statistics["running_mean"].zero_()
         statistics["running_var"].fill_(1.0)
+
+
+def _glorot(kernel: Tensor, groups: int, generator: torch.Generator) -> None:
+    """Of a grouped convolution a unit reads and feeds its own group alone; torch's own counts all groups as fed."""
+    fans = (kernel.shape[0] // groups + kernel.shape[1]) * math.prod(kernel.shape[2:])
+    kernel.uniform_(-((6 / fans) ** 0.5), (6 / fans) ** 0.5, generator=generator)

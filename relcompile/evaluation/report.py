@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -36,13 +38,14 @@ def page(results: Results) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["base64"] = _base64
     return environment.get_template(_TEMPLATE).render(
         facts=results.facts,
         verdicts=verdicts(results),
         refused=results.refused,
         figures=figures(results),
         gallery=_gallery(results),
-        layers=_layers(results),
+        layers={rule: kept.layers for rule, kept in results.shown.items()},
         thresholds={"CSC": CSC, "SSIM": SSIM},
         questions={text: _measures(name) for name, text in QUESTIONS.items()},
         gradient=_gradient(),
@@ -56,17 +59,17 @@ def _measures(question: str) -> list[tuple[str, str]]:
 
 def _gallery(results: Results) -> list[dict[str, Any]]:
     """One entry a sample: the picture, and the map of every rule."""
-    shown: dict[str, Any] = results.extras.get("rules", {})
-    pictures = [{"rule": rule, **picture} for rule, kept in shown.items() for picture in kept["pictures"]]
+    shown = results.shown.items()
+    pictures = [{"rule": rule, **asdict(picture)} for rule, kept in shown for picture in kept.pictures]
     pictures.sort(key=lambda picture: picture["sample"])
     rows = [list(group) for _, group in groupby(pictures, lambda picture: picture["sample"])]
     return [{"sample": row[0]["sample"], "target": row[0]["target"], "maps": row} for row in rows]
 
 
-def _layers(results: Results) -> dict[str, Any]:
-    return {rule: kept["layers"] for rule, kept in results.extras.get("rules", {}).items()}
-
-
 def _gradient() -> str:
     """The colours of the maps, as CSS has them."""
     return ", ".join(to_hex(colormaps[COLOURS](k / 8)) for k in range(9))
+
+
+def _base64(png: bytes) -> str:
+    return base64.b64encode(png).decode()

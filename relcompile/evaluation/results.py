@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +15,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv, parquet
 
-from relcompile.errors import EvaluationError
+from relcompile.errors import EvaluationError, ExplainerFileError
 from relcompile.files.paths import atomic_path, open_input
+from relcompile.files.records import LayerRecord, require
+from relcompile.files.typed_json import decode_record, parse_json
 
 _KEY: Final = b"relcompile-evaluation"
 _LARGEST: Final = 2**30  # bytes
@@ -55,23 +58,73 @@ _SCHEMA: Final = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class Picture:
+    """One sample and its map, as PNG files.
+
+    Attributes:
+        sample: which of the data; `target` is the class that was explained.
+        limit: the relevance that full colour stands for.
+        image: the sample; `map` is its relevance.
+    """
+
+    sample: int
+    target: int
+    limit: float
+    image: bytes
+    map: bytes
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a report shows of one rule beside its numbers: the rule of every layer, and some maps."""
+
+    layers: tuple[LayerRecord, ...]
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """Those facts that are read again."""
+
+    rules: tuple[str, ...]
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        require(len(self.shape) > 1, "shape has no channels")
+
+
+@dataclass(frozen=True)
+class _About:
+    """What a file says of itself, beside its rows; the fields are those of `Results`."""
+
+    format: int
+    facts: dict[str, object]
+    done: tuple[tuple[str, ...], ...]
+    refused: dict[str, str]
+    shown: dict[str, Shown]
+
+    def __post_init__(self) -> None:
+        require(all(len(unit) == 2 for unit in self.done), "what is done are pairs of a rule and a measure")
+
+
 @dataclass
 class Results:
     """An evaluation, perhaps not yet whole.
 
     Attributes:
-        facts: of what it is: model, data, settings, versions.
+        facts: of what it is: model, data, settings, versions; "rules" and "shape" (of the data) are always there.
         rows: all numbers; `add` adds to them.
         done: units (rule, measure) that are finished.
         refused: why a unit has no numbers, by "rule measure".
-        extras: what a report shows beside: pictures and rules of layers.
+        shown: what a report shows beside, by rule.
     """
 
     facts: dict[str, Any]
     rows: list[Row] = field(default_factory=list[Row])
     done: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     refused: dict[str, str] = field(default_factory=dict[str, str])
-    extras: dict[str, Any] = field(default_factory=dict[str, Any])
+    shown: dict[str, Shown] = field(default_factory=dict[str, Shown])
     _index: dict[tuple[str, str], list[Row]] = field(default_factory=dict[tuple[str, str], list[Row]], init=False)
 
     def of(self, rule: str, metric: str, *, layer: str | None = None, step: float | None = None) -> NDArray[np.float64]:
@@ -111,8 +164,9 @@ class Results:
         Raises:
             ExportError: it cannot be written.
         """
-        about = {"format": _FORMAT, "facts": self.facts, "done": self.done, "refused": self.refused}
-        text = json.dumps({**about, "extras": self.extras}).encode()
+        about: dict[str, Any] = {"format": _FORMAT, "facts": self.facts, "done": self.done, "refused": self.refused}
+        about["shown"] = {rule: asdict(shown) for rule, shown in self.shown.items()}
+        text = json.dumps(about, default=lambda png: base64.b64encode(png).decode()).encode()
         with atomic_path(path) as temporary:
             parquet.write_table(_table(self.rows).replace_schema_metadata({_KEY: text}), temporary)
 
@@ -134,34 +188,33 @@ class Results:
         """
         with open_input(path, "the evaluation", _LARGEST, EvaluationError) as file:
             try:
-                about = _about((parquet.read_schema(file).metadata or {})[_KEY])
+                text = (parquet.read_schema(file).metadata or {})[_KEY].decode()
                 table = parquet.read_table(file)
-            except (pa.ArrowException, OSError, KeyError, ValueError, RecursionError) as error:
+                table.validate(full=True)
+            except (pa.ArrowException, OSError, KeyError, ValueError) as error:
                 raise EvaluationError(f"{path} is not a file that `relcompile evaluate` wrote") from error
-        if about["format"] != _FORMAT or table.schema.remove_metadata() != _SCHEMA:
+        about = _about(text, path)
+        if about.format != _FORMAT or table.schema.remove_metadata() != _SCHEMA:
             raise EvaluationError(f"{path} is of another version of relcompile; evaluate again")
         if any(column.null_count for column in table.columns):
             raise EvaluationError(f"{path} is damaged: a number is missing")
         rows = [Row(**row) for row in table.to_pylist()]
-        done = [(rule, measure) for rule, measure in about["done"]]
-        return cls(about["facts"], rows, done, about["refused"], about["extras"])
+        done = [(rule, measure) for rule, measure in about.done]
+        return cls(about.facts, rows, done, about.refused, about.shown)
 
 
-def _about(text: bytes) -> dict[str, Any]:
+def _about(text: str, path: Path) -> _About:
     """What a file says of itself.
 
     Raises:
-        KeyError, ValueError: it is not what `save` writes.
+        EvaluationError: it is not what `save` writes.
     """
-    about: Any = json.loads(text)
-    if not isinstance(about, dict) or not all(isinstance(about[name], dict) for name in ("facts", "refused", "extras")):
-        raise ValueError("no records")
-    pairs = [about["facts"]["rules"], *about["done"]]
-    if not all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in pairs):
-        raise ValueError("no names")
-    if any(len(pair) != 2 for pair in about["done"]):
-        raise ValueError("no pairs")
-    return {"format": None, **about}
+    try:
+        about = decode_record(_About, parse_json(text, "its description"), "it")
+        decode_record(_Facts, about.facts, "facts")
+    except ExplainerFileError as error:
+        raise EvaluationError(f"{path} is damaged, or of another version of relcompile: {error}") from error
+    return about
 
 
 def _table(rows: Sequence[Row]) -> Any:

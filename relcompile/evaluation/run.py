@@ -15,7 +15,7 @@ from passes.errors import InternalError, PassError
 from relcompile.errors import EvaluationError, RelcompileError
 from relcompile.evaluation.measures import MEASURES, Measure
 from relcompile.evaluation.pictures import pictures_of
-from relcompile.evaluation.results import Results, Row, changed
+from relcompile.evaluation.results import Results, Row, Shown, changed
 from relcompile.evaluation.subject import Subject
 from relcompile.evaluation.trial import USUAL, Bench, Settings, Trial
 from relcompile.frontend.canonical import weights_digest
@@ -131,7 +131,7 @@ class _Run:
         trial = self._trial(rule)
         try:
             rows = list(measure.run(trial))
-            self._results.extras.setdefault("rules", {}).update(_shown(trial, rule))
+            self._results.shown.update(_shown(trial, rule))
         except (RelcompileError, PassError) as error:
             if isinstance(error, InternalError):
                 raise
@@ -162,13 +162,12 @@ def units_of(rules: Sequence[str], measures: Sequence[Measure]) -> list[Unit]:
     return shared + [(rule, measure.name) for rule in rules for measure in measures if not measure.of_model]
 
 
-def _shown(trial: Trial, rule: str) -> dict[str, Any]:
+def _shown(trial: Trial, rule: str) -> dict[str, Shown]:
     """What a report shows of a rule: the rule of every layer, and some maps."""
     if not rule or rule in trial.bench.shown:
         return {}
     trial.bench.shown.add(rule)
-    records = [asdict(record) for record in trial.metadata.layers]
-    return {rule: {"layers": records, "pictures": pictures_of(trial)}}
+    return {rule: Shown(trial.metadata.layers, tuple(pictures_of(trial)))}
 
 
 def _continued(begun: Results, facts: dict[str, Any]) -> Results:

@@ -3,6 +3,7 @@
 Only the standard library: the runtime reads explainers with it.
 """
 
+import base64
 import dataclasses
 import functools
 import json
@@ -15,6 +16,7 @@ from relcompile.errors import ExplainerFileError, MetadataError
 
 _LONGEST_JSON = 2**26  # characters
 _LONGEST_TEXT = 10_000  # characters of one text in it
+_LONGEST_FILE = 2**20  # characters of one small file in it, in base64
 _MOST_ENTRIES = 1_000_000  # of one list in it
 _LARGEST_INTEGER = 2**63 - 1
 
@@ -40,8 +42,8 @@ def decode_record(record: type[_Record], value: object, where: str) -> _Record:
     """The JSON object as the dataclass `record`; entries that it does not know are ignored.
 
     Args:
-        record: its fields are texts, numbers, truth values, literals, tuples of one type, records, or one of them or
-            None.
+        record: its fields are texts, numbers, truth values, bytes (in base64), literals, tuples or dictionaries of one
+            type, records, one of them or None, or `object`: any value.
         value: what `parse_json` returned.
         where: the name of the object, for the error.
 
@@ -65,12 +67,19 @@ def decode_record(record: type[_Record], value: object, where: str) -> _Record:
 def _decode(annotation: Any, value: object, where: str) -> object:
     """The JSON value as the annotated type; `where` is the field's path, for the error."""
     origin, options = get_origin(annotation), get_args(annotation)
+    if annotation is bytes and isinstance(value, str):
+        return _unpacked(value, where)
     _require_bounded(value, where)
-    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+    if annotation is object:
+        return value
+    if dataclasses.is_dataclass(annotation):
         return decode_record(annotation, value, where)
     if origin is tuple and isinstance(value, list):
         items = cast("list[object]", value)
         return tuple(_decode(options[0], item, f"{where}[{i}]") for i, item in enumerate(items))
+    if origin is dict and isinstance(value, dict):
+        entries = cast("dict[str, object]", value)
+        return {_decode(str, key, where): _decode(options[1], item, f"{where}.{key}") for key, item in entries.items()}
     if origin is UnionType and NoneType in options:
         rest = (option for option in options if option is not NoneType)
         return None if value is None else _decode(functools.reduce(operator.or_, rest), value, where)
@@ -84,6 +93,16 @@ def _decode(annotation: Any, value: object, where: str) -> object:
         return value
     expected = str(annotation) if origin else getattr(annotation, "__name__", annotation)
     raise ExplainerFileError(f"{where} is {_shown(value)}, but should be {expected}")
+
+
+def _unpacked(value: str, where: str) -> bytes:
+    """The bytes that stand in base64."""
+    if len(value) > _LONGEST_FILE:
+        raise ExplainerFileError(f"{where} has {len(value):,} characters, more than {_LONGEST_FILE:,}")
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError as error:
+        raise ExplainerFileError(f"{where} is not base64: {error}") from error
 
 
 def _require_bounded(value: object, where: str) -> None:

@@ -185,6 +185,25 @@ def test_the_result_is_the_same(folder: Path, capfd: Capture) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["child.onnx", "here.onnx", "m.pt"]
 
 
+@pytest.mark.parametrize(("asked", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_sleep_while_they_wait(
+    asked: dict[str, str], policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = list[dict[str, str]]()
+
+    def popen(*_command: object, env: dict[str, str], **_others: object) -> None:
+        given.append(env)
+        raise InterruptedError
+
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(InterruptedError):
+        confined.Console(["m.pt"]).run(tmp_path / "m.pt", tmp_path / "result")
+    assert given[0]["OMP_WAIT_POLICY"] == policy
+
+
 def test_a_calibration_and_its_explainer(folder: Path, capfd: Capture) -> None:
     torch.save(network(), folder / "m.pt")
     _save_data(folder)

@@ -143,3 +143,20 @@ def test_random_layers_are_as_fresh_ones() -> None:
     assert not made.get_buffer("bn1.running_mean").any()
     assert made.get_parameter("bn2.weight").eq(1).all()
     assert made.get_buffer("bn2.running_mean").any()
+
+
+FANS = {
+    "dense": (nn.Linear(30, 20), 30 + 20),
+    "convolution": (nn.Conv2d(8, 4, 3), (8 + 4) * 9),
+    "two groups": (nn.Conv2d(8, 4, 3, groups=2), (4 + 2) * 9),
+    "depthwise": (nn.Conv2d(12, 12, 3, groups=12), (1 + 1) * 9),
+    "transposed, two groups": (nn.ConvTranspose2d(8, 4, 3, groups=2), (4 + 2) * 9),
+}
+
+
+@pytest.mark.parametrize(("layer", "fans"), FANS.values(), ids=FANS)
+def test_random_kernels_are_as_large_as_values_stay(layer: nn.Module, fans: int) -> None:
+    """Uniform up to √(6 / (fan-in + fan-out)), of units that are connected."""
+    weight = randomise(nn.Sequential(layer), ["0"], 0).get_parameter("0.weight")
+    limit = (6 / fans) ** 0.5
+    assert 0.9 * limit < weight.abs().max() <= limit

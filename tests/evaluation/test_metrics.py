@@ -99,6 +99,23 @@ def test_entropy() -> None:
 
 
 @pytest.mark.parametrize(
+    ("random", "rise"),
+    [
+        (np.arange(100.0), 1),  # log 100 after log 10
+        (np.arange(100.0) // 10, 0),
+        (1.0 * (np.arange(100) < 50), math.log10(2) - 1),  # two values
+        (np.zeros(100), math.nan),  # relevance has vanished
+        (np.ones(100), math.nan),
+    ],
+)
+def test_complexity_rise(random: np.ndarray, rise: float) -> None:
+    """Beside a map of ten values, ten times each."""
+    ten = np.repeat(np.arange(10.0), 10)
+    assert similarity.complexity_rise(ten, random) == pytest.approx(rise, nan_ok=True)
+    assert math.isnan(similarity.complexity_rise(np.zeros(100), random))
+
+
+@pytest.mark.parametrize(
     ("metric", "right", "wrong"),
     [
         (localisation.pointing, 1.0, 0.0),

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from relcompile.evaluation import Results, page
-from relcompile.evaluation.results import Row
+from relcompile.evaluation import page
+from relcompile.evaluation.results import Picture, Results, Row, Shown
+from relcompile.files.records import LayerRecord
 from tests.browser import opened
 
 LAYERS = ("input", "conv1", "fc")
-PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 RULES = {"z+": (1 - 1e-6, 0.99, 0.1), "<b>root</b> & co": (0.4, 0.3, 0.7)}  # a rule's name is text, not markup
 
 
@@ -33,11 +37,10 @@ def results() -> Results:
         for metric, values in (("lerf", (0.9, 0.8, 0.1)), ("morf", (0.9, 0.3, 0.1))):
             steps = zip((0.0, 0.5, 1.0), values, strict=True)
             rows += [Row(rule, metric, k, value, "mean", step) for step, value in steps for k in range(3)]
-    layer = {"name": "fc", "operator": "linear", "kind": "affine", "rule": "AlphaBeta(alpha=1)", "parameters": 12}
-    picture = {"sample": 0, "target": 3, "limit": 0.25, "image": PNG, "map": PNG}
-    extras = {"rules": {rule: {"layers": [layer], "pictures": [picture]} for rule in RULES}}
+    layer = LayerRecord("fc", operator="linear", kind="affine", rule="AlphaBeta(alpha=1)", parameters=12)
+    shown = Shown((layer,), (Picture(0, target=3, limit=0.25, image=PNG, map=PNG),))
     facts = {"rules": list(RULES), "shape": [3, 3, 8, 8], "model": "net.pt", "weights_sha256": "abc"}
-    return Results(facts, rows, [], {"z+ roots": "it learns none"}, extras)
+    return Results(facts, rows, [], {"z+ roots": "it learns none"}, dict.fromkeys(RULES, shown))
 
 
 def test_click_through(results: Results, tmp_path: Path) -> None:

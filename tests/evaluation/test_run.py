@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pyarrow import parquet
 from torch import nn
 
 from relcompile.errors import EvaluationError
@@ -183,12 +186,34 @@ def test_results_come_back_from_their_file(found: Results, tmp_path: Path) -> No
     found.save(tmp_path / "run.parquet")
     again = Results.load(tmp_path / "run.parquet")
     assert [str(row) for row in again.rows] == [str(row) for row in found.rows]
-    assert (again.facts, again.done, again.refused, again.extras) == (
+    assert (again.facts, again.done, again.refused, again.shown) == (
         found.facts,
         found.done,
         found.refused,
-        found.extras,
+        found.shown,
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"done": None}, "it.done is null"),
+        ({"done": [["z+"]]}, "pairs of a rule and a measure"),
+        ({"facts": {"rules": ["z+"]}}, "facts lacks shape"),
+        ({"facts": {"rules": ["z+"], "shape": [3]}}, "shape has no channels"),
+        ({"refused": {"z+ csc": 1}}, "it.refused.z\\+ csc is 1"),
+        ({"shown": {"z+": {"layers": []}}}, "shown.z\\+ lacks pictures"),
+        ({"format": 2}, "another version"),
+    ],
+)
+def test_damaged_files(found: Results, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    found.save(tmp_path / "run.parquet")
+    table = parquet.read_table(tmp_path / "run.parquet")
+    ((key, text),) = table.schema.metadata.items()
+    changed = table.replace_schema_metadata({key: json.dumps(json.loads(text) | change)})
+    parquet.write_table(changed, tmp_path / "run.parquet")
+    with pytest.raises(EvaluationError, match=message):
+        Results.load(tmp_path / "run.parquet")
 
 
 @pytest.mark.parametrize(

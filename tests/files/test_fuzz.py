@@ -29,9 +29,7 @@ from relcompile.methods.spelling import read_composite
 from relcompile.pictures.images import FORMATS, load_image
 from tests.test_metadata import FULL
 
-TRIES = settings(
-    max_examples=60, deadline=10_000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+TRIES = settings(deadline=10_000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 WORDS = st.sampled_from(["", "z+", "x", "relu", "\x1b[31m", "[/y]", "\ud800", "n" * 300, "../x", "ab" * 32, "batch"])
 NUMBERS = st.sampled_from([0, 1, -1, -4, 2**31, 2**63, 10**400, 1e308, float("nan"), float("inf"), 0.5, True])
 VALUES = st.recursive(

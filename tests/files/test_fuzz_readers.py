@@ -22,7 +22,9 @@ from tokenizers import models
 
 from relcompile.cli.plugins import entries
 from relcompile.errors import RelcompileError
-from relcompile.evaluation.results import Results, Row
+from relcompile.evaluation.report import page
+from relcompile.evaluation.results import Picture, Results, Row, Shown
+from relcompile.files.records import LayerRecord
 from relcompile.frontend.model_file import read_model
 from relcompile.frontend.onnx.reading import read_onnx
 from relcompile.metadata import Metadata
@@ -79,23 +81,33 @@ def test_onnx_models(data: st.DataObject, tmp_path: Path) -> None:
     read_or_refuse(lambda: read_onnx(path))
 
 
+LAYER = LayerRecord("fc", operator="linear", kind="affine", rule="ZPlus()", parameters=12)
+ROWS = [Row("z+", metric, 0, 0.5, "fc", 0.5) for metric in ("csc", "srg", "lerf", "conservation", "random-logit")]
+EVALUATION = Results(
+    {"rules": ["z+"], "shape": [1, 3, 8, 8]},
+    ROWS,
+    [("z+", "csc")],
+    {"z+ roots": "it learns none"},
+    {"z+": Shown((LAYER,), (Picture(0, target=3, limit=0.25, image=b"png", map=b"png"),))},
+)
+
+
 @TRIES
 @given(data=st.data())
 def test_evaluations(data: st.DataObject, tmp_path: Path) -> None:
-    results = Results({"rules": ["z+"]}, [Row("z+", "csc", 0, 0.5)], [("z+", "csc")])
-    results.save(tmp_path / "e.parquet")
+    EVALUATION.save(tmp_path / "e.parquet")
     table = parquet.read_table(tmp_path / "e.parquet")
     (key, text), *_ = table.schema.metadata.items()
     about = json.dumps(replaced(data, json.loads(text)))
     columns = {
-        name: data.draw(st.sampled_from([table[name], pa.array([None]), pa.array(["x"])]))
+        name: data.draw(st.sampled_from([table[name], pa.array([None] * len(ROWS)), pa.array(["x"] * len(ROWS))]))
         for name in table.schema.names[: data.draw(st.integers(0, 9))]
     }
     made = data.draw(st.sampled_from([table, pa.table(columns)]))
     parquet.write_table(made.replace_schema_metadata({key: about}), tmp_path / "e.parquet")
     content = (tmp_path / "e.parquet").read_bytes()
     (tmp_path / "e.parquet").write_bytes(data.draw(st.sampled_from([content, flipped(data, content)])))
-    read_or_refuse(lambda: Results.load(tmp_path / "e.parquet").rules)
+    read_or_refuse(lambda: page(Results.load(tmp_path / "e.parquet")))
 
 
 @TRIES

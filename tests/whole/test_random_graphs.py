@@ -26,7 +26,7 @@ MOST_CHANNELS, LARGEST = 8, 18
 BATCHES = (2, 1, 4)
 # Same mathematics in float64; random statistics and a few layers leave sums of mixed sign.
 TOLERANCE = 1e-9
-SHARED = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SHARED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
