@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from relcompile.errors import ExplainerFileError
-from relcompile.files.paths import open_input
+from relcompile.files.paths import beside, open_input
 
 SEAL_KEY: Final = "relcompile_sha256"  # of an entry of the ONNX file's metadata_props
 WEIGHTS_KEY: Final = "relcompile_weights"  # of another: checksum and name of a file beside that holds the weights
@@ -55,12 +55,11 @@ def check_weights_beside(path: Path, said: str | None) -> None:
     if said is None:
         return
     written, _, name = said.partition(" ")
-    with open_input(path.with_name(Path(name).name), "the weights", _LARGEST_WEIGHTS, ExplainerFileError) as file:
+    weights = beside(path, name, ExplainerFileError)
+    with open_input(weights, "the weights", _LARGEST_WEIGHTS, ExplainerFileError) as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != written:
-        raise ExplainerFileError(
-            f"{path.with_name(name)} is not what relcompile wrote beside {path}: damaged or changed"
-        )
+        raise ExplainerFileError(f"{weights} is not what relcompile wrote beside {path}: damaged or changed")
 
 
 def _read(path: Path) -> tuple[int, bytes, bytes]:

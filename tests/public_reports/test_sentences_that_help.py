@@ -105,6 +105,15 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
         "the path is not UTF-8, which ONNX Runtime asks for",
     ),
     "a result of such a name": (["{model}", "--input", "1x3x16x16", "-o", "\udcff.onnx"], "the path is not UTF-8"),
+    "a folder as the model": (["."], "is a folder, not a file"),
+    "no model at all": ([""], "one of the arguments is empty: is a variable of the shell not set?"),
+    "no photograph at all": (["explain", "{model}", ""], "one of the arguments is empty"),
+    "a figure in another format": (
+        ["compare", "a.onnx", "b.onnx", "cat.jpg", "-o", "c.jpg"],
+        "the suffix must be .png",
+    ),
+    "a folder as an evaluation": (["report", "."], "is a folder, not a file"),
+    "a folder as patterns": (["calibrate", "{model}", "{model}.npy", "-o", "."], "is a folder, not a file"),
     "no colours": (["explain", "{model}", "cat.jpg", "--colormap", "RdBu_s"], "nearest: RdBu"),
 }
 
