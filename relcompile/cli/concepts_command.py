@@ -61,6 +61,10 @@ def concepts(
     endings = ["png", *([] if picture is None else [f"{picture.stem}.png"])]
     drawn = [beside(output, f"{output.stem}.{ending}") for ending in endings]
     keep_inputs([file.model, picture], [output, *drawn])
+    if picture is not None:
+        from relcompile.pictures.images import load_image
+
+        load_image(picture)  # before hours of work
     context.with_resource(views.replacing([output, *drawn]))
     refuse_links([output, *drawn] if out is None else drawn)
     reader, masked = asked.explainers(context.obj)
