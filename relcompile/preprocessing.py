@@ -16,6 +16,7 @@ from relcompile.errors import InputSpecError, MetadataError
 _LARGEST_SIDE: Final = 2**16  # pixels
 _SMALLEST, _LARGEST = 1e-6, 1e6  # of mean, std and scale: beyond, the input overflows in float32
 _LEAST_RANGE, _MOST_RANGE = 0.1, 300.0  # of the input, from black to white: nobody trains beyond
+_ROUNDED: Final = 0.05  # of the input's range: bounds that were written with a digit or two
 _DARKEST_MEAN: Final = 1 / 255  # of white: a mean in 0..1 where pixels are 0..255 lies below
 
 
@@ -75,6 +76,21 @@ class Preprocessing:
         problems = [self._misfit(shape) for shape in shapes.values()]
         if None not in problems:
             raise InputSpecError("; ".join(f"input {name} {p}" for name, p in zip(shapes, problems, strict=True)))
+
+    def require_within(self, low: float | tuple[float, ...], high: float | tuple[float, ...]) -> None:
+        """Refuse bounds of the input that photographs leave, by more than rounding; per channel, or one for all.
+
+        Raises:
+            InputSpecError: black or white is beyond them.
+        """
+        for k, (black, white) in enumerate(zip(*self.bounds, strict=True)):
+            least, most = (bound[k % len(bound)] if isinstance(bound, tuple) else bound for bound in (low, high))
+            room = _ROUNDED * (white - black)
+            if black < least - room or white > most + room:
+                raise InputSpecError(
+                    f"bounds {least:.4g} to {most:.4g} do not hold what photographs become, {black:.4g} to "
+                    f"{white:.4g}: leave --bounds (bounds=) out, and they are those"
+                )
 
     def steps(self, height: int, width: int) -> str:
         """What happens to a photograph, in words."""

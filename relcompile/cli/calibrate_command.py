@@ -158,7 +158,9 @@ def open_data(
     from relcompile.preprocessing import assumed
 
     if preprocessing is not None and not os.path.isdir(path):
-        raise CalibrationError(f"{path} holds inputs, not photographs: leave the options of preprocessing out")
+        raise CalibrationError(
+            f"{path} holds inputs, not photographs: give a folder, or leave the options of preprocessing out"
+        )
     if not os.path.isdir(path):
         return open_arrays(path, forward_parameters(model), example_inputs(model, specs), samples)
     examples = example_inputs(model, specs or default_specs(model))

@@ -11,7 +11,7 @@ from relcompile.cli import options, views
 from relcompile.cli.asked import ending, targets_of
 from relcompile.cli.explain_command import check_reference_image, explain_seen, photographs_of
 from relcompile.cli.photograph_files import away, prepare
-from relcompile.errors import InputSpecError
+from relcompile.errors import ExportError, InputSpecError
 from relcompile.files.paths import atomic_path
 from relcompile.runtime.explanation import Explanation
 from relcompile.runtime.production import load
@@ -31,6 +31,8 @@ def compare(
     if not explainers:
         raise InputSpecError("compare wants one or more explainers, and then one photograph")
     picture = out or Path(f"{photograph.stem}.compared.png")
+    if picture.suffix.lower() != ".png":
+        raise ExportError(f"{picture}: the suffix must be .png")
     with prepare(files, (picture,)):
         maps, view = dict[str, Any](), None
         for path in explainers:

@@ -15,6 +15,7 @@ from relcompile.cli.confined import Console, Place
 from relcompile.errors import ExportError
 from relcompile.files.paths import (
     atomic_path,
+    beside,
     companion,
     keep_inputs,
     plain_name,
@@ -164,7 +165,7 @@ def default_output(model: Path, method: options.Method, question: options.Questi
         *(f"{verb}={name}" for verb, names in places.items() for name in names or ()),
     ]
     names = [method.rule.removesuffix(".toml").rpartition("/")[2], *(method.layers or ()), *filter(None, chosen)]
-    return model.with_name(".".join([model.stem, *(plain_name(name.replace("=", "")) for name in names), "onnx"]))
+    return beside(model, ".".join([model.stem, *(plain_name(name.replace("=", "")) for name in names), "onnx"]))
 
 
 def _check_output(output: Path, pair: bool, read: Sequence[Path | None]) -> None:

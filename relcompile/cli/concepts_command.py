@@ -17,7 +17,7 @@ from relcompile.cli.compile_command import captured_model, report
 from relcompile.cli.confined import Child, Console, Place
 from relcompile.cli.explain_command import photographs_of
 from relcompile.errors import CalibrationError, InputSpecError
-from relcompile.files.paths import atomic_path, keep_inputs, plain_name, refuse_links
+from relcompile.files.paths import atomic_path, beside, keep_inputs, plain_name, refuse_links
 from relcompile.runtime.production import ProductionExplainer, load
 
 if TYPE_CHECKING:
@@ -57,9 +57,14 @@ def concepts(
     asked = _Layer(layer, target, rule, file, pixels, tuple(inputs or ()))
     if isinstance(context.obj, Child):
         return asked.compile(context.obj.file, context.obj)
-    output = out or file.model.with_name(f"{file.model.stem}.{plain_name(layer)}.concepts.safetensors")
-    drawn = [output.with_suffix(".png"), *([] if picture is None else [output.with_suffix(f".{picture.stem}.png")])]
+    output = out or beside(file.model, f"{file.model.stem}.{plain_name(layer)}.concepts.safetensors")
+    endings = ["png", *([] if picture is None else [f"{picture.stem}.png"])]
+    drawn = [beside(output, f"{output.stem}.{ending}") for ending in endings]
     keep_inputs([file.model, picture], [output, *drawn])
+    if picture is not None:
+        from relcompile.pictures.images import load_image
+
+        load_image(picture)  # before hours of work
     context.with_resource(views.replacing([output, *drawn]))
     refuse_links([output, *drawn] if out is None else drawn)
     reader, masked = asked.explainers(context.obj)

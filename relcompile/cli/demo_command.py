@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -25,4 +26,4 @@ def demo(
     from relcompile.demo.site import write_site
 
     write_site(explainer, out, runtime)
-    views.note(f"wrote {out}; see it with: python -m http.server --directory {out}")
+    views.note(f"wrote {out}; see it with: python -m http.server --directory {shlex.quote(str(out))}")

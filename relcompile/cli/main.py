@@ -53,9 +53,11 @@ class _CompileByDefault(TyperGroup):
 
 
 class _Once(TyperCommand):
-    """An option that has one value is given once: of two, one would win nothing."""
+    """Every word says something, and an option that has one value is given once: of two, one would win nothing."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "" in args:  # as a path, the working directory
+            raise InputSpecError("one of the arguments is empty: is a variable of the shell not set?")
         _, _, given = self.make_parser(ctx).parse_args(list(args))
         for option, count in Counter(given).items():
             if count > 1 and isinstance(option, TyperOption) and not (option.multiple or option.is_flag):

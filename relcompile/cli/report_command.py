@@ -9,7 +9,7 @@ import typer
 
 from relcompile.cli import views
 from relcompile.cli.photograph_files import away
-from relcompile.files.paths import atomic_path, keep_inputs
+from relcompile.files.paths import atomic_path, beside, keep_inputs
 from relcompile.runtime.extras import require
 
 
@@ -22,7 +22,7 @@ def report(
     with away():
         from relcompile.evaluation.report import page
         from relcompile.evaluation.results import Results
-    target = out or run.with_suffix(".html")
+    target = out or beside(run, f"{run.stem}.html")
     keep_inputs((run,), (target,))
     text = page(Results.load(run))
     with views.replacing([target]), atomic_path(target) as temporary:

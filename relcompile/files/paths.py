@@ -232,9 +232,26 @@ def identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def beside(path: Path, name: str, error: type[RelcompileError] = InputSpecError) -> Path:
+    """The file of this name in the folder of another file.
+
+    Raises:
+        RelcompileError: as `error`; `path` is a folder, or `name` the name of no file.
+    """
+    try:
+        return path.with_name(name)
+    except ValueError as cause:
+        wrong = f"{path} is a folder, not a file" if not path.name else f"{name!r} is not the name of a file"
+        raise error(wrong) from cause
+
+
 def partial_of(output: Path) -> Path:
-    """Where an interrupted run leaves what the next one goes on from."""
-    return output.with_name(output.name + ".relcompile-partial")
+    """Where an interrupted run leaves what the next one goes on from.
+
+    Raises:
+        ExportError: `output` is a folder.
+    """
+    return beside(output, output.name + ".relcompile-partial", ExportError)
 
 
 def plain_name(text: str) -> str:

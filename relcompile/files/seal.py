@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from relcompile.errors import ExplainerFileError
-from relcompile.files.paths import open_input
+from relcompile.files.paths import beside, open_input
 
 SEAL_KEY: Final = "relcompile_sha256"  # of an entry of the ONNX file's metadata_props
 WEIGHTS_KEY: Final = "relcompile_weights"  # of another: checksum and name of a file beside that holds the weights
@@ -58,7 +58,7 @@ def check_weights_beside(path: Path, said: str | None) -> Path | None:
     if said is None:
         return None
     written, _, name = said.partition(" ")
-    weights = path.with_name(Path(name).name)
+    weights = beside(path, name, ExplainerFileError)
     with open_input(weights, "the weights", _LARGEST_WEIGHTS, ExplainerFileError) as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != written:

@@ -162,7 +162,8 @@ class Options:
         Raises:
             CalibrationError: the calibration belongs to a model with other weights, or to other preprocessing.
             CompositeError: as `composite`; or bounds, a calibration or a reference were given to a rule without.
-            InputSpecError: no photograph becomes such an input; or relevance is to leave the graph in no known form.
+            InputSpecError: no photograph becomes such an input, or photographs leave the bounds; or relevance is to
+                leave the graph in no known form.
         """
         check_outputs_asked(self.reduce, self.output_dtype)
         chosen_reference(self.composite, self.reference)
@@ -172,6 +173,8 @@ class Options:
         if self.calibration is not None:
             self.calibration.require(weights_sha256, self.preprocessing)
         if self.photographs is not None:
+            if self.bounds is not None:
+                self.photographs.require_within(*self.bounds)
             self.photographs.require_input({name: tuple(tensor.shape) for name, tensor in inputs.items()})
 
     def _composed(self, given: Given) -> Composite:

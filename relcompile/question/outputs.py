@@ -59,7 +59,7 @@ class FinishOutputs:
             return R
         if R.ndim < 3:
             raise InputSpecError(
-                f"reduce={self.reduce!r} (--reduce) is over channels, but relevance is {list(R.shape)}: leave it out"
+                f"reduce={self.reduce!r} (--reduce) is over channels, but relevance has {R.ndim} axes: leave it out"
             )
         return REDUCTIONS[self.reduce](R)
 

@@ -13,8 +13,10 @@ from torch import nn
 import relcompile
 from relcompile.backend import onnx_file
 from relcompile.errors import ExplainerFileError, ExportError
+from relcompile.files.seal import WEIGHTS_KEY
 from tests.cli.test_cli import files, run, small_network
 from tests.compare import ONNX, assert_close
+from tests.runtime.test_runtime import write
 
 
 def network() -> nn.Sequential:
@@ -89,6 +91,15 @@ def test_weights_of_another_kind_are_refused(damage: str, explainer: relcompile.
     content[100] ^= 1
     weights.write_bytes(content) if damage == "a byte" else weights.unlink()
     with pytest.raises(ExplainerFileError, match="damaged or changed" if damage == "a byte" else "weights"):
+        relcompile.load(tmp_path / "e.onnx", device="cpu")
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "/"])
+def test_weights_have_the_name_of_a_file(name: str, tmp_path: Path) -> None:
+    model = onnx.load(write(tmp_path / "e.onnx"))
+    model.metadata_props.add(key=WEIGHTS_KEY, value=f"{'0' * 64} {name}")
+    onnx.save(model, tmp_path / "e.onnx")
+    with pytest.raises(ExplainerFileError, match=r"is not the name of a file|it is a folder"):
         relcompile.load(tmp_path / "e.onnx", device="cpu")
 
 

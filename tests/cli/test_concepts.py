@@ -130,6 +130,7 @@ def test_the_model_is_read_by_a_child_and_captured_once(
 
 WRONG: dict[str, tuple[tuple[object, ...], str]] = {
     "no such layer": (("--layer", "9"), "no layer called '9'"),
+    "no such picture": (("--picture", "missing.jpg"), "missing.jpg cannot be read: there is no such file"),
     "a target of the caller's": (("--target", "index"), "argmax, or of a class number"),
 }
 

@@ -31,7 +31,8 @@ def test_a_class_that_does_not_exist_is_nan(rule: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_not_finite_are_flagged(value: float, saved: Path) -> None:
+def test_samples_that_are_not_finite_are_flagged(value: float, tmp_path: Path) -> None:
+    relcompile.compile(small_network(), X).save(tmp_path / "x.onnx")
     x = X.numpy().copy()
     x[1, 0, 5, 5] = value
-    assert relcompile.load(saved, device="cpu").explain(x, target=1).finite.tolist() == [True, False]
+    assert relcompile.load(tmp_path / "x.onnx", device="cpu").explain(x, target=1).finite.tolist() == [True, False]

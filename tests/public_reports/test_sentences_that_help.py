@@ -105,6 +105,15 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
         "the path is not UTF-8, which ONNX Runtime asks for",
     ),
     "a result of such a name": (["{model}", "--input", "1x3x16x16", "-o", "\udcff.onnx"], "the path is not UTF-8"),
+    "a folder as the model": (["."], "is a folder, not a file"),
+    "no model at all": ([""], "one of the arguments is empty: is a variable of the shell not set?"),
+    "no photograph at all": (["explain", "{model}", ""], "one of the arguments is empty"),
+    "a figure in another format": (
+        ["compare", "a.onnx", "b.onnx", "cat.jpg", "-o", "c.jpg"],
+        "the suffix must be .png",
+    ),
+    "a folder as an evaluation": (["report", "."], "is a folder, not a file"),
+    "a folder as patterns": (["calibrate", "{model}", "{model}.npy", "-o", "."], "is a folder, not a file"),
     "no colours": (["explain", "{model}", "cat.jpg", "--colormap", "RdBu_s"], "nearest: RdBu"),
 }
 
@@ -115,12 +124,6 @@ def test_commands(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     torch.save(small_network(), tmp_path / "model.pt")
     code, _, err = run(*(argument.format(model=tmp_path / "model.pt") for argument in arguments), capsys=capsys)
     assert (code, message in err) == (2, True), err
-
-
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    relcompile.compile(small_network(), X).save(tmp_path / "x.onnx")
-    return tmp_path / "x.onnx"
 
 
 def test_a_value_that_is_none_of_a_few_is_told_which_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,6 +85,10 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "an order of one channel": (["--mean", "0", "--std", "1", "--channels", "BGR"], "has no order"),
     "two references": (["--reference", "0", "--reference-image", "black"], "give one of them"),
     "a picture of no units": (["--rule", "deeplift-rescale", "--reference-image", "black"], "how a picture becomes"),
+    "bounds in other units": (
+        ["--rule", "zb", "--bounds", "0,1", "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"],
+        "bounds 0 to 1 do not hold what photographs become, -1 to 1",
+    ),
     "bounds nobody takes": (["--bounds", "0,1"], "rule z+ takes no bounds"),
 }
 

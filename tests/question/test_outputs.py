@@ -68,7 +68,7 @@ def tiny() -> nn.Module:
 WRONG: dict[str, tuple[dict[str, Any], type[RelcompileError], str]] = {
     "no such reduction": ({"reduce": "mean"}, InputSpecError, "must be sum or abs or max"),
     "no such type": ({"output_dtype": "int8"}, InputSpecError, r"\(--output-dtype\) must be float16"),
-    "no channels": ({"reduce": "sum", "at": "head"}, InputSpecError, "is over channels, but relevance is"),
+    "no channels": ({"reduce": "sum", "at": "head"}, InputSpecError, "is over channels, but relevance has 2 axes"),
 }
 
 
