@@ -14,9 +14,9 @@ from benchmarks.parts.zoo_segmentation import monai_models, smp_models
 from benchmarks.parts.zoo_transformers import transformers_models
 
 # Sides of the images, in pixels, of those that 64 are too few for.
-_SIDES = {"inception": 96, "maxvit": 224, "s3d": 224, "mvit": 224, "vit": 32}
+_SIDES = {"inception": 96, "maxvit": 224, "s3d": 224, "mvit": 224, "vit": 32, "vit_h_14": 28}
 _PLAIN = {"aux_logits": False, "init_weights": False}
-_SETTINGS: Mapping[str, Mapping[str, Any]] = {"inception": _PLAIN, "googlenet": _PLAIN, "vit": {"image_size": 32}}
+_SETTINGS: Mapping[str, Mapping[str, Any]] = {"inception": _PLAIN, "googlenet": _PLAIN}
 _DENSE = {"weights_backbone": None}
 
 
@@ -40,9 +40,10 @@ def _of_torchvision(
         kind = family.split("_")[0]
 
         def build(name: str = name, kind: str = kind) -> tuple[nn.Module, Inputs]:
-            more = {**(settings or {}), **_SETTINGS.get(kind, {})}
+            side = _SIDES.get(name, _SIDES.get(kind, 64))
+            more = {**(settings or {}), **_SETTINGS.get(kind, {}), **({"image_size": side} if kind == "vit" else {})}
             model = models.get_model(name, weights=None, num_classes=CLASSES, **more)
-            return stirred(model), inputs(_SIDES.get(kind, 64))
+            return stirred(model), inputs(side)
 
         yield Specimen("torchvision", family, name, build)
 

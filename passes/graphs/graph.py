@@ -152,7 +152,10 @@ def active_nodes(module: GraphModule, sources: Iterable[Node], sink: Node) -> se
             continue
         if any(argument in reached for argument in node.all_input_nodes):
             reached.add(node)
-    return reached & needed_by(sink)
+    path = reached & {sink}
+    for node in reversed(module.graph.nodes):
+        path.update(argument for argument in node.all_input_nodes if node in path and argument in reached)
+    return path
 
 
 def layer_name(node: Node) -> str:

@@ -49,6 +49,7 @@ SPLIT: Final[tuple[Any, ...]] = (
     aten.pixel_shuffle.default,
     aten.pixel_unshuffle.default,
     aten.rad2deg.default,
+    aten.renorm.default,
     aten.rot90.default,
     aten.rsub.Scalar,
     aten.rsub.Tensor,

@@ -15,11 +15,15 @@ from passes.graphs.nodes import argument, arguments
 from passes.operators.affine import Geometry
 from passes.operators.pooling import MaxWindow
 from passes.operators.table import OPERATORS
+from passes.rewrites.assignments import ASSIGNMENTS
 from passes.rewrites.attention import ATTENTION
 from passes.rewrites.composites import SPLIT, WHOLE
+from passes.rewrites.indexing import INDEXING
 from passes.rewrites.normalisation import NORMALISATIONS, variance_and_mean
+from passes.rewrites.products import EXTREMES, PRODUCTS, scanned
 from passes.rewrites.selection import SELECTIONS, selected
 from passes.rewrites.spellings import SPELLINGS
+from passes.rewrites.unpooling import UNPOOLING, places_of_maxima
 
 
 @final
@@ -93,8 +97,12 @@ def _getitem(node: Node, emit: Emitter) -> Value | None:
         return _adaptive_max_pool(node, emit)
     if index == 0 and source.target in _WITHOUT_INDICES:
         return emit.call(_WITHOUT_INDICES[source.target], *source.args, **source.kwargs)
+    if index == 1 and source.target in _WITHOUT_INDICES:
+        return places_of_maxima(source, emit)
     if source.target is aten.var_mean.correction:
         return variance_and_mean(source, index, emit)
+    if index == 0 and source.target in EXTREMES:
+        return scanned(source, EXTREMES[source.target], emit)
     return selected(source, index, emit) if source.target in SELECTIONS else None
 
 
@@ -217,15 +225,19 @@ _REWRITES: dict[Any, Rewrite] = {
     aten.new_ones.default: _fresh(1.0),
     aten.new_zeros.default: _fresh(0.0),
     getitem: _getitem,
+    **ASSIGNMENTS,
     **ATTENTION,
+    **INDEXING,
     **NORMALISATIONS,
+    **PRODUCTS,
     **SPELLINGS,
+    **UNPOOLING,
 }
 
 
 def is_rewritten(target: Any) -> bool:
     """The operator is taken apart after capture, if it is used as it usually is."""
-    return target in (*_REWRITES, *SELECTIONS, *_WITHOUT_INDICES, aten.split_with_sizes.default)
+    return target in (*_REWRITES, *SELECTIONS, *EXTREMES, *_WITHOUT_INDICES, aten.split_with_sizes.default)
 
 
 def composite_decompositions() -> dict[Any, Any]:

@@ -43,8 +43,7 @@ class MergeBatchNorm:
                 replace(output, _merged(node, output, emit))
             erase_with_operands(node)
             count += 1
-        erase_unused(module)
-        return count
+        return count + erase_unused(module)
 
 
 @dataclass(frozen=True)

@@ -62,12 +62,13 @@ def _spread(node: Node, emit: Emitter) -> Value:
     """The mean square of what is left of x without its mean, over n - correction in place of n."""
     x = emit.value(argument(node, "self"))
     dims = argument(node, "dim") or list(range(x.ndim))
-    correction = argument(node, "correction")
-    centred = x - _mean(x, dims)
-    count = prod(x.shape[d] for d in dims)
-    variance = emit.call(aten.mean.dim, centred * centred, list(dims), argument(node, "keepdim"))
-    factor = count / max(count - (1 if correction is None else correction), 0)
-    return variance if factor == 1 else variance * factor
+    asked = argument(node, "correction")
+    correction = 1 if asked is None else asked
+    centred, keepdim = x - _mean(x, dims), argument(node, "keepdim")
+    if correction == 0:
+        return emit.call(aten.mean.dim, centred * centred, list(dims), keepdim)
+    left = torch.sym_max(prod(x.shape[d] for d in dims) - correction, 0)
+    return emit.call(aten.sum.dim_IntList, centred * centred, list(dims), keepdim) / left
 
 
 def variance_and_mean(source: Node, index: int, emit: Emitter) -> Value:

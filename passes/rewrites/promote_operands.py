@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final, final
 
+import torch
 from torch.fx import GraphModule, Node
 
 from passes.graphs.emitter import Emitter, Value, aten
@@ -28,7 +29,8 @@ class PromoteOperands:
 def _promoted(node: Node, emit: Emitter) -> Value | None:
     dtype: Any = node.meta["val"].dtype
     values = {x: x.meta["val"] for x in node.all_input_nodes}
-    narrow = [x for x, value in values.items() if value.is_floating_point() and value.dim() and value.dtype != dtype]
+    tensors = {x: value for x, value in values.items() if isinstance(value, torch.Tensor)}  # and no sizes
+    narrow = [x for x, value in tensors.items() if value.is_floating_point() and value.dim() and value.dtype != dtype]
     if not narrow:
         return None
     cast = {x: emit.call(aten._to_copy.default, x, dtype=dtype).node for x in narrow}

@@ -1,9 +1,8 @@
-"""Operators that are others in another spelling: windows, distances, other logarithms, assignments to slices."""
+"""Operators that are others in another spelling: windows, distances, other logarithms."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -92,7 +91,7 @@ def _circular_padding(node: Node, emit: Emitter) -> Value | None:
     return x
 
 
-def _windows(x: Value, dim: int, size: int, step: int, dilation: int = 1) -> Value:
+def windows(x: Value, dim: int, size: int, step: int, dilation: int = 1) -> Value:
     """All windows along an axis: it becomes their number, and their elements are the last axis."""
     starts = torch.arange(0, x.shape[dim] - dilation * (size - 1), step)
     index = x.emit.constant("windows", (starts[:, None] + dilation * torch.arange(size)).reshape(-1))
@@ -104,7 +103,7 @@ def _windows(x: Value, dim: int, size: int, step: int, dilation: int = 1) -> Val
 def _unfold(node: Node, emit: Emitter) -> Value | None:
     x = emit.value(argument(node, 0))
     dim = argument(node, "dimension") % x.ndim
-    return _windows(x, dim, argument(node, "size"), argument(node, "step")) if isinstance(x.shape[dim], int) else None
+    return windows(x, dim, argument(node, "size"), argument(node, "step")) if isinstance(x.shape[dim], int) else None
 
 
 def _patches(node: Node, emit: Emitter) -> Value | None:
@@ -115,7 +114,7 @@ def _patches(node: Node, emit: Emitter) -> Value | None:
         return None
     x = x.pad([padding[1], padding[1], padding[0], padding[0]])
     for axis in range(2):
-        x = _windows(x, 2 + axis, kernel[axis], stride[axis], dilation[axis])
+        x = windows(x, 2 + axis, kernel[axis], stride[axis], dilation[axis])
     n, channels, rows, columns = x.shape[:4]
     return x.permute([0, 1, 4, 5, 2, 3]).reshape([n, channels * kernel[0] * kernel[1], rows * columns])
 
@@ -130,45 +129,6 @@ def _diagonal(node: Node, emit: Emitter) -> Value | None:
     places = [row * columns + row + offset for row in range(rows) if 0 <= row + offset < columns]
     flat = x.permute([*others, *dims]).reshape([*(x.shape[dim] for dim in others), rows * columns])
     return emit.call(aten.index_select.default, flat, len(others), emit.constant("diagonal", torch.tensor(places)))
-
-
-def _assigned_slice(node: Node, emit: Emitter) -> Value | None:
-    x, values, dim = emit.value(argument(node, 0)), emit.value(argument(node, 1)), argument(node, "dim")
-    dim %= x.ndim
-    size, bounds = x.shape[dim], [argument(node, name) for name in ("start", "end", "step")]
-    if not isinstance(size, int):
-        return values if str(x.shape) == str(values.shape) else None
-    start, end, step = slice(*bounds).indices(size)
-    return _replaced(x, dim, start, end, values) if step == 1 else None
-
-
-def _assigned_place(node: Node, emit: Emitter) -> Value | None:
-    x, dim = emit.value(argument(node, 0)), argument(node, "dim")
-    dim %= x.ndim
-    if not isinstance(x.shape[dim], int):
-        return None
-    place = argument(node, "index") % x.shape[dim]
-    values = emit.call(aten.unsqueeze.default, argument(node, 1), dim)
-    return _replaced(x, dim, place, place + 1, values)
-
-
-def _replaced(x: Value, dim: int, start: int, end: int, values: Value) -> Value:
-    size = x.shape[dim]
-    parts: Sequence[Value | None] = (
-        x.slice(dim, 0, start) if start else None,
-        values,
-        x.slice(dim, end, size) if end < size else None,
-    )
-    present = [part for part in parts if part is not None]
-    return x.emit.call(aten.cat.default, present, dim) if len(present) > 1 else values
-
-
-def _copied(node: Node, emit: Emitter) -> Value | None:
-    """What is assigned takes the place of the whole, at its shape."""
-    x, values = emit.value(argument(node, 0)), emit.value(argument(node, 1))
-    if x.fake.dtype != values.fake.dtype:
-        return None
-    return values if str(x.shape) == str(values.shape) else emit.call(aten.expand.default, values, x.sizes())
 
 
 SPELLINGS: dict[Any, Rewrite] = {
@@ -190,7 +150,4 @@ SPELLINGS: dict[Any, Rewrite] = {
     aten.unfold.default: _unfold,
     aten.im2col.default: _patches,
     aten.diagonal.default: _diagonal,
-    aten.slice_scatter.default: _assigned_slice,
-    aten.select_scatter.default: _assigned_place,
-    aten.copy.default: _copied,
 }

@@ -22,7 +22,7 @@ from relcompile.backend.external_weights import MOST_INSIDE, move_out, predictio
 from relcompile.backend.program import NotInOnnxError, first_line, quiet, traced, untraced
 from relcompile.backend.source import python_source
 from relcompile.errors import ExportError
-from relcompile.files.paths import atomic_path
+from relcompile.files.paths import atomic_path, require_utf8
 from relcompile.files.seal import SEAL_KEY, UNSEALED, seal
 from relcompile.metadata import METADATA_KEY, SOURCE_KEY
 
@@ -47,6 +47,7 @@ def save(
     Raises:
         ExportError: see `write_onnx`; or the suffix is neither .onnx nor .pt2, or not that of a pair.
     """
+    require_utf8(path, ExportError)
     suffix = path.suffix.lower()
     if pair and suffix != ".onnx":
         raise ExportError(f"{path}: a pair of files is one of .onnx files")

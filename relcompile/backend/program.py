@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch.export.exported_program import ExportedProgram, ModuleCallEntry
@@ -22,6 +23,8 @@ from torch.fx import Graph, GraphModule, Node
 
 from relcompile.backend.compiled import Compiled
 from relcompile.errors import ExportError
+
+_COLOURS: Final = re.compile(r"\x1b\[[\d;]*m")
 
 
 def traced(module: GraphModule, explainer: Compiled) -> ExportedProgram:
@@ -99,8 +102,9 @@ def _free(shape: Sequence[Any]) -> dict[int, Any]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a message that says something."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+    """The first line of a message that says something, without the colours that torch gives it."""
+    lines = _COLOURS.sub("", str(error)).splitlines()
+    return next((line for line in lines if line.strip()), type(error).__name__)[:300]
 
 
 @contextmanager

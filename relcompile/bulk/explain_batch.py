@@ -58,22 +58,31 @@ class ExplainBatch:
             batch: "path" (texts), and perhaps "bytes": the contents of the files; without, they are read.
 
         Returns:
-            Columns of the same length and order. path; prediction, the best class; target, the class that is explained;
-            logit, its score; sum, of all relevance; scale and relevance: R = scale * relevance; error: "", or why there
-            is no explanation; then prediction and target are -1, the numbers NaN and the relevance 0.
+            Columns of the same length and order. path, with bytes that are not UTF-8 written as they are in Python;
+            prediction, the best class; target, the class that is explained; logit, its score; sum, of all relevance;
+            scale and relevance: R = scale * relevance; error: "", or why there is no explanation; then the others are
+            those of `failures`.
         """
         paths = [str(path) for path in batch["path"]]
         contents: Sequence[Any] = batch["bytes"] if "bytes" in batch else [None] * len(paths)
-        columns = self._failures(paths)
+        columns = self.failures(paths)
         read = list[tuple[int, Seen]]()
         for row, (path, content) in enumerate(zip(paths, contents, strict=True)):
             try:
                 read.append((row, self._photographs.read(_image(path, content))))
             except RelcompileError as error:
-                columns["error"][row] = str(error)
+                columns["error"][row] = _text(str(error))
         for start in range(0, len(read), self.rows):
             self._explain(read[start : start + self.rows], columns)
         return columns
+
+    def failures(self, paths: Sequence[str], error: str = "") -> dict[str, Array]:
+        """The columns without explanations: prediction and target are -1, the numbers NaN, and the relevance 0."""
+        count = len(paths)
+        columns = {name: np.full(count, _FAILED[name], dtype) for name, dtype in _NUMBERS.items()}
+        texts = {"path": np.array([*map(_text, paths)], object), "error": np.full(count, _text(error), object)}
+        relevance = np.zeros((count, *self.shape), self.form)
+        return {**texts, **columns, "scale": np.full(count, np.nan), "relevance": relevance}
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -99,13 +108,6 @@ class ExplainBatch:
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
-    def _failures(self, paths: Sequence[str]) -> dict[str, Array]:
-        count = len(paths)
-        columns = {name: np.full(count, _FAILED[name], dtype) for name, dtype in _NUMBERS.items()}
-        relevance = np.zeros((count, *self.shape), self.form)
-        texts = {"path": np.array(paths, object), "error": np.full(count, "", object)}
-        return {**texts, **columns, "scale": np.full(count, np.nan), "relevance": relevance}
-
     def _explain(self, read: Sequence[tuple[int, Seen]], columns: dict[str, Array]) -> None:
         """Put what is found into the rows of the columns."""
         array = np.concatenate([seen.array for _, seen in read])
@@ -127,6 +129,11 @@ class ExplainBatch:
         found = {"prediction": explanation.scores(k).argmax(), "target": target, "logit": logit}
         for name, value in {**found, "sum": relevance.sum(dtype=np.float64)}.items():
             columns[name][row] = value
+
+
+def _text(text: str) -> str:
+    """A text that may hold a path; file systems know names that are not UTF-8, tables do not."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _image(path: str, content: Any) -> Image.Image | Path:

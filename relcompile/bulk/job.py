@@ -1,6 +1,7 @@
 """A job in a folder: parts of rows, each written whole or not at all, so that what is there is done.
 
 OUT/relevance/part-00000.parquet   rows of photographs that were explained
+OUT/relevance.zarr                 or rows of all photographs, as arrays
 OUT/errors/part-00000.parquet      path and reason of those that were not, if there are any
 OUT/job.json                       what the job is of; another one does not go on here
 """
@@ -10,58 +11,54 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from relcompile.bulk.explain_batch import ExplainBatch
 from relcompile.bulk.parts import Part, fingerprint
-from relcompile.errors import ExportError
+from relcompile.bulk.rows import Rows, forget_halves, make_folder, part_file, write_table
+from relcompile.errors import ExportError, InputSpecError
 from relcompile.files.onnx_bounds import LARGEST_EXPLAINER
 from relcompile.files.paths import atomic_path, open_input, read_text
 from relcompile.runtime.feeds import Array
 
 _LONGEST_MANIFEST: Final = 2**20
-_TYPES: Final = {
-    "path": pa.string(),
-    "prediction": pa.int64(),
-    "target": pa.int64(),
-    "logit": pa.float32(),
-    "sum": pa.float32(),
-    "scale": pa.float64(),
-}
 
 
 @dataclass(frozen=True)
 class Job:
-    """Parts, what explains them, and the folder of the results.
+    """What explains photographs, and where that goes.
 
     Args:
         explain: What explains a part.
-        parts: All of them.
-        folder: Where the results go.
+        rows: Where the results go, and the parts that there are.
+        folder: Where these and everything else lie.
     """
 
     explain: ExplainBatch
-    parts: Sequence[Part]
+    rows: Rows
     folder: Path
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """All of them."""
+        return self.rows.parts
 
     @property
     def left(self) -> list[Part]:
         """The parts that are not done."""
-        return [part for part in self.parts if not self._file("relevance", part).exists()]
+        return self.rows.left
 
     @property
     def errors(self) -> int:
         """How many photographs could not be explained, of the parts that are done."""
-        files = (self._file("errors", part) for part in self.parts)
+        files = (part_file(self.folder / "errors", part) for part in self.parts)
         return sum(pq.read_metadata(file).num_rows for file in files if file.exists())
 
     @contextmanager
@@ -71,13 +68,11 @@ class Job:
         Raises:
             ExportError: another job is or was at work there, or it cannot be written.
         """
-        for name in ("relevance", "errors"):
-            _make(self.folder / name)
+        make_folder(self.folder / "errors")
         with _alone(self.folder / "job.json"):
             self._claim(self.folder / "job.json")
-            for name in ("relevance", "errors"):
-                for stale in (self.folder / name).glob(".relcompile-*"):
-                    shutil.rmtree(stale, ignore_errors=True)
+            forget_halves(self.folder / "errors")
+            self.rows.open()
             yield
 
     def do(self, part: Part) -> int:
@@ -86,19 +81,27 @@ class Job:
         Returns:
             How many photographs it has.
         """
-        columns = self.explain(part.read())
+        columns, told = self._columns(part), part_file(self.folder / "errors", part)
         failed = columns["error"] != ""
+        told.unlink(missing_ok=True)  # of a try that was broken off
         if failed.any():
             errors = pa.table({name: pa.array(columns[name][failed], pa.string()) for name in ("path", "error")})
-            self._write(errors, self._file("errors", part))
-        rows = {name: column[~failed] for name, column in columns.items() if name != "error"}
-        self._write(table_of(rows, self.explain.shape), self._file("relevance", part))
+            write_table(errors, told)
+        self.rows.write(part, columns)
         return part.rows
+
+    def _columns(self, part: Part) -> dict[str, Array]:
+        try:
+            batch = part.read()
+        except InputSpecError as error:
+            return self.explain.failures(part.names, str(error))
+        return self.explain(batch)
 
     def _claim(self, path: Path) -> None:
         """Write what the job is of, or find it there."""
         facts = {**dataclasses.asdict(self.explain), "explainer": _checksum(Path(self.explain.explainer))}
-        text = json.dumps({**facts, "inputs": fingerprint(self.parts)}, indent=1)
+        written = {"rows": self.rows.folder.name, "inputs": fingerprint(self.parts)}
+        text = json.dumps({**facts, **written}, indent=1)
         if not path.exists():
             with atomic_path(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
@@ -107,29 +110,6 @@ class Job:
                 f"{self.folder} holds the results of another job (explainer, options or photographs differ; {path} "
                 "says which it was); give another folder, or remove it"
             )
-
-    def _file(self, kind: str, part: Part) -> Path:
-        return self.folder / kind / f"part-{part.number:05}.parquet"
-
-    def _write(self, table: Any, path: Path) -> None:
-        with atomic_path(path) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
-
-
-def table_of(columns: dict[str, Array], shape: tuple[int, ...]) -> Any:
-    """The rows as a table of Arrow; relevance is a tensor of a fixed shape."""
-    relevance = columns["relevance"]
-    kind = pa.fixed_shape_tensor(pa.from_numpy_dtype(relevance.dtype), shape)
-    flat = pa.FixedSizeListArray.from_arrays(pa.array(relevance.reshape(-1)), int(np.prod(shape)))
-    plain = {name: pa.array(columns[name], of) for name, of in _TYPES.items()}
-    return pa.table({**plain, "relevance": pa.ExtensionArray.from_storage(kind, flat)})
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExportError(f"{folder}: {error.strerror}") from error
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from relcompile.errors import InputSpecError
-from relcompile.pictures.images import image_suffixes, photographs
+from relcompile.errors import InputSpecError, RelcompileError
+from relcompile.pictures.images import LARGEST_PHOTOGRAPH, image_suffixes, photographs
 
 _Item = TypeVar("_Item")
 
@@ -26,14 +27,25 @@ class Part:
 
     Attributes:
         number: of the part.
+        start: how many photographs there are in the parts before it.
         rows: how many there are.
     """
 
     number: int
+    start: int
     rows: int
 
     def read(self) -> Mapping[str, Sequence[Any]]:
-        """The columns that `ExplainBatch` takes; "path" is what the result calls each photograph."""
+        """The columns that `ExplainBatch` takes; "path" is what the result calls each photograph.
+
+        Raises:
+            InputSpecError: the file that holds them cannot be read, or no more.
+        """
+        raise NotImplementedError
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What photographs are called that cannot be read."""
         raise NotImplementedError
 
     @property
@@ -49,7 +61,11 @@ class FilesPart(Part):
     paths: tuple[str, ...]
 
     def read(self) -> Mapping[str, Sequence[Any]]:
-        return {"path": self.paths}
+        return {"path": self.names}
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.paths
 
     @property
     def identity(self) -> str:
@@ -71,16 +87,19 @@ class RowGroupPart(Part):
     first: int
 
     def read(self) -> Mapping[str, Sequence[Any]]:
-        with pq.ParquetFile(self.file) as file:
+        with _reading(self.file, "Parquet"), pq.ParquetFile(self.file) as file:
             images = _image_column(file.schema_arrow, self.file)
             names = [name for name in (images, "path") if name in file.schema_arrow.names]
             table = file.read_row_group(self.group, columns=names)
-        values = table[images].to_pylist()
+            values = table[images].to_pylist()
+            named = table["path"].to_pylist() if "path" in names else [None] * len(values)
         contents = [value["bytes"] if isinstance(value, dict) else value for value in values]
-        named = table["path"].to_pylist() if "path" in names else [None] * len(values)
-        numbered = (f"{self.file}#{self.first + k}" for k in range(len(values)))
-        paths = [str(name) if name else number for name, number in zip(named, numbered, strict=True)]
+        paths = [str(name) if name else number for name, number in zip(named, self.names, strict=True)]
         return {"path": paths, "bytes": [content or b"" for content in contents]}
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [f"{self.file}#{self.first + k}" for k in range(self.rows)]
 
     @property
     def identity(self) -> str:
@@ -102,11 +121,15 @@ class TarPart(Part):
 
     def read(self) -> Mapping[str, Sequence[Any]]:
         contents = list[bytes]()
-        with open(self.file, "rb") as file:
+        with _reading(self.file, "an uncompressed tar file"), open(self.file, "rb") as file:
             for _, start, size in self.members:
                 file.seek(start)
-                contents.append(file.read(size))
-        return {"path": [f"{self.file}#{name}" for name, _, _ in self.members], "bytes": contents}
+                contents.append(file.read(min(size, LARGEST_PHOTOGRAPH + 1)))  # what is larger is no photograph
+        return {"path": self.names, "bytes": contents}
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [f"{self.file}#{name}" for name, _, _ in self.members]
 
     @property
     def identity(self) -> str:
@@ -125,7 +148,7 @@ def parts_of(given: Path, rows: int) -> tuple[Part, ...]:
         InputSpecError: there is nothing in it, or a file is no Parquet with a column of pictures, or no tar file.
     """
     for suffix, cut in ((".parquet", _row_groups), (".tar", _members)):
-        files = [given] if given.suffix == suffix else sorted(given.rglob(f"*{suffix}")) if given.is_dir() else []
+        files = sorted(path for path in (given, *given.rglob("*")) if path.suffix == suffix and path.is_file())
         found = [part for file in files for part in cut(file, rows)]
         if files:
             break
@@ -133,48 +156,63 @@ def parts_of(given: Path, rows: int) -> tuple[Part, ...]:
         found = _files(given, rows)
     if not found:
         raise InputSpecError(f"there are no photographs, and no .parquet or .tar files with some, in {given}")
-    return tuple(replace(part, number=number) for number, part in enumerate(found))
+    starts = accumulate((part.rows for part in found), initial=0)
+    return tuple(
+        replace(part, number=k, start=start) for k, (part, start) in enumerate(zip(found, starts, strict=False))
+    )
 
 
 def fingerprint(parts: Sequence[Part]) -> str:
     """Equal for equal inputs, cut in the same way."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(part.identity.encode() + b"\0")
+        digest.update(part.identity.encode("utf-8", "surrogateescape") + b"\0")
     return digest.hexdigest()
 
 
 def _files(given: Path, rows: int) -> list[Part]:
     found = [str(path) for path in photographs(given)] if given.is_dir() else [str(given)]
-    return [FilesPart(0, len(chunk), chunk) for chunk in _chunks(found, rows)]
+    return [FilesPart(0, 0, len(chunk), chunk) for chunk in _chunks(found, rows)]
 
 
 def _row_groups(path: Path, _rows: int) -> list[Part]:
-    try:
-        with pq.ParquetFile(path) as file:
-            _image_column(file.schema_arrow, str(path))
-            sizes = [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
-    except (OSError, pa.ArrowException) as error:
-        raise InputSpecError(f"{path} cannot be read as Parquet: {error}") from error
+    with _reading(path, "Parquet"), pq.ParquetFile(path) as file:
+        _image_column(file.schema_arrow, str(path))
+        sizes = [file.metadata.row_group(k).num_rows for k in range(file.metadata.num_row_groups)]
     firsts = accumulate(sizes, initial=0)
     return [
-        RowGroupPart(0, size, str(path), k, first) for k, (size, first) in enumerate(zip(sizes, firsts, strict=False))
+        RowGroupPart(0, 0, size, str(path), k, first)
+        for k, (size, first) in enumerate(zip(sizes, firsts, strict=False))
     ]
 
 
 def _members(path: Path, rows: int) -> list[Part]:
     """Files with the suffix of a photograph; what lies beside them (labels, captions) is left out."""
     suffixes = image_suffixes()
+    with _reading(path, "an uncompressed tar file"), tarfile.open(path, "r:") as archive:
+        found = [
+            (each.name, each.offset_data, each.size)
+            for each in archive
+            if each.isreg() and not each.issparse() and Path(each.name).suffix.lower() in suffixes
+        ]
+        if any(size < 0 for _, _, size in found):
+            raise tarfile.ReadError("it holds a file of negative size")
+    return [TarPart(0, 0, len(chunk), str(path), chunk) for chunk in _chunks(found, rows)]
+
+
+@contextmanager
+def _reading(path: Path | str, kind: str) -> Generator[None]:
+    """What a library says of a damaged file, as one message.
+
+    Raises:
+        InputSpecError: it said something.
+    """
     try:
-        with tarfile.open(path, "r:") as archive:
-            found = [
-                (each.name, each.offset_data, each.size)
-                for each in archive
-                if each.isreg() and not each.issparse() and Path(each.name).suffix.lower() in suffixes
-            ]
-    except (OSError, tarfile.TarError) as error:
-        raise InputSpecError(f"{path} cannot be read as an uncompressed tar file: {error}") from error
-    return [TarPart(0, len(chunk), str(path), chunk) for chunk in _chunks(found, rows)]
+        yield
+    except RelcompileError:
+        raise
+    except Exception as error:  # ValueError, UnicodeDecodeError, MemoryError and more, beside those that are documented
+        raise InputSpecError(f"{path} cannot be read as {kind}: {error}") from error
 
 
 def _chunks(found: Sequence[_Item], rows: int) -> Iterator[tuple[_Item, ...]]:

@@ -1,8 +1,8 @@
-"""`relcompile batch`: many photographs in, Parquet out; goes on where it was stopped. Needs neither torch nor onnx."""
+"""`relcompile batch`: many photographs in, Parquet or Zarr out; goes on where it was stopped. Needs no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +17,8 @@ from relcompile.runtime.options import Device
 if TYPE_CHECKING:
     from relcompile.bulk.explain_batch import ExplainBatch
     from relcompile.bulk.job import Job
+    from relcompile.bulk.parts import Part
+    from relcompile.bulk.rows import Rows
 
 
 class Engine(StrEnum):
@@ -33,13 +35,31 @@ class Stored(StrEnum):
     INT8 = "int8"
 
 
+class Format(StrEnum):
+    """What the results are."""
+
+    PARQUET = "parquet"
+    ZARR = "zarr"
+
+
 @dataclass(frozen=True)
-class Rows:
+class Said:
     """What is said of each photograph, and how it is stored."""
 
     target: Annotated[int | None, typer.Option("--target", "-t", help="A class; default: the best one of each.")] = None
     stored: Annotated[Stored, typer.Option(help="How relevance is stored, with a scale for each map.")] = Stored.FLOAT16
     keep_channels: Annotated[bool, typer.Option("--keep-channels", help="Do not sum relevance over channels.")] = False
+    format: Annotated[Format, typer.Option(help="Tables in OUT/relevance, or arrays in OUT/relevance.zarr.")] = (
+        Format.PARQUET
+    )
+
+    def rows(self, out: Path, parts: Sequence[Part], shape: tuple[int, ...]) -> Rows:
+        """Where the results go."""
+        from relcompile.bulk.rows import ParquetRows, ZarrRows
+
+        if self.format is Format.ZARR:
+            return ZarrRows(out / "relevance.zarr", parts, shape, self.stored.value)
+        return ParquetRows(out / "relevance", parts, shape)
 
 
 @dataclass(frozen=True)
@@ -52,7 +72,7 @@ class Workers:
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt.")] = "auto"
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all cores, with Ray 1.")] = None
 
-    def explain(self, explainer: Path, said: Rows) -> ExplainBatch:
+    def explain(self, explainer: Path, said: Said) -> ExplainBatch:
         """What explains a batch."""
         from relcompile.bulk.explain_batch import ExplainBatch
 
@@ -73,11 +93,11 @@ def batch(
         Path, typer.Argument(help="A folder of photographs, of .parquet files with pictures, or of .tar files of them.")
     ],
     out: Annotated[Path, typer.Argument(help="The folder of the results; a job that stopped goes on in it.")],
-    said: Rows,
+    said: Said,
     workers: Workers,
     part: Annotated[int, typer.Option(help="Photographs of one file of the results.", min=1)] = 256,
 ) -> None:
-    """Explain many photographs into Parquet files, with a table of those that cannot be read.
+    """Explain many photographs into Parquet files or Zarr arrays, with a table of those that cannot be read.
 
     A job that was stopped, in whatever way, goes on with the same command: every photograph is in the results once.
     """
@@ -90,7 +110,8 @@ def batch(
         raise InputSpecError(f"{out} lies in {photographs}: results would be read as photographs; give another folder")
     asked = workers.explain(explainer, said)
     views.note(f"relevance of each photograph: {' x '.join(map(str, asked.shape))}, {said.stored}")
-    job = Job(asked, parts_of(photographs.absolute(), part), out.absolute())
+    rows = said.rows(out.absolute(), parts_of(photographs.absolute(), part), asked.shape)
+    job = Job(asked, rows, out.absolute())
     total = sum(part.rows for part in job.parts)
     with job.opened():
         done = total - sum(part.rows for part in job.left)
@@ -100,4 +121,4 @@ def batch(
                 tell(done)
     if job.errors:
         raise InputSpecError(f"{job.errors} of {total} photographs could not be explained: see {out / 'errors'}")
-    views.note(f"{total} photographs are explained in {out / 'relevance'}")
+    views.note(f"{total} photographs are explained in {out / rows.folder.name}")

@@ -44,6 +44,7 @@ def calibrate(
 ) -> None:
     """Learn from data what PatternNet and PatternAttribution need: one pattern per affine layer."""
     place: Place = context.obj
+    context.with_resource(views.replacing([out]))
     if isinstance(place, Console) and not file.trust_model_file:
         with atomic_path(out) as temporary:
             return place.run(file.model, temporary, partial_of(out))

@@ -31,18 +31,18 @@ def compare(
     if not explainers:
         raise InputSpecError("compare wants one or more explainers, and then one photograph")
     picture = out or Path(f"{photograph.stem}.compared.png")
-    prepare(files, (picture,))
-    maps, view = dict[str, Any](), None
-    for path in explainers:
-        for name, explanation in _explained(path, photograph, tuple(target or ()), reference_image):
-            maps[name if name not in maps else f"{name} ({path.name})"] = explanation.relevance[0]
-            view = view or explanation.views[0]
-    if view is None or len(maps) < 2:
-        raise InputSpecError("there is one map only: give several explainers, or several --target")
-    figure = comparison_figure(view, maps, photograph.name)
-    with atomic_path(picture) as temporary:
-        figure.savefig(temporary, format="png")
-    views.note(f"wrote {picture}")
+    with prepare(files, (picture,)):
+        maps, view = dict[str, Any](), None
+        for path in explainers:
+            for name, explanation in _explained(path, photograph, tuple(target or ()), reference_image):
+                maps[name if name not in maps else f"{name} ({path.name})"] = explanation.relevance[0]
+                view = view or explanation.views[0]
+        if view is None or len(maps) < 2:
+            raise InputSpecError("there is one map only: give several explainers, or several --target")
+        figure = comparison_figure(view, maps, photograph.name)
+        with atomic_path(picture) as temporary:
+            figure.savefig(temporary, format="png")
+        views.note(f"wrote {picture}")
 
 
 def _explained(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -14,13 +13,22 @@ import typer
 from relcompile.cli import options, views
 from relcompile.cli.confined import Console, Place
 from relcompile.errors import ExportError
-from relcompile.files.paths import atomic_path, companion, keep_inputs, plain_name, read_text, refuse_links
+from relcompile.files.paths import (
+    atomic_path,
+    companion,
+    keep_inputs,
+    plain_name,
+    read_text,
+    refuse_links,
+    require_utf8,
+)
 
 if TYPE_CHECKING:
     import torch
 
     from relcompile.backend.explainer import Explainer
     from relcompile.backend.onnx_file import Parity
+    from relcompile.compiler import CapturedModel
     from relcompile.preprocessing import Preprocessing
     from relcompile.question.options import Keywords, Options
 
@@ -48,6 +56,7 @@ def compile_(
     """Compile a trained model and a rule into one explainer file."""
     place: Place = context.obj
     output = out or default_output(file.model, method, question)
+    context.with_resource(views.replacing([output]))
     if isinstance(place, Console) and not file.trust_model_file:
         with atomic_path(output) as temporary:
             return place.run(file.model, temporary)
@@ -99,26 +108,38 @@ def compile_file(
     """
     from relcompile.backend.doubts import doubts
     from relcompile.backend.onnx_file import save
-    from relcompile.cli.input_specs import default_specs, example_inputs
-    from relcompile.compiler import compile_as_asked
 
     _ = asked.composite  # a mistyped rule is known before minutes of work, and so is an unwritable output
     with views.progress("relcompile") as tell, place.result(output) as temporary:
-        tell("read the model")
-        model = read()
-        if not specs:
-            specs = default_specs(model)
-            views.note(f"input: {' '.join(specs)} (assumed; --input changes it)")
-        inputs = example_inputs(model, specs)
-        explainer = compile_as_asked(model, inputs, asked, tell)
+        captured = captured_model(read, specs, tell)
+        explainer = captured.compile_as_asked(asked, tell)
         parity = save(explainer, temporary, tell, pair=pair)
         tell("measure")
-        timing = _timing(model, explainer, temporary)
+        timing = _timing(captured.model, explainer, temporary)
         warnings = doubts(explainer, shares=asked.composite.shares_the_score)
         beside = [path for path in temporary.parent.iterdir() if companion(output).fullmatch(path.name)]
         rows = {"file": str(output), "size": f"{temporary.stat().st_size / 1e6:.1f} MB"}
         rows |= {path.name: f"{path.stat().st_size / 1e6:.1f} MB" for path in sorted(beside)}
-    _report(explainer, rows, parity, timing | warnings)
+    report(explainer, rows, parity, timing | warnings)
+
+
+def captured_model(
+    read: Callable[[], torch.nn.Module], specs: tuple[str, ...], tell: Callable[[str], None]
+) -> CapturedModel:
+    """What explainers are compiled from: the model that `read` reads, and examples of its inputs.
+
+    Raises:
+        RelcompileError, PassError: with a message for the user.
+    """
+    from relcompile.cli.input_specs import default_specs, example_inputs
+    from relcompile.compiler import capture
+
+    tell("read the model")
+    model = read()
+    if not specs:
+        specs = default_specs(model)
+        views.note(f"input: {' '.join(specs)} (assumed; --input changes it)")
+    return capture(model, example_inputs(model, specs))
 
 
 def _read_by(method: options.Method) -> list[Path | None]:
@@ -150,9 +171,8 @@ def _check_output(output: Path, pair: bool, read: Sequence[Path | None]) -> None
     known = (".onnx",) if pair else (".onnx", ".pt2")
     if output.suffix.lower() not in known:
         raise ExportError(f"{output}: the suffix must be {' or '.join(known)}")
+    require_utf8(output, ExportError)
     keep_inputs(read, (output, output.with_name(f"{output.stem}.predict.onnx")) if pair else (output,))
-    if os.path.exists(output):
-        views.note(f"output: {output} (the file that is there is replaced)")
 
 
 def _class_names(path: Path | None) -> list[str] | None:
@@ -191,7 +211,8 @@ def _medians(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
-def _report(explainer: Explainer, rows: dict[str, str], parity: Parity | None, timing: dict[str, str]) -> None:
+def report(explainer: Explainer, rows: dict[str, str], parity: Parity | None, measured: dict[str, str]) -> None:
+    """Print what was compiled: `rows` of its files, and what was measured."""
     views.summary(explainer.metadata.layers)
     rows = {"rule": views.rule(explainer.metadata), "explained": explainer.metadata.quantity, **rows}
     if parity is not None:
@@ -199,4 +220,4 @@ def _report(explainer: Explainer, rows: dict[str, str], parity: Parity | None, t
         rows["difference from PyTorch (of the maximum)"] = errors
     if explainer.metadata.preprocessing is not None:
         rows["photographs"] = views.photographs(explainer.metadata)
-    views.facts("explainer", rows | timing)
+    views.facts("explainer", rows | measured)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
 from relcompile.cli import options, views
-from relcompile.cli.compile_command import compile_
-from relcompile.cli.confined import Console, Place
+from relcompile.cli.compile_command import captured_model, report
+from relcompile.cli.confined import Child, Console, Place
 from relcompile.cli.explain_command import photographs_of
-from relcompile.cli.groups import flat
 from relcompile.errors import CalibrationError, InputSpecError
 from relcompile.files.paths import atomic_path, keep_inputs, plain_name, refuse_links
 from relcompile.runtime.production import ProductionExplainer, load
@@ -54,50 +54,63 @@ def concepts(
     """
     if target != "argmax" and not target.isdecimal():
         raise InputSpecError(f"--target {target!r}: concepts are of the best class, argmax, or of a class number")
+    asked = _Layer(layer, target, rule, file, pixels, tuple(inputs or ()))
+    if isinstance(context.obj, Child):
+        return asked.compile(context.obj.file, context.obj)
     output = out or file.model.with_name(f"{file.model.stem}.{plain_name(layer)}.concepts.safetensors")
     drawn = [output.with_suffix(".png"), *([] if picture is None else [output.with_suffix(f".{picture.stem}.png")])]
     keep_inputs([file.model, picture], [output, *drawn])
+    context.with_resource(views.replacing([output, *drawn]))
     refuse_links([output, *drawn] if out is None else drawn)
-    how = _Compiler(context.obj, file, ["--rule", rule, *_spelled({"input": inputs or [], **options.given(pixels)})])
-    reader = how.compiled("--at", layer, "--target", target)
+    reader, masked = asked.explainers(context.obj)
     photographs = photographs_of(reader)
     folder = _folder(data, photographs, reader, samples)
     found = _found(reader, folder, output, count, batch, resume=resume)
     _report(found, output)
-    masked = how.compiled("--mask", layer, "--target", "indices")
-    _Drawing(masked, photographs, folder, found, rows).all(reader, picture, drawn)
+    return _Drawing(masked, photographs, folder, found, rows).all(reader, picture, drawn)
 
 
 @dataclass(frozen=True)
-class _Compiler:
-    """Compiles one model several times, with the options that all have in common."""
+class _Layer:
+    """A layer of a model file, and what its relevance is to be."""
 
-    place: Place
+    name: str
+    target: str
+    rule: str
     file: options.ModelFile
-    options: Sequence[str]
+    pixels: options.Pixels
+    inputs: tuple[str, ...]
 
-    def compiled(self, *further: str) -> ProductionExplainer:
-        """The explainer, whose file is gone when it is returned."""
-        model = self.file.model
-        trust = {name: value for name, value in options.given(self.file).items() if name != "model"}
+    def explainers(self, place: Place) -> tuple[ProductionExplainer, ProductionExplainer]:
+        """One reads the layer, one masks it; their files are gone when they are returned."""
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, f"{model.stem}.onnx")
-            arguments = [str(model), *_spelled(trust), *self.options, *further, "-o", str(path)]
-            if isinstance(self.place, Console) and not self.file.trust_model_file:
-                Console(arguments).run(model, path)
+            path = Path(folder, f"{self.file.model.stem}.onnx")
+            if isinstance(place, Console) and not self.file.trust_model_file:
+                place.run(self.file.model, path)
             else:
-                app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-                app.command()(flat(compile_))
-                app(arguments, obj=Place(), standalone_mode=False)
-            return load(path)
+                self.compile(path, place)
+            return load(path), load(_masked(path))
+
+    def compile(self, path: Path, place: Place) -> None:
+        """Write the files of both explainers, from one look at the model."""
+        from relcompile.backend.doubts import doubts
+        from relcompile.backend.onnx_file import save
+        from relcompile.question.options import Options
+
+        asked = partial(Options, rule=self.rule, preprocessing=self.pixels.preprocessing(), name=self.file.model.stem)
+        reading = asked(at=self.name, target=self.target)
+        with views.progress("relcompile") as tell, place.result(path) as temporary:
+            captured = captured_model(self.file.read, self.inputs, tell)
+            reader = captured.compile_as_asked(reading, tell)
+            parity = save(reader, temporary, tell)
+            save(captured.compile_as_asked(asked(masks=[self.name], target="indices"), tell), _masked(path), tell)
+            warnings = doubts(reader, shares=reading.composite.shares_the_score)
+        report(reader, {}, parity, warnings)
 
 
-def _spelled(given: Mapping[str, Any]) -> Iterator[str]:
-    """Options by name, as one writes them."""
-    for name, values in given.items():
-        for value in values if isinstance(values, list) else [values]:
-            yield "--" + name.replace("_", "-")
-            yield from () if value is True else (str(value),)
+def _masked(path: Path) -> Path:
+    """Where the explainer that masks lies, beside the one that reads."""
+    return path.with_name(f"masked-{path.name}")
 
 
 def _folder(path: Path, photographs: Photographs, reader: ProductionExplainer, samples: int | None) -> ImageFolder:
@@ -124,7 +137,6 @@ def _found(
         if known.facts == facts:
             views.note(f"{output} is of the same, and is used again")
             return known
-        views.note(f"output: {output} (the file that is there is replaced)")
     state = StateFile(output, kind=STATE)
     start = resumed(state, facts, data) if resume and state.exists else (None, 0)
     if resume:

@@ -67,6 +67,7 @@ def evaluate(
     require("evaluate")
     if out.suffix != ".parquet":
         raise EvaluationError(f"{out}: the suffix must be .parquet")
+    context.with_resource(views.replacing([out, out.with_suffix(".csv")]))
     if isinstance(place, Console) and not file.trust_model_file:
         with atomic_path(out) as temporary:
             place.run(file.model, temporary, partial_of(out))

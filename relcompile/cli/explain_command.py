@@ -130,8 +130,8 @@ def explain_photographs(explainer: ProductionExplainer, path: Path, given: Seque
     jobs = jobs_of(given, request.folder)
     names = [ending(explainer.metadata, target) for target in targets_of(explainer.metadata, request.targets)]
     written = [job.written(name, suffix) for job in jobs for name in names for suffix in request.suffixes]
-    prepare((path, *(job.path for job in jobs)), written)
-    explain_all(explainer, jobs, request)
+    with prepare((path, *(job.path for job in jobs)), written):
+        explain_all(explainer, jobs, request)
 
 
 def explain_all(explainer: ProductionExplainer, jobs: Sequence[Job], request: Request) -> None:

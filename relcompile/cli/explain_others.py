@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -71,9 +72,8 @@ def explain_texts(
     texts = {Job(path, wanted.folder / path.stem): _lines(path) for path in files}
     texts |= {Job(Path("text"), wanted.folder / "text"): list(given)} if given else {}
     _refuse_questions(explainer.metadata)
-    prepare((tokenizer, *files), _all_written(explainer, texts, wanted, ".html"))
-    for job, lines in texts.items():
-        for target in wanted.targets:
+    with prepare((tokenizer, *files), _all_written(explainer, texts, wanted, ".html")):
+        for (job, lines), target in product(texts.items(), wanted.targets):
             paths = wanted.written(job, explainer, target, ".html")
             _explain_lines(explainer, reader, lines, target, wanted, paths)
 
@@ -84,9 +84,8 @@ def explain_series(explainer: ProductionExplainer, files: Sequence[Path], wanted
     jobs = [Job(path, wanted.folder / path.stem) for path in files]
     batches = {job: _series(explainer.metadata, job.path) for job in jobs}
     rows = {row: value for job, batch in batches.items() for row, value in _rows(job, batch)}
-    prepare(files, _all_written(explainer, rows, wanted, ".png"))
-    for job, array in rows.items():
-        for target in wanted.targets:
+    with prepare(files, _all_written(explainer, rows, wanted, ".png")):
+        for (job, array), target in product(rows.items(), wanted.targets):
             paths = wanted.written(job, explainer, target, ".png")
             _draw_series(job, array, _explained(explainer, [array[None]], target), wanted, paths)
 

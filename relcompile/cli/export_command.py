@@ -9,14 +9,15 @@ import typer
 
 from relcompile.cli import views
 from relcompile.errors import InputSpecError
-from relcompile.files.paths import plain_name
-from relcompile.serving.triton import Deployment, write_repository
+from relcompile.serving.triton import Deployment, triton_name, write_repository
 
 
 def export(
     explainer: Annotated[Path, typer.Argument(help="A compiled .onnx file.")],
     triton: Annotated[Path, typer.Option(help="The model repository of NVIDIA's Triton to write into.")],
-    name: Annotated[str | None, typer.Option(help="Of the model; default: that of the file.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Of the model; default: that of the file, with _ for + and =.")
+    ] = None,
     rows: Annotated[int, typer.Option(help="Samples of a batch, at most.", min=1)] = 32,
     delay: Annotated[int, typer.Option(help="Microseconds that a request waits for others.", min=0)] = 0,
     instances: Annotated[int, typer.Option(help="Sessions on each device.", min=1)] = 1,
@@ -24,8 +25,10 @@ def export(
     tensorrt: Annotated[bool, typer.Option("--tensorrt", help="Use TensorRT where it can be; with --gpu.")] = False,
 ) -> None:
     """Write an explainer into a model repository of Triton, with its configuration."""
-    called = name or plain_name(explainer.stem)
-    if called != plain_name(called) or called.startswith("."):
-        raise InputSpecError(f"--name {called!r} cannot be the name of a folder; give a plain one")
+    called = name or triton_name(explainer.stem)
+    if called != triton_name(called) or called.startswith("."):
+        raise InputSpecError(
+            f"--name {called!r} cannot be the name of a model of Triton; take letters, digits, '.', '_', '-' and '~'"
+        )
     written = write_repository(explainer, triton, called, Deployment(rows, delay, instances, gpu, tensorrt))
     views.note(f"wrote {written}: tritonserver --model-repository {triton}")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import numpy as np
 import typer
 
 from relcompile.cli import views
 from relcompile.cli.explain_command import explain_seen, photographs_of
-from relcompile.errors import ExplainerFileError, InputSpecError
+from relcompile.errors import ExplainerFileError, InputSpecError, RelcompileError
 from relcompile.files.arrays import native, read_arrays
 from relcompile.files.onnx_bounds import LARGEST_EXPLAINER
 from relcompile.files.paths import open_input
@@ -55,7 +55,9 @@ def python_in(path: Path) -> str:
             if member.file_size > _LONGEST_SOURCE:
                 raise ValueError(f"it is longer than {_LONGEST_SOURCE:,} bytes")
             source = archive.read(member).decode("ascii")
-    except (BadZipFile, OSError, RuntimeError, ValueError) as error:
+    except RelcompileError:
+        raise
+    except Exception as error:  # zipfile also raises EOFError, zlib.error, struct.error and more
         raise ExplainerFileError(
             f"{path} holds no Python source ({error}); .pt2 files do: compile with -o explainer.pt2"
         ) from error

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from passes.errors import InternalError, PassError
 from relcompile.cli import views
@@ -49,6 +50,17 @@ class _CompileByDefault(TyperGroup):
         _refuse_mistyped(args, self.commands)
         named = args and (args[0] in self.commands or args[0] in ("--help", "--version"))
         return super().parse_args(ctx, args if named or not args else [_COMPILE, *args])
+
+
+class _Once(TyperCommand):
+    """An option that has one value is given once: of two, one would win nothing."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        for option, count in Counter(given).items():
+            if count > 1 and option.param_type_name == "option" and not (option.multiple or option.is_flag):
+                raise InputSpecError(f"{option.opts[0]} is given {count} times, and has one value")
+        return super().parse_args(ctx, args)
 
 
 def _refuse_mistyped(args: Sequence[str], commands: Iterable[str]) -> None:
@@ -122,7 +134,7 @@ def _version(
         raise typer.Exit
 
 
-app.command(_COMPILE)(flat(compile_))
+app.command(_COMPILE, cls=_Once)(flat(compile_))
 for _command in (
     batch,
     calibrate,
@@ -138,7 +150,7 @@ for _command in (
     rules,
     serve,
 ):
-    app.command()(flat(_command))
+    app.command(cls=_Once)(flat(_command))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, chdir
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,23 +50,22 @@ def jobs_of(given: Iterable[Path], folder: Path) -> list[Job]:
     return jobs
 
 
-def prepare(read: Sequence[Path], written: Sequence[Path]) -> None:
-    """Make the folders; say what is replaced, and replace nothing that is read.
+@contextmanager
+def prepare(read: Sequence[Path], written: Sequence[Path]) -> Generator[None]:
+    """Make the folders, and replace nothing that is read; say in the end what was replaced.
 
     Raises:
         ExportError: something that is read would be written over, or a folder cannot be made.
     """
     keep_inputs(read, written)
     refuse_links(written)
-    there = [path for path in written if os.path.lexists(path)]
-    if there:
-        further = f" and {len(there) - 1} more" if len(there) > 1 else ""
-        views.note(f"output: {there[0]}{further} (what is there is replaced)")
     for folder in {path.parent for path in written}:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ExportError(f"{folder}: {error.strerror}") from error
+    with views.replacing(written):
+        yield
 
 
 def away() -> AbstractContextManager[None]:

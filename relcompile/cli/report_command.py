@@ -25,6 +25,6 @@ def report(
     target = out or run.with_suffix(".html")
     keep_inputs((run,), (target,))
     text = page(Results.load(run))
-    with atomic_path(target) as temporary:
+    with views.replacing([target]), atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
     views.note(f"wrote {target}")

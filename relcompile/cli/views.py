@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -21,6 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from relcompile.files.paths import identity
 from relcompile.files.records import InputRecord, LayerRecord, RootsRecord
 from relcompile.files.text import printable
 from relcompile.metadata import FALLBACK, Metadata
@@ -48,6 +50,19 @@ def error(message: str) -> None:
 def note(message: str) -> None:
     """One line on stderr."""
     _err.print(_lines(message), soft_wrap=True)
+
+
+@contextmanager
+def replacing(paths: Iterable[Path]) -> Generator[None]:
+    """Say in the end, however it comes, which of the files that are there now were replaced."""
+    before = {path: known for path in paths if (known := identity(path)) is not None}
+    try:
+        yield
+    finally:
+        gone = [path for path, known in before.items() if identity(path) != known]
+        further = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+        if gone:
+            note(f"output: {gone[0]}{further} (what was there is replaced)")
 
 
 def _lines(message: str) -> Text:

@@ -211,6 +211,18 @@ def refuse_links(derived: Iterable[Path]) -> None:
             raise ExportError(f"{path} is a link to {os.readlink(path)}, which would be written over; give another -o")
 
 
+def require_utf8(path: Path, error: type[RelcompileError]) -> None:
+    """Refuse a name that only Python knows how to hand on: what opens ONNX files is written in C++.
+
+    Raises:
+        RelcompileError: as `error`; it names the path.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as cause:
+        raise error(f"{path}: the path is not UTF-8, which ONNX Runtime asks for; rename it") from cause
+
+
 def identity(path: Path) -> tuple[int, int] | None:
     """What a file is, under all its names; None if there is none."""
     try:

@@ -22,7 +22,7 @@ _AGAINST: Final = f"{OTHERS}, argmax or a class number"
 
 @final
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(Target):
     """What speaks for a class and not for another one: y_a - y_b is explained.
 
     Equation: c - d; d = (1 - c) / (C - 1), the mean, where it is set against all others.
@@ -35,21 +35,9 @@ class Contrast:
     of: Target
     against: FixedClass | BestClass | None
 
-    @property
-    def is_input(self) -> bool:
-        return self.of.is_input
-
-    @property
-    def is_seed(self) -> bool:
-        return self.of.is_seed
-
-    @property
-    def is_many(self) -> bool:
-        return self.of.is_many
-
-    @property
-    def is_one_class(self) -> bool:
-        return False
+    def __post_init__(self) -> None:
+        for name in ("is_input", "is_seed", "is_many"):
+            object.__setattr__(self, name, getattr(self.of, name))
 
     def record(self, classes: int | None, /) -> TargetRecord:
         if not self.of.is_one_class:
@@ -82,22 +70,16 @@ class Contrast:
 
 @final
 @dataclass(frozen=True)
-class FixedContrasts:
+class FixedContrasts(Target):
     """Always these classes, each on its own or against something of its own."""
 
     questions: tuple[FixedClass | Contrast, ...]
-    is_input = False
-    is_seed = False
     is_many = True
-    is_one_class = False
 
     def record(self, classes: int | None, /) -> TargetRecord:
         records = [question.record(classes) for question in self.questions]
         against = tuple("" if not record.against else record.against[0] for record in records)
         return replace(self._classes.record(classes), against=against)
-
-    def add_input(self, _emit: Emitter, _like: torch.Tensor, /) -> None:
-        return
 
     def choice(self, y: Value, /) -> Value:
         first_of(self._classes.chosen(y), EXPLAINED_CLASSES)

@@ -15,21 +15,18 @@ from passes.graphs.emitter import Emitter, Value, aten
 from relcompile.errors import TargetError
 from relcompile.files.records import MANY, TargetRecord
 from relcompile.question.many_targets import first_of, free_size
-from relcompile.question.targets import FIRST_QUESTION, TARGET_INPUT, input_value
+from relcompile.question.targets import FIRST_QUESTION, TARGET_INPUT, Target, input_value
 
 
 @final
 @dataclass(frozen=True)
-class EntryInput:
+class EntryInput(Target):
     """A runtime input `target` int64 (N, n): of every sample one index for each axis of y; NaN where nothing is there.
 
     Equation: c = 1 at y[s, target[s, 0], ..., target[s, n - 1]], and 0 elsewhere.
     """
 
     is_input = True
-    is_seed = False
-    is_many = False
-    is_one_class = False
 
     def record(self, _classes: int | None, /) -> TargetRecord:
         return TargetRecord("entry")
@@ -43,13 +40,11 @@ class EntryInput:
 
 @final
 @dataclass(frozen=True)
-class EntryInputs:
+class EntryInputs(Target):
     """A runtime input `target` int64 (N, K, n): K entries of every sample."""
 
     is_input = True
-    is_seed = False
     is_many = True
-    is_one_class = False
 
     def record(self, _classes: int | None, /) -> TargetRecord:
         return TargetRecord("entry", questions=MANY)
@@ -64,16 +59,13 @@ class EntryInputs:
 
 @final
 @dataclass(frozen=True)
-class RegionInput:
+class RegionInput(Target):
     """A runtime input `target` like y: 1 where it is explained and 0 elsewhere, or any weights.
 
     Equation: c = target: Σ c ⊙ y is explained.
     """
 
     is_input = True
-    is_seed = False
-    is_many = False
-    is_one_class = False
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("region", classes=classes)

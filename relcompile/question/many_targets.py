@@ -24,6 +24,7 @@ from relcompile.question.targets import (
     FIRST_QUESTION,
     TARGET_INPUT,
     FixedClass,
+    Target,
     input_value,
     one_at,
 )
@@ -31,11 +32,10 @@ from relcompile.question.targets import (
 
 @final
 @dataclass(frozen=True)
-class ClassInputs:
+class ClassInputs(Target):
     """A runtime input `target` int64 (N, K): K classes of every sample."""
 
     is_input = True
-    is_seed = False
     is_many = True
     is_one_class = True
 
@@ -51,13 +51,12 @@ class ClassInputs:
 
 @final
 @dataclass(frozen=True)
-class Seeds:
+class Seeds(Target):
     """A runtime input `target` (N, K, ...): K times what `Seed` is."""
 
     is_input = True
     is_seed = True
     is_many = True
-    is_one_class = False
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("seed", classes=classes, questions=MANY)
@@ -71,12 +70,10 @@ class Seeds:
 
 @final
 @dataclass(frozen=True)
-class BestClasses:
+class BestClasses(Target):
     """The `count` classes with the largest scores, the best one first."""
 
     count: int
-    is_input = False
-    is_seed = False
     is_many = True
     is_one_class = True
 
@@ -84,9 +81,6 @@ class BestClasses:
         if not 1 <= self.count <= _require(classes):
             raise TargetError(f"target topk:{self.count} does not exist: the explained output has {classes} classes")
         return TargetRecord("argmax", classes=classes, questions=self.count)
-
-    def add_input(self, _emit: Emitter, _like: torch.Tensor, /) -> None:
-        return
 
     def choice(self, y: Value, /) -> Value:
         if y.ndim != 2:
@@ -97,12 +91,10 @@ class BestClasses:
 
 @final
 @dataclass(frozen=True)
-class FixedClasses:
+class FixedClasses(Target):
     """Always these classes; None for all of them."""
 
     indices: tuple[int, ...] | None
-    is_input = False
-    is_seed = False
     is_many = True
     is_one_class = True
 
@@ -111,9 +103,6 @@ class FixedClasses:
             FixedClass(index).record(_require(classes))
         count = _require(classes) if self.indices is None else len(self.indices)
         return TargetRecord("fixed", classes=classes, questions=count, indices=self.indices)
-
-    def add_input(self, _emit: Emitter, _like: torch.Tensor, /) -> None:
-        return
 
     def choice(self, y: Value, /) -> Value:
         return one_at(first_of(self.chosen(y), FIRST_QUESTION, EXPLAINED_CLASSES), y)

@@ -14,6 +14,7 @@ from passes.relevance.messages import Message, Multiplier, Relevance
 from passes.relevance.propagate_relevance import PropagateRelevance
 from passes.relevance.reference import CONTRIBUTIONS
 from passes.relevance.rule import facts_needed
+from passes.relevance.share_factors import ShareFactors
 from passes.relevance.spread import SPREAD
 from passes.relevance.unroll_samples import AverageSamples, UnrollSamples, unrolled_name
 from passes.rewrites.remove_dead_code import RemoveDeadCode
@@ -75,7 +76,8 @@ def answering_passes(question: Question) -> tuple[Pass, ...]:
         return ()
     shown = () if question.target.is_input else (EXPLAINED_CLASSES,)
     firsts = (FIRST_QUESTION, *shown, *map(_first_mask, question.places.mask_inputs.values()))
-    return (*LOWER, AnswerQuestions(firsts, shown, 1 + question.rows.copies), ShareSubexpressions(), RemoveDeadCode())
+    answer = AnswerQuestions(firsts, shown, 1 + question.rows.copies)
+    return (*LOWER, ShareFactors(firsts), answer, ShareSubexpressions(), RemoveDeadCode())
 
 
 def _seed(question: Question, y: Value) -> tuple[Message, ...]:

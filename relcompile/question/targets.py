@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, final
 
@@ -17,53 +18,42 @@ EXPLAINED_CLASSES: Final = "first explained class"  # the same of the classes (N
 
 
 class Target(Protocol):
-    """Which entries of the explained output y (N, classes, ...) are explained."""
+    """Which entries of the explained output y (N, classes, ...) are explained.
 
-    @property
-    def is_input(self) -> bool:
-        """The explainer has an input `target`."""
-        ...
+    Attributes:
+        is_input: the explainer has an input `target`.
+        is_seed: that input is what relevance starts with, not the choice of a class.
+        is_many: a sample is asked K questions V (N, K, ...): `choice` asks the first, anchored as `FIRST_QUESTION`.
+        is_one_class: relevance starts at one class, with its score.
+    """
 
-    @property
-    def is_seed(self) -> bool:
-        """That input is what relevance starts with, not the choice of a class."""
-        ...
+    is_input: bool = False
+    is_seed: bool = False
+    is_many: bool = False
+    is_one_class: bool = False
 
-    @property
-    def is_many(self) -> bool:
-        """A sample is asked K questions V (N, K, ...): `choice` asks the first, a node anchored as `FIRST_QUESTION`."""
-        ...
-
-    @property
-    def is_one_class(self) -> bool:
-        """Relevance starts at one class, with its score."""
-        ...
-
+    @abstractmethod
     def record(self, classes: int | None, /) -> TargetRecord:
         """As the metadata say it; `classes` is None if y is one number per sample.
 
         Raises:
             TargetError: the output does not have the class.
         """
-        ...
 
     def add_input(self, emit: Emitter, like: torch.Tensor, /) -> None:
         """Add the input, for an output like this fake tensor, if there is one."""
-        ...
 
+    @abstractmethod
     def choice(self, y: Value, /) -> Value:
         """Write 1 at the target and 0 elsewhere, in the shape of y; or the seed."""
-        ...
 
 
 @final
 @dataclass(frozen=True)
-class ClassInput:
+class ClassInput(Target):
     """A runtime input `target` int64 (N,): the class of every sample; NaN where there is no such class."""
 
     is_input = True
-    is_seed = False
-    is_many = False
     is_one_class = True
 
     def record(self, classes: int | None, /) -> TargetRecord:
@@ -78,19 +68,13 @@ class ClassInput:
 
 @final
 @dataclass(frozen=True)
-class BestClass:
+class BestClass(Target):
     """The class with the largest score, of an output with further axes at each of its places."""
 
-    is_input = False
-    is_seed = False
-    is_many = False
     is_one_class = True
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("argmax", classes=classes)
-
-    def add_input(self, _emit: Emitter, _like: torch.Tensor, /) -> None:
-        return
 
     def choice(self, y: Value, /) -> Value:
         if number_of_classes(y.fake) is None:
@@ -103,13 +87,10 @@ class BestClass:
 
 @final
 @dataclass(frozen=True)
-class FixedClass:
+class FixedClass(Target):
     """Always the class `index`."""
 
     index: int
-    is_input = False
-    is_seed = False
-    is_many = False
     is_one_class = True
 
     def record(self, classes: int | None, /) -> TargetRecord:
@@ -119,9 +100,6 @@ class FixedClass:
             raise TargetError(f"target {self.index} does not exist: the explained output has {classes} classes")
         return TargetRecord("fixed", self.index, classes)
 
-    def add_input(self, _emit: Emitter, _like: torch.Tensor, /) -> None:
-        return
-
     def choice(self, y: Value, /) -> Value:
         if number_of_classes(y.fake) is None:
             return y.ones()
@@ -130,13 +108,11 @@ class FixedClass:
 
 @final
 @dataclass(frozen=True)
-class Seed:
+class Seed(Target):
     """A runtime input `target` like the output: relevance, or for gradients a cotangent."""
 
     is_input = True
     is_seed = True
-    is_many = False
-    is_one_class = False
 
     def record(self, classes: int | None, /) -> TargetRecord:
         return TargetRecord("seed", classes=classes)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from relcompile.errors import ExplainerFileError, InputSpecError
 from relcompile.files.onnx_bounds import LARGEST_EXPLAINER, check_bounds
-from relcompile.files.paths import open_input
+from relcompile.files.paths import open_input, require_utf8
 from relcompile.files.seal import check_seal
 
 
@@ -30,6 +30,7 @@ def check_file(path: Path) -> None:
             f"{path} is not for ONNX Runtime: in Python, torch.export.load(path).module() runs "
             "it; its target is an int64 tensor (batch,)"
         )
+    require_utf8(path, ExplainerFileError)
     with open_input(path, "the explainer", LARGEST_EXPLAINER, ExplainerFileError) as file:
         start = file.read(9)
     if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")) or start[8:] == b"{":

@@ -7,7 +7,7 @@ _BRINGS: Final = {
     "cpu": ("torch", "onnx", "onnxscript", "onnx_ir", "safetensors"),
     "pictures": ("matplotlib", "PIL"),
     "serve-cpu": ("starlette", "uvicorn", "prometheus_client"),
-    "batch": ("pyarrow",),
+    "batch": ("pyarrow", "zarr"),
     "evaluate": ("scipy", "skimage", "plotly", "jinja2", "pyarrow"),
     "text": ("tokenizers",),
     "ray": ("ray",),

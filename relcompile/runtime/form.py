@@ -51,8 +51,7 @@ class Asked:
     def of(self, rows: Array, batched: Collection[str]) -> Asked:
         """These rows alone, bool (batch,); `batched` names the inputs that have one entry a row."""
         feeds = {name: array[rows] if name in batched else array for name, array in self.feeds.items()}
-        views = tuple(view for view, row in zip(self.views, rows, strict=False) if row)
-        return Asked(feeds, int(rows.sum()), None if self.target is None else self.target[rows], views)
+        return Asked(feeds, int(rows.sum()), None if self.target is None else self.target[rows])
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,8 @@ class Form:
             feeds[self.target.name] = checked
         return Asked(feeds | check_reference(metadata.reference_input, reference, batch), batch, checked)
 
-    def named(self, named: Mapping[str, Array], seed: int) -> dict[str, Array]:
-        """What the graph reads, from arrays by its own names; see `ProductionExplainer.feeds`."""
+    def named(self, named: Mapping[str, Array], seed: int = 0) -> tuple[list[Array], Question]:
+        """The model's own inputs and a question, from arrays by the graph's names; see `ProductionExplainer.feeds`."""
         metadata, arrays = self.metadata, self.own(named)
         target = None if self.target is None else named.get(self.target.name)
         reference = None if metadata.reference_input is None else named.get(metadata.reference_input.name)
@@ -104,7 +103,7 @@ class Form:
             and (target.shape[1:], self.target.shape) == ((1,), ("batch",))
         ):
             target = target.reshape(-1)
-        return self.check(arrays, target, reference, masks, noise, seed).feeds
+        return arrays, Question(target=target, reference=reference, masks=masks, noise=noise, seed=seed)
 
     def own(self, named: Mapping[str, Array]) -> list[Array]:
         """The model's own inputs, in their order, if nothing is missing and everything known."""

@@ -18,7 +18,7 @@ from relcompile.runtime.checks import check_path
 from relcompile.runtime.conditional import ConditionalExplanation, Decision, passing
 from relcompile.runtime.explanation import Explanation
 from relcompile.runtime.feeds import Array, check_inputs, photographed
-from relcompile.runtime.form import Form, Question
+from relcompile.runtime.form import Asked, Form, Question
 from relcompile.runtime.graph import Graph
 from relcompile.runtime.opening import open_explainer, open_predictor, prediction_beside
 from relcompile.runtime.options import Device, GpuOptions, RuntimeOptions
@@ -100,16 +100,6 @@ class ProductionExplainer:
         return Explanation.of(self.metadata, replace(asked, views=views), self.run(asked.feeds))
 
     @property
-    def target(self) -> InputRecord | None:
-        """The input that says what is explained, if the file takes one."""
-        return self._form.target
-
-    @property
-    def batched(self) -> frozenset[str]:
-        """The inputs that have one entry a row."""
-        return self._graph.batched
-
-    @property
     def is_paired(self) -> bool:
         """There is a file of the prediction alone beside this one."""
         return not isinstance(self._path, bytes) and prediction_beside(self._path).exists()
@@ -152,12 +142,10 @@ class ProductionExplainer:
         arrays, views = photographed(self.metadata, inputs)
         outputs = self.predict(*arrays)
         output = outputs[self.metadata.explained]
-        rows = passing(condition, output)
-        asked = replace(self._form.check(arrays, **self._form.completed(question, output)), views=views)
+        rows, asked = self._passing(condition, output, arrays, question)
         explanation = None
         if rows.any():
-            asked = asked.of(rows, self._graph.batched)
-            explanation = Explanation.of(self.metadata, asked, self.run(asked.feeds))
+            explanation = Explanation.of(self.metadata, replace(asked, views=views), self.run(asked.feeds))
         return ConditionalExplanation(output, outputs, rows, explanation)
 
     def bind(self, tensors: Mapping[str, Any]) -> Bound:
@@ -182,7 +170,24 @@ class ProductionExplainer:
         Raises:
             InputSpecError, TargetError: as `explain`; or a name is not known, or missing.
         """
-        return self._form.named(named, seed)
+        arrays, question = self._form.named(named, seed)
+        return self._form.check(arrays, **question).feeds
+
+    def passing_feeds(
+        self, condition: Decision, output: Array, named: Mapping[str, Array]
+    ) -> tuple[Array, dict[str, Array]]:
+        """Which rows pass, bool (batch,), and what `run` wants for these alone; see `explain_if` and `feeds`.
+
+        Args:
+            condition: See `explain_if`.
+            output: The explained output of all rows.
+            named: As in `feeds`; a target that is left out is the best class of each row.
+
+        Raises:
+            InputSpecError, TargetError: as `feeds`; or the condition is not about each row.
+        """
+        rows, asked = self._passing(condition, output, *self._form.named(named))
+        return rows, asked.feeds
 
     def prediction_feeds(self, named: Mapping[str, Array]) -> dict[str, Array]:
         """What `predictor` runs, checked, of the same arrays; a target is not looked at.
@@ -192,6 +197,14 @@ class ProductionExplainer:
         """
         feeds, _ = check_inputs(self.metadata.inputs, self._form.own(named))
         return {record.name: feeds[record.name] for record in self.predictor.inputs}
+
+    def _passing(
+        self, condition: Decision, output: Array, arrays: Sequence[Array], question: Question
+    ) -> tuple[Array, Asked]:
+        """Which rows pass, bool (batch,), and what is asked of these alone."""
+        rows = passing(condition, output)
+        asked = self._form.check(arrays, **self._form.completed(question, output))
+        return rows, asked.of(rows, self._graph.batched)
 
     def warm_up(self) -> bool:
         """Run once on zeros, so that the first request need not wait for what ONNX Runtime prepares.

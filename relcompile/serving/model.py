@@ -11,9 +11,8 @@ import numpy as np
 from starlette.concurrency import run_in_threadpool
 
 from relcompile.errors import InputSpecError
-from relcompile.runtime.conditional import Condition, passing
+from relcompile.runtime.conditional import Condition
 from relcompile.runtime.feeds import Array
-from relcompile.runtime.form import best_class
 from relcompile.runtime.production import ProductionExplainer
 from relcompile.runtime.run_queue import RunQueue
 from relcompile.serving.protocol import Request
@@ -89,21 +88,10 @@ class Model:
                 else f"the model has an output {EXPLAINED} itself, which is what tells the rows that pass a condition"
             )
         predicted = await self._predicted(asked, self.predicts)
-        rows, feeds = await run_in_threadpool(self._passing, asked, condition, predicted)
+        output = predicted[self.explainer.metadata.explained]
+        rows, feeds = await run_in_threadpool(self.explainer.passing_feeds, condition, output, asked.inputs)
         found = await asyncio.wrap_future(self.explains.submit(feeds)) if rows.any() else self._nothing()
         return {**found, **predicted, EXPLAINED: rows}
-
-    def _passing(
-        self, asked: Request, condition: Condition, predicted: dict[str, Array]
-    ) -> tuple[Array, dict[str, Array]]:
-        """Which rows pass, and what the graph reads for them; without a target, the best class is explained."""
-        metadata, output = self.explainer.metadata, predicted[self.explainer.metadata.explained]
-        rows, best = passing(condition, output), dict[str, Array]()
-        if self.explainer.target is not None and metadata.target.takes_class:
-            best = {self.explainer.target.name: best_class(output, several=metadata.target.questions is not None)}
-        feeds = self.explainer.feeds({**best, **asked.inputs})
-        batched = self.explainer.batched
-        return rows, {name: array[rows] if name in batched else array for name, array in feeds.items()}
 
     def _nothing(self) -> dict[str, Array]:
         """Outputs without rows."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
@@ -161,7 +162,7 @@ def _parts(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
     """The JSON text, and the bytes behind it."""
     if header_length is None:
         return body, b""
-    if not (header_length.isascii() and header_length.isdigit() and int(header_length) <= len(body)):
+    if not (re.fullmatch(r"[0-9]{1,18}", header_length) and int(header_length) <= len(body)):
         raise ProtocolError(f"{HEADER_LENGTH} is {header_length[:40]!r}, but the body has {len(body)} bytes")
     return body[: int(header_length)], body[int(header_length) :]
 
@@ -181,7 +182,10 @@ def _tensor(entry: Mapping[str, object], rest: bytes, start: int, where: str) ->
             f"{where}: {name} {list(shape)} has {size} bytes, but binary_data_size is {promised} and "
             f"{len(rest) - start} are left" + " (and data is given, too)" * ("data" in entry)
         )
-    array = np.frombuffer(rest, dtype, math.prod(shape), start).reshape(shape)
+    try:
+        array = np.frombuffer(rest, dtype, math.prod(shape), start).reshape(shape)
+    except ValueError as error:  # sizes beside a 0 can be larger than numpy counts
+        raise ProtocolError(f"{where}: {error}") from error
     if dtype.kind == "b" and array.view(np.uint8).max(initial=0) > 1:
         raise ProtocolError(f"{where}: a BOOL is a byte 0 or 1")
     return array, start + size

@@ -6,6 +6,7 @@ Source: https://github.com/triton-inference-server/common, protobuf/model_config
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,6 +75,11 @@ def write_repository(explainer: Path, repository: Path, name: str, deployment: D
     with atomic_path(folder / "config.pbtxt") as temporary:
         temporary.write_text(text, encoding="utf-8")
     return folder
+
+
+def triton_name(text: str) -> str:
+    """A name by which Triton's clients find a model: they quote all else in an address, and Triton does not unquote."""
+    return re.sub(r"[^A-Za-z0-9_.~-]", "_", text)
 
 
 def configuration(

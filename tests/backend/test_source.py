@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -104,10 +105,20 @@ def archive(**members: bytes) -> bytes:
     return content.getvalue()
 
 
+def stream_of(byte: bytes) -> bytes:
+    """What is to be unpacked is nothing but this."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("e/extra/relcompile.py", b"x = 1")
+    packed = zlib.compress(b"x = 1", wbits=-15)
+    return content.getvalue().replace(packed, byte * len(packed))
+
+
 WRONG: dict[str, tuple[bytes, str]] = {
     "no archive": (b"nothing", "holds no Python source"),
     "no source": (archive(other=b"x = 1"), "holds no Python source"),
     "no text": (archive(relcompile=b"\xff"), "holds no Python source"),
+    "a damaged stream": (stream_of(b"\xff"), "holds no Python source"),
     "a sequence for terminals": (archive(relcompile=b"x = 1 \x1b[2J"), "control characters"),
 }
 

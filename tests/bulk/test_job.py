@@ -7,38 +7,17 @@ import resource
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from relcompile.cli.main import main
+from tests.bulk.jobs import arrays, parts, rows, run, tar_of
 from tests.bulk.photographs import explainer, folder_of, truth
-
-
-def run(*arguments: object) -> int:
-    """The exit code."""
-    try:
-        main(["batch", *map(str, arguments)])
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
-def parts(out: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*.parquet"))}
-
-
-def rows(out: Path) -> dict[str, Any]:
-    table = pq.read_table(out / "relevance")
-    return {name: table[name].to_pylist() for name in table.column_names if name != "relevance"} | {
-        "relevance": table["relevance"].combine_chunks().to_numpy_ndarray()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +49,18 @@ def test_a_job_that_was_killed_goes_on_and_loses_and_repeats_nothing(photographs
     assert parts(tmp_path / "again") == parts(out)
 
 
+def test_an_error_of_a_try_that_was_broken_off_is_forgotten(tmp_path: Path) -> None:
+    folder, out = folder_of(tmp_path / "in", 2), tmp_path / "out"
+    whole = (folder / "00001.png").read_bytes()
+    (folder / "00001.png").write_bytes(b"no picture")
+    assert run(explainer(tmp_path / "e.onnx"), folder, out) == 2
+    (out / "relevance" / "part-00000.parquet").unlink()  # as if it had been stopped between the two
+    (folder / "00001.png").write_bytes(whole)
+    assert run(tmp_path / "e.onnx", folder, out) == 0
+    assert len(rows(out)["path"]) == 2
+    assert not list(out.glob("errors/*.parquet"))
+
+
 def test_bad_photographs_are_a_table(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = folder_of(tmp_path / "in", 5)
     (folder / "00001.png").write_bytes(b"no picture")
@@ -82,6 +73,39 @@ def test_bad_photographs_are_a_table(tmp_path: Path, capfd: pytest.CaptureFixtur
     errors = pq.read_table(tmp_path / "out" / "errors").to_pylist()
     assert [Path(row["path"]).stem for row in errors] == ["00001"]
     assert "cannot be read" in errors[0]["error"]
+
+
+@pytest.mark.parametrize("form", ["parquet", "zarr"])
+def test_names_that_are_not_utf_8_are_written_as_python_writes_them(tmp_path: Path, form: str) -> None:
+    folder, out = folder_of(tmp_path / "in", 3), tmp_path / "out"
+    for before, after in (("00000.png", b"a\xff.png"), ("00001.png", b"b\xff.png")):
+        os.rename(folder / before, os.path.join(os.fsencode(folder), after))
+    Path(os.fsdecode(os.path.join(os.fsencode(folder), b"b\xff.png"))).write_bytes(b"no picture")
+    assert run(explainer(tmp_path / "e.onnx"), folder, out, "--format", form) == 2
+    found = rows(out)["path"] if form == "parquet" else arrays(out)["path"].tolist()
+    good, bad = f"{folder}/a\\xff.png", f"{folder}/b\\xff.png"
+    assert found == [f"{folder}/00002.png", good, *([bad] if form == "zarr" else [])]
+    errors = pq.read_table(out / "errors").to_pylist()
+    assert [row["path"] for row in errors] == [bad]
+    assert bad in errors[0]["error"]
+
+
+def test_a_row_group_that_is_damaged_is_an_error_of_each_of_its_photographs(tmp_path: Path) -> None:
+    files = sorted(folder_of(tmp_path / "pictures", 6).iterdir())
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "a.parquet"
+    pq.write_table(pa.table({"image": [file.read_bytes() for file in files]}), path, row_group_size=2)
+    column = pq.read_metadata(path).row_group(1).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(b"\xff" * column.total_compressed_size)
+    os.mkfifo(tmp_path / "in" / "b.parquet")  # which nobody writes to: it is not waited for
+    assert run(explainer(tmp_path / "e.onnx"), tmp_path / "in", tmp_path / "out") == 2
+    assert rows(tmp_path / "out")["path"] == [f"{path}#{k}" for k in (0, 1, 4, 5)]
+    errors = pq.read_table(tmp_path / "out" / "errors").to_pylist()
+    assert [row["path"] for row in errors] == [f"{path}#2", f"{path}#3"]
+    assert all("a.parquet cannot be read as Parquet" in row["error"] for row in errors)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "records", "without names"])
@@ -106,15 +130,6 @@ def test_parquet_in_parquet_out(tmp_path: Path, kind: str) -> None:
     assert found["path"] == [*names[:4], names[5]]
     np.testing.assert_allclose(found["sum"][4], truth(5, None)[1].sum(), rtol=1e-5)
     assert pq.read_table(tmp_path / "out" / "errors")["path"].to_pylist() == [names[4]]
-
-
-def tar_of(path: Path, files: list[Path], mode: Literal["w", "w:gz"] = "w") -> Path:
-    """As WebDataset has it: photographs, with what is said of them beside."""
-    with tarfile.open(path, mode) as archive:
-        for file in files:
-            archive.add(file, f"train/{file.name}")
-            archive.addfile(tarfile.TarInfo(f"train/{file.stem}.cls"))
-    return path
 
 
 def test_tar_files_in_parquet_out(tmp_path: Path) -> None:
@@ -165,6 +180,7 @@ def test_the_folder_of_another_job_is_left_alone(tmp_path: Path, capfd: pytest.C
         assert run(file, folder, out, *other) == 2
         assert "holds the results of another job" in capfd.readouterr().err
     assert run(explainer(file, "argmax"), folder, out) == 2
+    assert run(explainer(file), folder, out, "--format", "zarr") == 2
     assert run(explainer(file), folder, out) == 0
     folder_of(tmp_path / "in" / "more", 1)
     assert run(file, folder, out) == 2

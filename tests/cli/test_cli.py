@@ -15,9 +15,7 @@ from torch import nn
 
 import relcompile
 from relcompile.cli import main as cli
-from relcompile.cli.compile_command import default_output
 from relcompile.cli.input_specs import default_specs
-from relcompile.cli.options import Method, Question
 from relcompile.errors import CompositeError, ExplainerFileError, InputSpecError
 from relcompile.methods.composites import Entry
 from relcompile.methods.rules.input_layer import Flat
@@ -239,27 +237,6 @@ def test_bad_composite(content: str, model: Path, tmp_path: Path, capsys: pytest
     assert files(tmp_path) == {"model.pt", "mine.toml"}
 
 
-@pytest.mark.parametrize(
-    ("method", "question", "name"),
-    [
-        (Method(), Question(), "m.z+.onnx"),
-        (Method(), Question(target="argmax"), "m.z+.argmax.onnx"),
-        (Method(layers=["features.*=flat"]), Question("3", at="layer4"), "m.z+.features.xflat.3.layer4.onnx"),
-        (Method(), Question(absorbed=True, roots=True), "m.z+.absorbed.roots.onnx"),
-        (Method("epsilon=0.1"), Question(taps=["a", "b"], start="c"), "m.epsilon0.1.startc.tapa.tapb.onnx"),
-    ],
-)
-def test_other_requests_have_other_names(method: Method, question: Question, name: str) -> None:
-    assert default_output(Path("models/m.pt"), method, question) == Path("models") / name
-
-
-def test_what_is_replaced_is_said(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = (model, "--input", "1x3x16x16", "--target", "argmax")
-    assert "replaced" not in run(*arguments, capsys=capsys)[2]
-    assert "m.z+.argmax" in "".join(files(tmp_path)).replace("model", "m")
-    assert "is replaced)" in run(*arguments, capsys=capsys)[2]
-
-
 def test_a_pt2_file_is_run_by_torch(tmp_path: Path) -> None:
     x, target = torch.randn(3, 3, 16, 16), torch.tensor([0, 2, 1])
     compiled = relcompile.compile(small_network(), torch.randn(1, 3, 16, 16))
@@ -323,7 +300,8 @@ def test_every_preprocessing_option_counts(model: Path, tmp_path: Path, capsys: 
         ("--interpolation", "bicubic", "interpolation=bicubic"),
         ("--std", "0.5,0.5,0.25", "std=(0.5, 0.5, 0.25)"),
     ):
-        arguments = (*UNIT, option, value, "--input", "1x3x16x16", "-o", tmp_path / "x.onnx")
+        units = {"--mean": "0,0,0", "--std": "1,1,1", option: value}
+        arguments = (*sum(units.items(), ()), "--input", "1x3x16x16", "-o", tmp_path / "x.onnx")
         assert run(model, *arguments, capsys=capsys)[0] == 0
         assert kept in " ".join(run("inspect", tmp_path / "x.onnx", capsys=capsys)[1].replace("│", "").split())
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from relcompile.cli import concepts_command
+from relcompile.cli import concepts_command, confined, main
 from relcompile.concepts import learn
 from relcompile.concepts.maximisation import Concepts, channel_relevance
 from relcompile.pictures.images import load_image, preprocess
@@ -20,20 +20,23 @@ from tests.compare import ONNX, assert_close
 
 Capture = pytest.CaptureFixture[str]
 OPTIONS = ("--input", "1x3x16x16", "--mean", "0.5,0.4,0.3", "--std", "0.2,0.3,0.4", "--batch", 3, "--count", 3)
-COMPILED = concepts_command._Compiler.compiled
-KNOWN: dict[tuple[str, ...], ProductionExplainer] = {}
+COMPILED = concepts_command._Layer.explainers
+KNOWN: dict[tuple[str, str], tuple[ProductionExplainer, ProductionExplainer]] = {}
 
 
 @pytest.fixture(autouse=True)
 def compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Explainers of one layer are the same in all tests."""
 
-    def compiled(compiler: concepts_command._Compiler, *further: str) -> ProductionExplainer:
-        if further not in KNOWN:
-            KNOWN[further] = COMPILED(compiler, *further)
-        return KNOWN[further]
+    def compiled(
+        layer: concepts_command._Layer, place: confined.Place
+    ) -> tuple[ProductionExplainer, ProductionExplainer]:
+        asked = layer.name, layer.target
+        if asked not in KNOWN:
+            KNOWN[asked] = COMPILED(layer, place)
+        return KNOWN[asked]
 
-    monkeypatch.setattr(concepts_command._Compiler, "compiled", compiled)
+    monkeypatch.setattr(concepts_command._Layer, "explainers", compiled)
 
 
 @pytest.fixture
@@ -49,7 +52,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def concepts(folder: Path, *options: object, capsys: Capture) -> tuple[int, str, str]:
-    given = ("concepts", folder / "model.pt", folder / "photos", "--layer", "0", "--rule", "gradient*input", *OPTIONS)
+    layer = () if "--layer" in options else ("--layer", "0")
+    given = ("concepts", folder / "model.pt", folder / "photos", *layer, "--rule", "gradient*input", *OPTIONS)
     return run(*given, "-o", folder / "c.safetensors", *options, capsys=capsys)
 
 
@@ -106,6 +110,22 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     assert "resumed after 6 of 7" in err
     assert (folder / "c.safetensors").read_bytes() == whole
     assert not list(folder.glob("*partial"))
+
+
+def test_the_model_is_read_by_a_child_and_captured_once(
+    folder: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert concepts(folder, "--rows", 1, capsys=capfd)[0] == 0
+    here = (folder / "c.safetensors").read_bytes()
+    (folder / "c.safetensors").unlink()
+    monkeypatch.setattr(concepts_command._Layer, "explainers", COMPILED)
+    monkeypatch.setattr(concepts_command, "captured_model", None)  # here nothing looks at the model
+    given = [str(word) for word in (folder / "model.pt", folder / "photos", "-o", folder / "c.safetensors", *OPTIONS)]
+    words = ["concepts", *given, "--layer", "0", "--rule", "gradient*input", "--rows", "1"]
+    with pytest.raises(SystemExit, match="0"):
+        main.main(words, confined.Console(words))
+    assert (folder / "c.safetensors").read_bytes() == here
+    assert capfd.readouterr().err.count("relcompile: capture\n") == 1
 
 
 WRONG: dict[str, tuple[tuple[object, ...], str]] = {

@@ -41,10 +41,10 @@ VALUES = st.recursive(
 
 @pytest.fixture(autouse=True, scope="module")
 def memory() -> Any:
-    """2 GB beyond what is mapped already: a reader that believes a header fails."""
+    """1 GB beyond what is mapped already: a reader that believes a header fails."""
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limits = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + 2**31, limits[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + 2**30, limits[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, limits)
 

@@ -49,7 +49,8 @@ def _convolution(
 _SQUARE = x(2, 3, 4, 4)
 IMAGE, VOLUME, SIGNAL = (2, 3, 7, 6), (2, 2, 5, 6, 4), (2, 3, 7)
 _IMAGES: dict[int, tuple[int, ...]] = {1: SIGNAL, 2: IMAGE, 3: VOLUME}
-_MASK = c(3, 5) > 0
+_MASK, _ROW = c(3, 5) > 0, x(2, 3)
+_PLACES = torch.tensor([[0, 2, 0], [1, 0, 2]])
 
 AFFINE = (
     Case(aten.linear.default, (x(2, 5, 6), c(4, 6), c(4))),
@@ -86,6 +87,16 @@ POOLS = (
     Case(aten.sum.dim_IntList, (x(*IMAGE), [1, 3])),
     Case(aten.sum.dim_IntList, (x(*IMAGE), [-2], True)),
     Case(aten.cumsum.default, (x(*IMAGE), -2)),
+    Case(aten.scatter_add.default, (x(2, 5), 1, _PLACES, x(2, 3))),
+    Case(aten.scatter_add.default, (_ROW, 1, _PLACES, _ROW)),
+    Case(aten.scatter_add.default, (c(3, 5), 1, _PLACES, x(2, 3))),
+    Case(aten.index_add.default, (x(2, 5, 3), 1, torch.tensor([3, 0, 3]), x(2, 3, 3))),
+    Case(aten.index_add.default, (c(2, 5, 3), -2, torch.tensor([3, 0]), x(2, 2, 3))),
+    *(
+        Case(aten.scatter_reduce.two, (x(2, 5), 1, _PLACES, written, how), {"include_self": how == "amax"})
+        for written in (x(2, 3), c(2, 3))
+        for how in ("amax", "amin")
+    ),
     Case(aten.max_pool2d.default, (x(*IMAGE), [3, 2], [2, 1], [1, 0], [1, 2], True)),
     Case(aten.max_pool2d.default, (x(*IMAGE), [2, 2])),
     Case(aten.max_pool3d.default, (x(*VOLUME), [2, 3, 2], [2, 2, 2], [1, 1, 0])),
@@ -153,6 +164,10 @@ STRUCTURE = (
     Case(aten.index_select.default, (x(2, 5), 1, torch.tensor([0, 3, 3]))),
     Case(aten.index.Tensor, (x(2, 5, 3), [None, torch.tensor([0, -1, 3, 3])])),
     Case(aten.gather.default, (x(2, 5), 1, torch.tensor([[0, 0, 4], [1, 2, 2]]))),
+    Case(aten.scatter.src, (x(2, 5), 1, _PLACES, x(2, 3))),
+    Case(aten.scatter.src, (c(2, 5), -1, _PLACES, x(2, 3))),
+    Case(aten.scatter.src, (x(2, 5), 1, _PLACES, c(2, 3))),
+    Case(aten.scatter.value, (x(2, 5), 1, _PLACES, 1.5)),
     Case(aten.cat.default, ([_SQUARE, x(2, 2, 4, 4), _SQUARE], 1)),
     Case(aten.where.self, (_MASK, x(3, 5), x(3, 1))),
     Case(aten.where.self, (_MASK, c(3, 5), x(3, 5))),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 import relcompile
 from relcompile.backend.onnx_file import lowered
-from tests.compare import FLOAT64, assert_close
+from tests.compare import FLOAT64, ONNX, assert_close
 from tests.oracles.nets import Function
 
 X = torch.randn(3, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -30,14 +33,110 @@ CASES: dict[str, Callable[[Tensor], Tensor]] = {
     "detached gate": lambda x: x * x.sigmoid().detach(),
     "detached summand": lambda x: x.tanh() + (x * 2).detach(),
 }
+PLACES = torch.tensor([[0, 2, 4, 4, 1, 0]])
+ROWS = torch.tensor([0, 2, 2, 1, 4, 0])
+WEIGHT, BIAS = (
+    torch.randn(*shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64) for shape in ((4, 6, 3), (4,))
+)
+
+
+def places(x: Tensor) -> Tensor:
+    """One position for every element."""
+    return PLACES.expand(x.shape[0], 6)
+
+
+def zeros(x: Tensor) -> Tensor:
+    return x.new_zeros(x.shape[0], 6)
+
+
+def assigned(x: Tensor, place: Any, values: Tensor | float) -> Tensor:
+    y = x.clone()
+    y[place] = values
+    return y
+
+
+def scatter_reduce(how: str, included: bool) -> Callable[[Tensor], Tensor]:
+    return lambda x: (x * 2).scatter_reduce(1, places(x), x.tanh(), how, include_self=included)
+
+
+WRITTEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "scatter": lambda x: x.scatter(1, torch.tensor([[0, 4, 2]]).expand(x.shape[0], 3), x[:, :3] * 2),
+    "scatter of numbers": lambda x: x.scatter(1, places(x), 1.5),
+    "scatter to places of the input": lambda x: zeros(x).scatter(1, x.topk(2)[1], x.topk(2)[0]),
+    "scatter_add": lambda x: zeros(x).scatter_add(1, places(x), x * 2),
+    "scatter_add to itself": lambda x: x.scatter_add(1, places(x), x),
+    "scatter_reduce, sum": scatter_reduce("sum", included=False),
+    "scatter_reduce, mean": scatter_reduce("mean", included=True),
+    "scatter_reduce, mean of others": scatter_reduce("mean", included=False),
+    "scatter_reduce, amax": scatter_reduce("amax", included=True),
+    "scatter_reduce, amin of others": scatter_reduce("amin", included=False),
+    "index_add": lambda x: zeros(x).index_add(1, ROWS, x, alpha=-0.5),
+    "index_copy": lambda x: x.index_copy(1, torch.tensor([4, 0]), x[:, 1:3] * 2),
+    "assigned to a list": lambda x: assigned(x, (slice(None), [0, -1]), x[:, 1:3] * 3),
+    "assigned to every other": lambda x: assigned(x, (slice(None), slice(0, 6, 2)), x[:, 3:] * 3),
+    "assigned to a mask": lambda x: assigned(x, x < 0, 0.5),
+    "index_put that adds": lambda x: torch.ops.aten.index_put(x, [None, ROWS], x * 2, True),
+    "fold": lambda x: F.fold(x[:, None].expand(-1, 4, -1), (3, 4), 2).flatten(1),
+    "fold, padded": lambda x: F.fold(
+        x[:, None, :3].expand(-1, 6, -1), (2, 7), (3, 2), padding=1, stride=(2, 3)
+    ).flatten(1),
+    "max_unpool": lambda x: F.max_unpool1d(*F.max_pool1d(x[:, None], 2, return_indices=True), 2).flatten(1),
+    "prod": lambda x: x[:, :5].prod(1, keepdim=True) + x,
+    "cumprod": lambda x: x.cumprod(1),
+    "cummax": lambda x: x.cummax(1).values,
+    "cummin of equals": lambda x: x.round().detach().add(x * 0).cummin(1).values,
+    "renorm": lambda x: x.renorm(2, 0, 0.7),
+    "bilinear": lambda x: F.pad(F.bilinear(x, x[:, :3].tanh(), WEIGHT.to(x), BIAS.to(x)), (0, 2)),
+    "table of positions": lambda x: x[:, torch.tensor([[0, 5, -1], [2, 2, 1]])].flatten(1),
+    "two lists of positions": lambda x: x.unflatten(1, (2, 3))[:, [0, 1, 1, -1, 0, 0], [2, 0, -2, 1, 1, 0]],
+    "one of each sample": lambda x: x.unflatten(1, (2, 3))[torch.arange(x.shape[0]), x[:, :2].argmax(1)].repeat(1, 2),
+}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_gradient_is_autograd(name: str) -> None:
+    assert_gradient(CASES[name])
+
+
+@pytest.mark.sampled(9)
+@pytest.mark.parametrize("name", WRITTEN)
+def test_gradient_of_what_is_written_is_autograd(name: str) -> None:
+    assert_gradient(WRITTEN[name])
+
+
+def assert_gradient(function: Callable[[Tensor], Tensor]) -> None:
     leaf = X.clone().requires_grad_()
-    (expected,) = torch.autograd.grad(CASES[name](leaf)[torch.arange(3), TARGET].sum(), leaf)
-    explainer = relcompile.compile(Function(CASES[name]), X[:2], rule="gradient")
+    (expected,) = torch.autograd.grad(function(leaf)[torch.arange(3), TARGET].sum(), leaf)
+    explainer = relcompile.compile(Function(function), X[:2], rule="gradient")
     for module in (explainer, lowered(explainer.graph_module)):
         output, found = module(X, TARGET)
-        assert_close(output, CASES[name](X), FLOAT64)
+        assert_close(output, function(X), FLOAT64)
         assert_close(found, expected, FLOAT64)
+
+
+@pytest.mark.parametrize("rule", ["z+", "deeplift-rescale"])
+def test_what_is_added_up_by_an_index_is_a_sum(rule: str) -> None:
+    def summed(x: Tensor) -> Tensor:
+        rows = x[:, 0] + x[:, 5], x[:, 3], x[:, 1] + x[:, 2], x[:, 0] * 0, x[:, 4], x[:, 0] * 0
+        return torch.stack(rows, 1)
+
+    spellings = (
+        lambda x: zeros(x).index_add(1, ROWS, x),
+        lambda x: zeros(x).scatter_add(1, ROWS.expand_as(x), x),
+        summed,
+    )
+    explained = [relcompile.compile(Function(lambda x, f=f: f(x.relu()) @ WEIGHT[0]), X, rule=rule) for f in spellings]
+    first, *others = (explainer(X, torch.tensor([0, 1, 2]))[1] for explainer in explained)
+    for other in others:
+        assert_close(other, first, FLOAT64)
+
+
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize("start", range(4))
+def test_written_values_in_onnx_runtime(start: int, tmp_path: Path) -> None:
+    chosen = list(WRITTEN.values())[start::4]
+    model, leaf = Function(lambda x: torch.stack([f(x)[:, :6] for f in chosen]).sum(0)), X.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(model(leaf)[torch.arange(3), TARGET].sum(), leaf)
+    relcompile.compile(model, X.float(), rule="gradient").save(tmp_path / "x.onnx")
+    found = relcompile.load(tmp_path / "x.onnx").explain(X.float().numpy(), target=TARGET.numpy())
+    assert_close(found.relevance, expected, ONNX)

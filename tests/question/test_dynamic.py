@@ -76,6 +76,21 @@ def test_a_text_has_any_length(tmp_path: Path) -> None:
         assert_close(found.relevance, gradient(score, words, target).sum(-1), FLOAT32)
 
 
+class Spreads(nn.Module):
+    """(N, C, T): scores that divide by how many steps there are, and by a few less."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        spreads = x.std(2), x.var(2, correction=0), torch.var_mean(x, 2, correction=2)[0], x.sum(2) / (x.shape[2] - 1)
+        return torch.stack([x.tanh().sum((1, 2)), *(each.sum(1) for each in spreads)], 1)
+
+
+@pytest.mark.parametrize("length", [9, 3, 17])
+def test_statistics_are_over_as_many_steps_as_there_are(length: int) -> None:
+    explainer = relcompile.compile(Spreads(), torch.randn(2, 4, 9).double(), rule="gradient*input", dynamic=["x:2"])
+    x, target = torch.randn(5, 4, length).double().requires_grad_(), torch.arange(5)
+    assert_close(explainer(x.detach(), target)[1], gradient(Spreads()(x), x, target), FLOAT64)
+
+
 class Attending(nn.Module):
     """(N, T, 4): attention, and the first, the last and the mean of all positions."""
 

@@ -121,6 +121,21 @@ def test_what_knows_nothing_of_questions_is_computed_once(rule: str) -> None:
     assert len(batches(many)) - of_walk >= 4
 
 
+@pytest.mark.parametrize("rule", ["epsilon", "gamma", "z+", "alpha2beta1", "contrastive-lrp"])
+def test_quotients_of_the_forward_half_are_made_once(rule: str) -> None:
+    """Of K rows nothing is divided but the choice of the class, and what contrastive-lrp normalises maps by."""
+    module = explain("indices", rule).graph_module
+    samples = module.graph.find_nodes(op="placeholder")[-1].meta["val"].shape[0]
+    quotients = [node for node in module.graph.nodes if node.target is torch.ops.aten.div.Tensor]
+    of_questions = [
+        node
+        for node in quotients
+        if any(size != samples for size in node.meta["val"].shape if not isinstance(size, int))
+    ]
+    assert len(of_questions) == (3 if rule == "contrastive-lrp" else 1)
+    assert len(quotients) > 3
+
+
 class Tokens(nn.Module):
     """Attention over the tokens of a sample; the heads have an axis of their own, or share that of the batch."""
 

@@ -54,6 +54,16 @@ def test_a_device_is_compared_with_the_processor(monkeypatch: pytest.MonkeyPatch
     assert all(row.predict > 0 and row.explain > 0 and row.difference < 1e-5 for row in rows)
 
 
+def test_conditions_are_measured_beside_single_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import conditions
+
+    monkeypatch.setattr(conditions.models, "get_model", lambda _name: tiny())
+    arguments = ["--network", "tiny", "--layers", "0", "--rules", "z+", "--size", "12", "--rounds", "2"]
+    (row,) = conditions.main([*arguments, "--conditions", "3"])
+    assert (row.rule, row.layer, row.limit) == ("z+", "0", 5 / 9)
+    assert min(row.one, row.together, row.share, row.share_of_zennit) > 0
+
+
 def test_all_rules_measures_every_rule_and_names_what_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -424,22 +424,6 @@ def test_options_of_gpus_reach_onnx_runtime(linear: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [
-        {"device": "tpu"},
-        {"threads": 0},
-        {"threads": 1.5},
-        {"threads": True},
-        {"spinning": "no"},
-        {"gpu": {"number": 1}},
-    ],
-)
-def test_options_that_make_no_sense_are_refused(linear: Path, wrong: dict) -> None:
-    with pytest.raises(InputSpecError, match="want"):
-        load(linear, **wrong)
-
-
-@pytest.mark.parametrize(
     "wrong", [{"number": -1}, {"memory": 0}, {"memory": 1e9}, {"cuda_graph": 1}, {"engine_cache": 3}], ids=repr
 )
 def test_options_of_gpus_that_make_no_sense_are_refused(wrong: dict) -> None:

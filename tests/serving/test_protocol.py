@@ -111,10 +111,17 @@ def test_what_is_no_request_is_refused(case: str) -> None:
         read_request(request if isinstance(request, bytes) else body_of(request), None)
 
 
-@pytest.mark.parametrize("length", ["-1", "1.5", "", "x", "9999", "²"])
+@pytest.mark.parametrize("length", ["-1", "1.5", "", "x", "9999", "²", "9" * 5000])
 def test_a_header_length_that_is_none_is_refused(length: str) -> None:
     with pytest.raises(ProtocolError, match="Content-Length"):
         read_request(body_of(one_input()), length)
+
+
+def test_sizes_beside_a_0_that_numpy_cannot_count_are_refused() -> None:
+    sizes = [0, 2**31 - 1, 2**31 - 1, 2**31 - 1]
+    text = body_of(one_input(shape=sizes, data=None, parameters={"binary_data_size": 0}))
+    with pytest.raises(ProtocolError, match="input x: array is too big"):
+        read_request(text, str(len(text)))
 
 
 def test_bytes_behind_the_last_input_and_truth_values_of_other_bytes_are_refused() -> None:

@@ -31,9 +31,9 @@ def run(*arguments: object) -> int:
 
 def test_a_repository(tmp_path: Path) -> None:
     assert run(write(tmp_path / "linear.z+.onnx"), "--triton", tmp_path / "repository", "--rows", 8) == 0
-    folder = tmp_path / "repository" / "linear.z+"
+    folder = tmp_path / "repository" / "linear.z_"
     found = read((folder / "config.pbtxt").read_text())
-    assert (found.name, found.backend, found.max_batch_size) == ("linear.z+", "onnxruntime", 8)
+    assert (found.name, found.backend, found.max_batch_size) == ("linear.z_", "onnxruntime", 8)
     assert found.HasField("dynamic_batching")
     assert [(i.kind, i.count) for i in found.instance_group] == [(found.instance_group[0].KIND_CPU, 1)]
     kinds = CONFIG.DataType
@@ -72,8 +72,9 @@ def test_a_graph_without_a_batch_is_not_batched() -> None:
     ("arguments", "told"),
     [
         (["--tensorrt"], "add --gpu"),
-        (["--name", "../.."], "cannot be the name of a folder"),
-        (["--name", ".."], "cannot be the name of a folder"),
+        (["--name", "../.."], "cannot be the name of a model of Triton"),
+        (["--name", ".."], "cannot be the name of a model of Triton"),
+        (["--name", "linear.z+"], "cannot be the name of a model of Triton"),
     ],
     ids=str,
 )

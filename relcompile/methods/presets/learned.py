@@ -122,7 +122,7 @@ def root_rule(steps: float = 1) -> LearnedRoot:
     """The rule of the preset `root`.
 
     Raises:
-        CompositeError: `steps` is not a whole number of at least 0.
+        CompositeError: `steps` is not a whole number from 0 to 100.
     """
     if not float(steps).is_integer():
         raise CompositeError(f"root={steps:g}: the number of steps must be whole")

@@ -167,16 +167,30 @@ class Gamma:
         With c = γ / 2 and Z = |W||x| + |b|: z↑, z↓ = (1 + c) z ± c Z.
         """
         contributions, c = Contributions(call, "split" if self.bias == "full" else "none"), self.gamma / 2
-        middle, half = contributions.total * (1 + c), contributions.magnitude * c
-        if self.bias == "plain" and call.bias is not None:
-            middle = middle + call.per_output(call.bias)
-        up = R.where(call.output > 0, 0.0) / self._divisor(call, middle + half, 1)
-        down = R.where(call.output < 0, 0.0) / self._divisor(call, middle - half, -1)
+        above, below = self._sums(call, contributions)
+        up = R.where(call.output > 0, 0.0) / self._divisor(call, above, 1)
+        down = R.where(call.output < 0, 0.0) / self._divisor(call, below, -1)
         x, W = call.x, call.weight
         if contributions.one_sided:
             return call.transposed(up, W + W.positive * self.gamma) + call.transposed(down, W + W.negative * self.gamma)
         sign = x.emit.call(aten.sign.default, x)
         return call.transposed(up + down, W) * (1 + c) + sign * call.transposed(up - down, W.magnitude) * c
+
+    def _sums(self, call: AffineCall, contributions: Contributions) -> tuple[Value, Value]:
+        """z↑ and z↓; for x >= 0 from W↑ x, which is all there is where nothing arrives at z < 0."""
+        if not contributions.one_sided:
+            middle, half = self._middle(call, contributions, 1), contributions.magnitude * (self.gamma / 2)
+            return middle + half, middle - half
+        W, b = call.weight, None if self.bias == "none" else call.bias
+        if b is not None and self.bias == "full":
+            b = b + b.positive * self.gamma
+        above = call.apply(call.x, W + W.positive * self.gamma, b)
+        return above, self._middle(call, contributions, 2) - above
+
+    def _middle(self, call: AffineCall, contributions: Contributions, times: int) -> Value:
+        """(z↑ + z↓) / 2, so many times."""
+        middle = contributions.total * (times * (1 + self.gamma / 2))
+        return middle + call.per_output(call.bias) * times if self.bias == "plain" and call.bias is not None else middle
 
     def _divisor(self, call: AffineCall, z: Value, sign: int) -> Value:
         """⟨z↑⟩ε or ⟨z↓⟩ε, which has the sign of the output where that is `sign`, unless the bias is left out."""
@@ -187,18 +201,14 @@ class Gamma:
 
 
 def _by_sign(contributions: Contributions, R: Value, alpha: float, beta: float, epsilon: Stabiliser) -> Value:
-    """The m of shares α of the positive and -β of the negative contributions; any α and β."""
+    """The m of shares α of the positive and -β of the negative contributions; α = 1 if β = 0."""
     P, bias = contributions.positive(), contributions.bias
-    u = _share(R, alpha, P, bias, epsilon, 1)
+    u = R / _denominator(P, bias, epsilon, 1)
     if not beta:
         return contributions.of_positive(u)
     N = contributions.negative()
-    v = _share(R, -beta, N, bias, epsilon, -1)
-    return contributions.of_both(contributions.known(u, P), contributions.known(v, N))
-
-
-def _share(R: Value, factor: float, z: Value, bias: Bias, epsilon: Stabiliser, sign: int) -> Value:
-    return (R if factor == 1 else R * factor) / _denominator(z, bias, epsilon, sign)
+    v = R / _denominator(N, bias, epsilon, -1)
+    return contributions.of_both(contributions.known(u, P), contributions.known(v, N), alpha, -beta)
 
 
 def _denominator(z: Value, bias: Bias, epsilon: Stabiliser, sign: int) -> Value:

@@ -87,13 +87,16 @@ class Contributions:
         x, W = self.call.x, self.call.weight
         return self.call.transposed(u, W.positive).where(x >= 0, self.call.transposed(u, W.negative))
 
-    def of_both(self, u: Value, v: Value) -> Value:
-        """The m for u and v. By magnitudes, rounding leaks 1e-7 of the larger one into what gets the other."""
+    def of_both(self, u: Value, v: Value, a: float, b: float) -> Value:
+        """The m for a u and b v; where that can be, the numbers go into the weights, which are constants.
+
+        By magnitudes, rounding leaks 1e-7 of the larger one into what gets the other.
+        """
         x, W, transposed = self.call.x, self.call.weight, self.call.transposed
         if self.by_parts:
-            above = transposed(u, W.positive) + transposed(v, W.negative)
-            return above.where(x >= 0, transposed(u, W.negative) + transposed(v, W.positive))
-        sign = x.emit.call(aten.sign.default, x)
+            above = transposed(u, W.positive * a) + transposed(v, W.negative * b)
+            return above.where(x >= 0, transposed(u, W.negative * a) + transposed(v, W.positive * b))
+        u, v, sign = u * a, v * b, x.emit.call(aten.sign.default, x)
         return (transposed(u + v, W) + sign * transposed(u - v, W.magnitude)) * 0.5
 
     def known(self, share: Value, part: Value) -> Value:

@@ -28,13 +28,8 @@ from passes.operators.arithmetic import (
 )
 from passes.operators.call import Adjoints, Call
 from passes.operators.pooling import AveragePoolCall, MaxPoolCall, ResampleCall
-from passes.operators.structure import (
-    ConcatenateCall,
-    ExtremeCall,
-    MaximumCall,
-    StructureCall,
-    WhereCall,
-)
+from passes.operators.scattering import ScatterAddCall, ScatterCall, ScatterExtremeCall
+from passes.operators.structure import ConcatenateCall, ExtremeCall, MaximumCall, StructureCall, WhereCall
 from passes.relevance.messages import Form, Multiplier, SplitMultiplier
 from passes.relevance.reference import (
     REFERENCE,
@@ -51,6 +46,7 @@ from relcompile.methods.rules.parameters import require_choice
 
 CrossTerms: TypeAlias = Literal["kept", "cut", "cut-by-chain"]
 Routing: TypeAlias = Literal["crossed", "gradient"]
+Extreme: TypeAlias = MaxPoolCall | ExtremeCall | MaximumCall | ScatterExtremeCall
 
 
 @final
@@ -181,6 +177,8 @@ class EachPart:
         StructureCall,
         ConcatenateCall,
         WhereCall,
+        ScatterCall,
+        ScatterAddCall,
         ReduceCall,
         AveragePoolCall,
         ResampleCall,
@@ -222,16 +220,14 @@ class MaxDifference:
     """
 
     routing: Routing = "crossed"
-    applies_to: ClassVar[tuple[type[Call], ...]] = (MaxPoolCall, ExtremeCall, MaximumCall)
+    applies_to: ClassVar[tuple[type[Call], ...]] = (MaxPoolCall, ExtremeCall, MaximumCall, ScatterExtremeCall)
     reads: ClassVar[tuple[Form, ...]] = (Multiplier, SplitMultiplier)
     needs: ClassVar[tuple[Fact[Any], ...]] = (REFERENCE,)
 
     def __post_init__(self) -> None:
         require_choice("routing", self.routing, ("crossed", "gradient"))
 
-    def propagate(
-        self, call: MaxPoolCall | ExtremeCall | MaximumCall, arriving: Multiplier | SplitMultiplier, /
-    ) -> Messages:
+    def propagate(self, call: Extreme, arriving: Multiplier | SplitMultiplier, /) -> Messages:
         if self.routing == "gradient":
             return EachPart().propagate(call, arriving)
         above, below = self._shares(call, arriving)
@@ -241,14 +237,14 @@ class MaxDifference:
         parts = [None if s is None else s / without_zeros(d) for s, d in zip(shares, deltas, strict=True)]
         return _messages(call, tuple(parts))
 
-    def contribute(self, call: MaxPoolCall | ExtremeCall | MaximumCall, /) -> Split:
+    def contribute(self, call: Extreme, /) -> Split:
         delta = difference(call.output)
         if self.routing == "gradient":
             return Split(delta.zeros(), delta.zeros())
         return Split(delta.positive, delta.negative)
 
     @staticmethod
-    def _shares(call: MaxPoolCall | ExtremeCall | MaximumCall, arriving: Multiplier | SplitMultiplier) -> Split:
+    def _shares(call: Extreme, arriving: Multiplier | SplitMultiplier) -> Split:
         """Relevance for the winners of x and of x0."""
         delta, m = difference(call.output), arriving.split
         shares = Split(m.plus * delta.positive, m.minus * delta.negative)

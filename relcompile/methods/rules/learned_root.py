@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Final, final
 
 from passes.graphs.emitter import Value, aten
 from passes.graphs.facts import Fact
@@ -23,6 +23,8 @@ from relcompile.methods.rules.absorbed import Absorbed, handed_back
 from relcompile.methods.rules.affine import Epsilon, Gamma
 from relcompile.methods.rules.parameters import require_choice, require_positive
 
+_MOST_STEPS: Final = 100
+
 
 @final
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class LearnedRoot:
         L is least on the line through u'.
 
     Args:
-        steps: of the descent, >= 0. With none s = x.
+        steps: of the descent, 0 to 100: each is part of the graph. With none s = x.
         gamma: >= 0; how much more contributions of the output's own sign count where no activation follows.
         bias: "shared" hands back what biases, stabilisers and the root keep: inputs that have relevance of its sign
             share it in proportion; "full" lets it go.
@@ -60,8 +62,8 @@ class LearnedRoot:
         require_choice("bias", self.bias, ("shared", "full"))
         if not 0 <= self.gamma < math.inf:
             raise CompositeError(f"gamma={self.gamma} must be a finite number of at least 0")
-        if self.steps < 0:
-            raise CompositeError(f"steps={self.steps} must be a whole number of at least 0")
+        if not 0 <= self.steps <= _MOST_STEPS:
+            raise CompositeError(f"steps={self.steps} must be a whole number from 0 to {_MOST_STEPS}")
 
     def propagate(self, call: AffineCall, arriving: Multiplier | SecondOrder | Relevance, /) -> Messages:
         expands = isinstance(arriving, SecondOrder)

@@ -1,4 +1,4 @@
-"""`relcompile explain` as a user meets it: which files it writes, for which models, and what it refuses."""
+"""The first hour: folders of photographs, bad ones among them, several classes, other kinds of output, figures."""
 
 from __future__ import annotations
 
@@ -35,49 +35,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Image.fromarray(pixels).save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("arguments", "written"),
-    [
-        (["a/cat.jpg", "-o", "maps"], {"cat.z+.png", "cat.z+.npz"}),
-        (["a/cat.jpg", "-o", "maps", "--target", "3"], {"cat.z+.3.png", "cat.z+.3.npz"}),
-        (["a/cat.jpg", "cat.z+.png", "-o", "maps"], {f"cat.z+.{end}" for end in ("png", "npz", "z+.png", "z+.npz")}),
-    ],
-)
-def test_files_say_what_they_explain(
-    arguments: list[str], written: set[str], explainer: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, _, err = run("explain", explainer, *arguments, capsys=capsys)
-    assert code == 0, err
-    assert files(folder / "maps") == written
-
-
-REFUSED = {
-    "a photograph would be written over": (["cat.png", "cat.z+.png"], "would destroy the input cat.z+.png"),
-    "through another path": (["b/cat.jpg", "a/../cat.z+.png", "-o", "b/.."], "would destroy the input a/../cat.z+.png"),
-    "two of one name": (["a/cat.jpg", "b/cat.jpg", "-o", "maps"], "a/cat.jpg and b/cat.jpg would have one heatmap"),
-    "twice the same": (["cat.png", "cat.png", "-o", "maps"], "cat.png and cat.png would have one heatmap"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_nothing_is_destroyed(name: str, explainer: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments, message = REFUSED[name]
-    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
-    code, _, err = run("explain", explainer, *arguments, capsys=capsys)
-    assert code == 2
-    assert message in err
-    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
-
-
-def test_a_photograph_beside_its_heatmap(explainer: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = (folder / "cat.png").read_bytes()
-    (folder / "cat.z+.png").unlink()
-    assert run("explain", explainer, "cat.png", capsys=capsys)[0] == 0
-    assert (folder / "cat.png").read_bytes() == before
-    with Image.open(folder / "cat.z+.png") as picture:
-        assert picture.size != (20, 20)
 
 
 class Segmenter(nn.Module):
@@ -138,36 +95,6 @@ def test_all_kinds_of_output(name: str, folder: Path, capsys: pytest.CaptureFixt
 def test_preprocessing_of_other_channels_is_refused() -> None:
     with pytest.raises(InputSpecError, match="no photograph with 1 channels"):
         relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), preprocessing=GREY)
-
-
-# What is told from what: the name of each map, and what its title says.
-EXPLAINERS: dict[str, tuple[dict[str, Any], str, str]] = {
-    "a rule": ({"rule": "gamma=0.5"}, "cat.net.gamma0.5.png", "net · gamma=0.5"),
-    "a layer": ({"layers": ("0=flat",)}, "cat.net.z+.0flat.png", "net · z+ · 0=flat"),
-    "a target": ({"target": "3"}, "cat.net.z+.class3.png", "net · z+ · class 3"),
-    "the best": ({"target": "argmax"}, "cat.net.z+.argmax.png", "net · z+ · argmax"),
-    "a place": ({"at": "2"}, "cat.net.z+.at2.png", "net · z+ · at 2"),
-    "a model": ({"name": "other"}, "cat.other.z+.png", "other · z+"),
-    "a reference": (
-        {"rule": "deeplift-rescale", "reference": 0.5},
-        "cat.net.deeplift-rescale.reference0.5.png",
-        "net · deeplift-rescale · reference 0.5",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", EXPLAINERS)
-def test_maps_are_called_as_the_explainer_is(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    keywords, file, title = EXPLAINERS[name]
-    asked: dict[str, Any] = {"name": "net", **keywords}
-    relcompile.compile(small_network(), torch.randn(1, 3, 16, 16), **asked).save("x.onnx")
-    code, _, err = run("explain", "x.onnx", "a/cat.jpg", "-o", "maps", capsys=capsys)
-    assert code == 0, err
-    assert "replaced" not in err
-    assert file in files(folder / "maps")
-    with Image.open(folder / "maps" / file) as picture:
-        assert f"{title}  ·  score" in picture.info["Title"]
-    assert "what is there is replaced" in run("explain", "x.onnx", "a/cat.jpg", "-o", "maps", capsys=capsys)[2]
 
 
 def test_folders_globs_and_bad_files(explainer: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

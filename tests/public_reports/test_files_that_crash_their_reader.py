@@ -1,4 +1,4 @@
-"""Small files that would keep the reader busy for hours, or crash it."""
+"""Files that kept the reader busy for hours or crashed it, and were told that relcompile had failed."""
 
 import io
 import pickle
@@ -12,10 +12,14 @@ import pytest
 import torch
 from torch import nn
 
-from relcompile.errors import ModelFileError
+import relcompile
+from passes.errors import InvariantError, MiscompilationError, UnsupportedOperatorError
+from relcompile.cli import compile_command, main
+from relcompile.errors import CaptureError, CompositeError, ModelFileError, RelcompileError
 from relcompile.frontend import checkpoint
 from relcompile.frontend.model_file import read_model
 from relcompile.frontend.safe_pickle import load_checkpoint
+from relcompile.methods import spelling
 from tests.frontend.pickles import CALL_0, LINEAR, NEW, named, text, write_checkpoint
 from tests.frontend.zoo import same
 
@@ -138,6 +142,73 @@ def test_odd_files_are_refused(name: str, tmp_path: Path) -> None:
         read_model(tmp_path / "model")
 
 
+def hidden(name: str, value: object) -> Callable[[Path], None]:
+    """Something else than its method, or its parts, under a name that a module has."""
+
+    def write(path: Path) -> None:
+        model = nn.Sequential(nn.Linear(2, 2))
+        vars(model[0])[name] = value
+        torch.save(model, path)
+
+    return write
+
+
+def write_deep(path: Path) -> None:
+    """300 modules in each other; torch.save itself needs a recursion of many times that."""
+    model: nn.Module = nn.Linear(2, 2)
+    for _ in range(300):
+        model = nn.Sequential(model)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)
+    try:
+        torch.save(model, path)
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def write_sparse(path: Path) -> None:
+    torch.save({"weight": torch.eye(2).to_sparse()}, path)
+
+
+METHODS = ("forward", "eval", "train", "modules", "state_dict")
+SHADOWED: dict[str, tuple[Callable[[Path], None], str]] = {
+    **{name: (hidden(name, nn.functional.relu), f"'{name}' in place of a method") for name in METHODS},
+    "_parameters": (hidden("_parameters", []), "not in plain dictionaries"),
+    "_buffers": (hidden("_buffers", 3), "not in plain dictionaries"),
+    "deep": (write_deep, "more than 200 in each other"),
+    "sparse": (write_sparse, "_rebuild_sparse_tensor"),
+}
+
+
+@pytest.mark.parametrize("name", SHADOWED)
+def test_what_is_under_other_names_is_refused(name: str, tmp_path: Path) -> None:
+    write, message = SHADOWED[name]
+    write(tmp_path / "model")
+    with pytest.raises(ModelFileError, match=message):
+        read_model(tmp_path / "model")
+
+
+@pytest.mark.parametrize("versions", [3, [], {"": 3}, {"": {"version": "x"}}], ids=str)
+def test_versions_that_are_none_do_no_harm(versions: object, tmp_path: Path) -> None:
+    state: Any = shared().state_dict()
+    state._metadata = versions
+    torch.save(state, tmp_path / "model")
+    assert same(read_model(tmp_path / "model", arch=f"{__name__}:shared"), filled(state))
+
+
+def filled(state: dict[str, torch.Tensor]) -> nn.Module:
+    model = shared().eval()
+    for name, value in model.state_dict().items():
+        value.copy_(state[name])
+    return model
+
+
+@pytest.mark.parametrize("rule", ["root=100000", "smoothgrad=1e9", "integrated-gradients=1e12"])
+def test_no_rule_is_larger_than_any_machine(rule: str) -> None:
+    with pytest.raises(CompositeError, match="must be a whole number"):
+        spelling.named(rule)
+
+
 def test_the_old_format_shares_tensors_and_keeps_dtypes(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2)).double()
     model[2].weight = model[0].weight
@@ -162,3 +233,44 @@ def test_a_recurrent_layer_makes_no_list_of_layers_that_it_lacks(
         torch.save(lstm, tmp_path / "model")
     with pytest.raises(ModelFileError, match="LSTM with more layers than parameters"):
         read_model(tmp_path / "model")
+
+
+OWN = "relcompile failed, and should not have"
+
+
+FAULTS: dict[type[Exception], int] = {
+    InvariantError: 1,
+    MiscompilationError: 1,
+    KeyError: 1,
+    UnsupportedOperatorError: 2,
+    CaptureError: 2,
+    RelcompileError: 2,
+}
+
+
+@pytest.mark.parametrize(("fault", "code"), FAULTS.items(), ids=lambda value: getattr(value, "__name__", str(value)))
+def test_exit_codes(
+    fault: type[Exception],
+    code: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise fault("what went wrong")
+
+    monkeypatch.setattr(compile_command, "compile_file", fails)
+    monkeypatch.setattr(sys, "argv", ["relcompile", str(tmp_path / "model.pt")])
+    with pytest.raises(SystemExit) as stop:
+        main.main()
+    told = capsys.readouterr().err
+    assert stop.value.code == code
+    assert "what went wrong" in told
+    assert (OWN in told) == (code == 1)
+    assert ("please report" in told) == (code == 1)
+
+
+def test_own_faults_have_one_root() -> None:
+    assert issubclass(InvariantError, relcompile.InternalError)
+    assert issubclass(MiscompilationError, relcompile.InternalError)
+    assert not issubclass(UnsupportedOperatorError, relcompile.InternalError)
