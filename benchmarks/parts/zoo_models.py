@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -25,12 +26,12 @@ def torchvision_models() -> Iterator[Specimen]:
     from torchvision import models
 
     yield from _of_torchvision(models, images)
-    yield from _of_torchvision(models.segmentation, lambda side: images(side, "input"), _DENSE)
+    yield from _of_torchvision(models.segmentation, images, _DENSE)
     yield from _of_torchvision(models.video, _films)
 
 
 def _of_torchvision(
-    module: Any, inputs: Callable[[int], Inputs], settings: Mapping[str, Any] | None = None
+    module: Any, inputs: Callable[[int, str], Inputs], settings: Mapping[str, Any] | None = None
 ) -> Iterator[Specimen]:
     from torchvision import models
 
@@ -39,11 +40,12 @@ def _of_torchvision(
         family = _family(name)
         kind = family.split("_")[0]
 
-        def build(name: str = name, kind: str = kind) -> tuple[nn.Module, Inputs]:
-            side = _SIDES.get(name, _SIDES.get(kind, 64))
+        def build(called: str = name, kind: str = kind) -> tuple[nn.Module, Inputs]:
+            side = _SIDES.get(called, _SIDES.get(kind, 64))
             more = {**(settings or {}), **_SETTINGS.get(kind, {}), **({"image_size": side} if kind == "vit" else {})}
-            model = models.get_model(name, weights=None, num_classes=CLASSES, **more)
-            return stirred(model), inputs(side)
+            model = models.get_model(called, weights=None, num_classes=CLASSES, **more)
+            (name,) = signature(model.forward).parameters
+            return stirred(model), inputs(side, name)
 
         yield Specimen("torchvision", family, name, build)
 
@@ -54,8 +56,8 @@ def _family(name: str) -> str:
     return (start.group() if start else name) + ("_bn" if name.endswith("_bn") else "")
 
 
-def _films(size: int) -> Inputs:
-    return {"x": torch.randn(2, 3, 16, size, size)}
+def _films(size: int, name: str) -> Inputs:
+    return {name: torch.randn(2, 3, 16, size, size)}
 
 
 _SMALL = ("test", "atto", "femto", "pico", "nano", "xxs", "tiny", "xs", "mini", "small", "_s")

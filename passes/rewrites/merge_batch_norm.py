@@ -43,7 +43,8 @@ class MergeBatchNorm:
                 replace(output, _merged(node, output, emit))
             erase_with_operands(node)
             count += 1
-        return count + erase_unused(module)
+        unread = erase_unused(module)
+        return count or unread
 
 
 @dataclass(frozen=True)

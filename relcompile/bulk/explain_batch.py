@@ -132,8 +132,8 @@ class ExplainBatch:
 
 
 def _text(text: str) -> str:
-    """A text that may hold a path; file systems know names that are not UTF-8, tables do not."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    r"""A text that may hold a path: bytes that are not UTF-8, which only file systems know, as `\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _image(path: str, content: Any) -> Image.Image | Path:

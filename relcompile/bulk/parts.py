@@ -166,7 +166,7 @@ def fingerprint(parts: Sequence[Part]) -> str:
     """Equal for equal inputs, cut in the same way."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(part.identity.encode("utf-8", "surrogateescape") + b"\0")
+        digest.update(part.identity.encode("utf-8", "backslashreplace") + b"\0")
     return digest.hexdigest()
 
 

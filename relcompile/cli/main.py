@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from passes.errors import InternalError, PassError
 from relcompile.cli import views
@@ -58,7 +58,7 @@ class _Once(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         _, _, given = self.make_parser(ctx).parse_args(list(args))
         for option, count in Counter(given).items():
-            if count > 1 and option.param_type_name == "option" and not (option.multiple or option.is_flag):
+            if count > 1 and isinstance(option, TyperOption) and not (option.multiple or option.is_flag):
                 raise InputSpecError(f"{option.opts[0]} is given {count} times, and has one value")
         return super().parse_args(ctx, args)
 

@@ -80,7 +80,7 @@ WRITTEN: dict[str, Callable[[Tensor], Tensor]] = {
     "fold, padded": lambda x: F.fold(
         x[:, None, :3].expand(-1, 6, -1), (2, 7), (3, 2), padding=1, stride=(2, 3)
     ).flatten(1),
-    "max_unpool": lambda x: F.max_unpool1d(*F.max_pool1d(x[:, None], 2, return_indices=True), 2).flatten(1),
+    "max_unpool": lambda x: F.max_unpool1d(*F.max_pool1d(x[:, None], 2, return_indices=True), [2]).flatten(1),
     "prod": lambda x: x[:, :5].prod(1, keepdim=True) + x,
     "cumprod": lambda x: x.cumprod(1),
     "cummax": lambda x: x.cummax(1).values,
