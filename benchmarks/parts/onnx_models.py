@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -112,7 +112,7 @@ def shipped() -> Iterator[OnnxSpecimen]:
     for name in ("squeezenet", "shufflenet", "inception_v2"):
         yield _in_package("onnx", light.format(name), "1x3x224x224")
     yield _in_package("onnxruntime", "datasets/sigmoid.onnx", "3x4x5")
-    yield _in_package("onnxruntime", "datasets/logreg_iris.onnx", "3x2")
+    yield replace(_in_package("onnxruntime", "datasets/logreg_iris.onnx", "3x2"), output=1)
     yield _in_package("rapidocr", "models/ch_ppocr_mobile_v2.0_cls_mobile.onnx", "1x3x48x192")
     yield _in_package("rapidocr", "models/PP-OCRv6_det_small.onnx", "1x3x64x64")
     yield _in_package("rapidocr", "models/PP-OCRv6_rec_small.onnx", "1x3x48x160")

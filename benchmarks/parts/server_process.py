@@ -16,9 +16,9 @@ _PATIENCE = 60  # seconds
 
 
 @contextmanager
-def running(*arguments: object) -> Generator[tuple[str, subprocess.Popen[str]]]:
-    """`relcompile serve`; yields the host and port that it told, and the process."""
-    command = [sys.executable, "-m", "relcompile", "serve", "--port", "0", *map(str, arguments)]
+def running(*arguments: object, port: int = 0) -> Generator[tuple[str, subprocess.Popen[str]]]:
+    """`relcompile serve`, at a port (0: any that is free); yields the host and port that it told, and the process."""
+    command = [sys.executable, "-m", "relcompile", "serve", "--port", str(port), *map(str, arguments)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_as_from_a_terminal) as process:
         assert process.stderr is not None
         told = process.stderr.readline()

@@ -103,12 +103,17 @@ class Job:
         written = {"rows": self.rows.folder.name, "inputs": fingerprint(self.parts)}
         text = json.dumps({**facts, **written}, indent=1)
         if not path.exists():
+            if self.rows.folder.exists():
+                raise ExportError(
+                    f"{self.rows.folder} is there, but {path} is not, which says of what; give another folder, or "
+                    f"remove {self.folder}"
+                )
             with atomic_path(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
         elif read_text(path, "the job", _LONGEST_MANIFEST, ExportError) != text:
             raise ExportError(
                 f"{self.folder} holds the results of another job (explainer, options or photographs differ; {path} "
-                "says which it was); give another folder, or remove it"
+                "says which it was); give another folder, or remove this one"
             )
 
 

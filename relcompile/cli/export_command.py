@@ -31,4 +31,4 @@ def export(
             f"--name {called!r} cannot be the name of a model of Triton; take letters, digits, '.', '_', '-' and '~'"
         )
     written = write_repository(explainer, triton, called, Deployment(rows, delay, instances, gpu, tensorrt))
-    views.note(f"wrote {written}: tritonserver --model-repository {triton}")
+    views.note(f"wrote {' and '.join(map(str, written))}: tritonserver --model-repository {triton}")

@@ -41,11 +41,13 @@ def write_site(explainer: Path, folder: Path, runtime: Path | None = None) -> No
         InputSpecError: the explainer takes something other than one photograph and a class.
         ExportError: there is no runtime of this version, or the folder cannot be written.
     """
-    told = json.dumps(description(load(explainer, device="cpu")), indent=1)
+    loaded = load(explainer, device="cpu")
+    told = json.dumps(description(loaded), indent=1)
+    beside = {} if loaded.weights is None else {loaded.weights.name: loaded.weights}
     with _runtime(runtime) as found:
         sources = {path.name: path for path in sorted(PAGE.iterdir()) if path.is_file()}
-        sources |= {"explainer.onnx": explainer, **{f"runtime/{name}": path for name, path in found.items()}}
-        keep_inputs([explainer], [folder / name for name in sources])
+        sources |= {"explainer.onnx": explainer, **beside, **{f"runtime/{name}": path for name, path in found.items()}}
+        keep_inputs([explainer, loaded.weights], [folder / name for name in sources])
         try:
             (folder / "runtime").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -69,6 +71,7 @@ def description(explainer: ProductionExplainer) -> dict[str, Any]:
     target = next((record.name for record in explainer.inputs if record.name != metadata.inputs[0].name), None)
     return {
         "title": " · ".join(metadata.name),
+        "weights": None if explainer.weights is None else explainer.weights.name,
         "input": metadata.inputs[0].name,
         "target": target,
         "takesClass": target is not None,

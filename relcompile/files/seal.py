@@ -42,25 +42,28 @@ def check_seal(path: Path) -> None:
         )
 
 
-def check_weights_beside(path: Path, said: str | None) -> None:
+def check_weights_beside(path: Path, said: str | None) -> Path | None:
     """The weights beside an ONNX file are those that it was written with.
 
     Args:
         path: the ONNX file.
         said: what it has at `WEIGHTS_KEY`; None for a file that holds its weights.
 
+    Returns:
+        Where they lie; None if the file holds them.
+
     Raises:
         ExplainerFileError: they are not.
     """
     if said is None:
-        return
+        return None
     written, _, name = said.partition(" ")
-    with open_input(path.with_name(Path(name).name), "the weights", _LARGEST_WEIGHTS, ExplainerFileError) as file:
+    weights = path.with_name(Path(name).name)
+    with open_input(weights, "the weights", _LARGEST_WEIGHTS, ExplainerFileError) as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != written:
-        raise ExplainerFileError(
-            f"{path.with_name(name)} is not what relcompile wrote beside {path}: damaged or changed"
-        )
+        raise ExplainerFileError(f"{weights} is not what relcompile wrote beside {path}: damaged or changed")
+    return weights
 
 
 def _read(path: Path) -> tuple[int, bytes, bytes]:

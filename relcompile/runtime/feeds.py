@@ -172,7 +172,7 @@ def check_reference(entry: InputRecord | None, reference: Array | None, batch: i
 def _fit(record: InputRecord, array: object, sizes: dict[str, int]) -> Array:
     """The array as the graph takes it; `sizes` learns the size of each symbol."""
     wanted = f"input {record.name} wants {record.dtype} {list(record.shape)}"
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):  # whose mask would be lost
         raise InputSpecError(f"{wanted}, but a {type(array).__name__} was given; make it a numpy array")
     found: Array = array
     if found.ndim != len(record.shape):

@@ -97,12 +97,9 @@ class Form:
         reference = None if metadata.reference_input is None else named.get(metadata.reference_input.name)
         masks = {m.layer: named[m.input.name] for m in metadata.masks if m.input.name in named}
         noise = {record.name: named[record.name] for record in metadata.noise if record.name in named}
-        if (
-            target is not None
-            and self.target is not None
-            and (target.shape[1:], self.target.shape) == ((1,), ("batch",))
-        ):
-            target = target.reshape(-1)
+        if isinstance(target, np.ndarray) and self.target is not None:
+            column = (target.shape[1:], self.target.shape) == ((1,), ("batch",))
+            target = target.reshape(-1) if column else target
         return arrays, Question(target=target, reference=reference, masks=masks, noise=noise, seed=seed)
 
     def own(self, named: Mapping[str, Array]) -> list[Array]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,13 @@ class Graph:
         session: ONNX Runtime's.
         names: The outputs that are computed, in their order.
         run_options: ONNX Runtime's, of every run; or None.
+        weights: The file beside that holds the weights; None if they are in the file itself.
     """
 
     session: Any
     names: tuple[str, ...]
     run_options: Any = None
+    weights: Path | None = None
 
     @property
     def inputs(self) -> tuple[InputRecord, ...]:

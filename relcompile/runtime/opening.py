@@ -22,16 +22,18 @@ def open_explainer(path: Path, options: RuntimeOptions) -> tuple[Metadata, Graph
     Raises:
         ExplainerFileError, RuntimeUnavailableError: see `relcompile.runtime.production.load`.
     """
-    session, properties, graph_options = _opened(path, options)
+    session, properties, further = _opened(path, options)
     try:
         text = properties.get(METADATA_KEY)
+        if text is None and PREDICTS_KEY in properties:
+            raise ExplainerFileError("it is the prediction alone; give the explainer that lies beside it")
         if text is None:
             raise ExplainerFileError("it is an ONNX file, but not an explainer: relcompile did not write it")
         metadata = Metadata.from_json(text)
         target = match_session(metadata, session)
     except (ExplainerFileError, UnicodeDecodeError) as error:  # ONNX Runtime hands on what is not UTF-8
         raise ExplainerFileError(f"{path}: {error}") from error
-    return metadata, Graph(session, tuple(metadata.output_names), graph_options), target
+    return metadata, Graph(session, tuple(metadata.output_names), *further), target
 
 
 def open_predictor(path: Path | bytes, options: RuntimeOptions, metadata: Metadata) -> Graph:
@@ -48,13 +50,13 @@ def open_predictor(path: Path | bytes, options: RuntimeOptions, metadata: Metada
             f"{beside} is not there, which predicts without explaining: compile with --pair, or "
             "explainer.save(..., pair=True)"
         )
-    session, properties, graph_options = _opened(beside, options)
+    session, properties, further = _opened(beside, options)
     inputs = {value.name for value in session.get_inputs()}
     outputs = [value.name for value in session.get_outputs()]
     own = inputs <= {record.name for record in metadata.inputs} and outputs == list(metadata.outputs)
     if not own or properties.get(PREDICTS_KEY) != metadata.weights_sha256:
         raise ExplainerFileError(f"{beside} is not the prediction of {path}: compile both at once, with --pair")
-    return Graph(session, metadata.outputs, graph_options)
+    return Graph(session, metadata.outputs, *further)
 
 
 def prediction_beside(path: Path) -> Path:
@@ -62,14 +64,14 @@ def prediction_beside(path: Path) -> Path:
     return path.with_name(f"{path.stem}.predict.onnx")
 
 
-def _opened(path: Path, options: RuntimeOptions) -> tuple[Any, dict[str, str], Any]:
-    """A session of the file, checked with its weights; its properties; the options of every run."""
+def _opened(path: Path, options: RuntimeOptions) -> tuple[Any, dict[str, str], tuple[Any, Path | None]]:
+    """A session of the file, checked with its weights; its properties; the options of every run, and the weights."""
     runtime = import_onnxruntime()
     check_file(path)
     session = open_session(runtime, path, options)
     try:
         properties: dict[str, str] = session.get_modelmeta().custom_metadata_map
-        check_weights_beside(path, properties.get(WEIGHTS_KEY))
+        weights = check_weights_beside(path, properties.get(WEIGHTS_KEY))
     except (ExplainerFileError, UnicodeDecodeError) as error:  # ONNX Runtime hands on what is not UTF-8
         raise ExplainerFileError(f"{path}: {error}") from error
-    return session, properties, options.of_run(runtime)
+    return session, properties, (options.of_run(runtime), weights)

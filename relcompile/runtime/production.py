@@ -100,6 +100,11 @@ class ProductionExplainer:
         return Explanation.of(self.metadata, replace(asked, views=views), self.run(asked.feeds))
 
     @property
+    def weights(self) -> Path | None:
+        """The file beside this one that holds its weights; None if they are in the file itself."""
+        return self._graph.weights
+
+    @property
     def is_paired(self) -> bool:
         """There is a file of the prediction alone beside this one."""
         return not isinstance(self._path, bytes) and prediction_beside(self._path).exists()

@@ -67,10 +67,9 @@ class Model:
         Raises:
             InputSpecError, TargetError, OverloadedError, RuntimeUnavailableError: it cannot be asked this, or now.
         """
-        own = self.explainer.metadata.outputs
         if asked.condition is not None:
             return await self._decided(asked, asked.condition)
-        if self.predicts is not None and asked.outputs and all(output.name in own for output in asked.outputs):
+        if self.predicts is not None and not self._wants_relevance(asked):
             return await self._predicted(asked, self.predicts)
         feeds = await run_in_threadpool(self.explainer.feeds, asked.inputs)
         return await asyncio.wrap_future(self.explains.submit(feeds))
@@ -90,8 +89,14 @@ class Model:
         predicted = await self._predicted(asked, self.predicts)
         output = predicted[self.explainer.metadata.explained]
         rows, feeds = await run_in_threadpool(self.explainer.passing_feeds, condition, output, asked.inputs)
-        found = await asyncio.wrap_future(self.explains.submit(feeds)) if rows.any() else self._nothing()
+        runs = rows.any() and self._wants_relevance(asked)
+        found = await asyncio.wrap_future(self.explains.submit(feeds)) if runs else self._nothing()
         return {**found, **predicted, EXPLAINED: rows}
+
+    def _wants_relevance(self, asked: Request) -> bool:
+        """Or whatever else the prediction alone does not tell."""
+        told = (*self.explainer.metadata.outputs, *([EXPLAINED] if asked.condition is not None else []))
+        return not asked.outputs or any(output.name not in told for output in asked.outputs)
 
     def _nothing(self) -> dict[str, Array]:
         """Outputs without rows."""

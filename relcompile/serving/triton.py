@@ -16,7 +16,9 @@ from typing import Final
 from relcompile.errors import ExportError, InputSpecError
 from relcompile.files.paths import atomic_path, keep_inputs
 from relcompile.files.records import InputRecord
-from relcompile.runtime.production import load
+from relcompile.runtime.graph import Graph
+from relcompile.runtime.opening import prediction_beside
+from relcompile.runtime.production import ProductionExplainer, load
 from relcompile.serving.protocol import NAMES
 
 _BATCH: Final = "batch"
@@ -51,30 +53,41 @@ class Deployment:
             raise InputSpecError("TensorRT runs on GPUs: leave --tensorrt out, or add --gpu")
 
 
-def write_repository(explainer: Path, repository: Path, name: str, deployment: Deployment) -> Path:
+def write_repository(explainer: Path, repository: Path, name: str, deployment: Deployment) -> list[Path]:
     """Write NAME/1/model.onnx and NAME/config.pbtxt; the configuration comes last.
 
+    If there is a file of the prediction alone beside the explainer, it becomes the model NAME.predict.
+
     Returns:
-        The folder of the model.
+        The folders of the models.
 
     Raises:
         ExportError: it cannot be written.
         ExplainerFileError: the file is no explainer.
     """
     loaded = load(explainer, device="cpu")
-    text = configuration(name, loaded.inputs, loaded.outputs, deployment)
-    folder = repository / name
-    model = folder / "1" / "model.onnx"
-    keep_inputs([explainer], [model])
+    models: dict[str, tuple[Path, ProductionExplainer | Graph]] = {name: (explainer, loaded)}
+    if loaded.is_paired:
+        models[f"{name}.predict"] = prediction_beside(explainer), loaded.predictor
+    for called, (file, model) in models.items():
+        _write_model(file, model, repository / called, configuration(called, model.inputs, model.outputs, deployment))
+    return [repository / called for called in models]
+
+
+def _write_model(file: Path, model: ProductionExplainer | Graph, folder: Path, text: str) -> None:
+    copies = {folder / "1" / "model.onnx": file}
+    if model.weights is not None:
+        copies = {folder / "1" / model.weights.name: model.weights, **copies}
+    keep_inputs(copies.values(), copies)
     try:
-        model.parent.mkdir(parents=True, exist_ok=True)
+        (folder / "1").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExportError(f"{folder}: {error.strerror}") from error
-    with atomic_path(model) as temporary:
-        shutil.copyfile(explainer, temporary)
+    for target, source in copies.items():
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
     with atomic_path(folder / "config.pbtxt") as temporary:
         temporary.write_text(text, encoding="utf-8")
-    return folder
 
 
 def triton_name(text: str) -> str:

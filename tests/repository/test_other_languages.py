@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -19,6 +21,7 @@ import relcompile
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "serving"
 NODE, COMPILER = shutil.which("node"), shutil.which("g++")
+HEADERS = "com.github.asus4.onnxruntime@0.4.9"
 RUNTIME = os.environ.get("ORT_HOME")  # a release of ONNX Runtime: include/onnxruntime_cxx_api.h, lib/libonnxruntime.so
 
 
@@ -30,18 +33,37 @@ def in_node(_folder: Path) -> list[Any]:
     return [NODE, EXAMPLES / "explain.cjs"]
 
 
-def in_cpp(folder: Path) -> list[Any]:
+def in_cpp(folder: Path, runtime: str | None = RUNTIME) -> list[Any]:
     """Built by the command in the example's first lines, with warnings for errors."""
-    if not COMPILER or not RUNTIME:
+    if not COMPILER or not runtime:
         pytest.skip("needs g++ and a release of ONNX Runtime (ORT_HOME)")
     command = (EXAMPLES / "explain.cpp").read_text(encoding="utf-8").split("//     ")[1].strip()
     assert command.startswith("g++ ")
-    words = command.replace("$ORT_HOME", RUNTIME).replace("explain.cpp", str(EXAMPLES / "explain.cpp")).split()
+    words = command.replace("$ORT_HOME", runtime).replace("explain.cpp", str(EXAMPLES / "explain.cpp")).split()
     subprocess.run([*words[:-1], folder / "explain", "-Wall", "-Wextra", "-Werror"], check=True)
     return [folder / "explain"]
 
 
-@pytest.mark.parametrize("program", [in_node, in_cpp])
+def in_cpp_from_packages(folder: Path) -> list[Any]:
+    """The headers out of a package for Unity (150 MB), which are older than the library, which is Python's."""
+    pack = subprocess.run(["npm", "pack", HEADERS], cwd=folder, capture_output=True, text=True, check=True)
+    with tarfile.open(folder / pack.stdout.split()[-1]) as archive:
+        found = [each for each in archive if "/ios-arm64/onnxruntime.framework/Headers/" in each.name]
+        for each in found:
+            each.name = f"include/{Path(each.name).name}"
+        archive.extractall(folder, found, filter="data")
+    (folder / "lib").mkdir()
+    library = next(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*"))
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
+        (folder / "lib" / name).symlink_to(library)
+    return in_cpp(folder, str(folder))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [in_node, in_cpp, pytest.param(in_cpp_from_packages, marks=pytest.mark.heavy)],
+    ids=lambda made: made.__name__,
+)
 def test_it_computes_what_python_does(program: Callable[[Path], list[Any]], tmp_path: Path) -> None:
     command = program(tmp_path)
     torch.manual_seed(0)

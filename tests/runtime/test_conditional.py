@@ -144,6 +144,11 @@ def test_a_condition_is_about_each_row(tmp_path: Path) -> None:
         paired(tmp_path)[0].explain_if(lambda output: output, ROWS)
 
 
+def test_a_prediction_is_no_explainer(tmp_path: Path) -> None:
+    with pytest.raises(ExplainerFileError, match=r"e.predict.onnx: it is the prediction alone; give the explainer"):
+        load(predicts(tmp_path / "e.predict.onnx"))
+
+
 @pytest.mark.parametrize("fault", ["nothing", "another model's", "other outputs", "damaged", "content"])
 def test_a_prediction_that_is_not_of_this_explainer_is_refused(tmp_path: Path, fault: str) -> None:
     path = write(tmp_path / "e.onnx")

@@ -93,6 +93,9 @@ def test_feeds_by_name(tmp_path: Path) -> None:
     explainer = load(write(tmp_path / "e.onnx"), device="cpu")
     assert [record.name for record in explainer.inputs] == ["input", "target"]
     assert [record.name for record in explainer.outputs] == ["output", "relevance"]
+    listed: Any = [3, 1]
+    for target in (listed, np.array(listed), np.array([[3], [1]])):
+        assert explainer.feeds({"input": X, "target": target})["target"].tolist() == [3, 1]
     for named, told in (
         ({"target": np.array([1])}, "inputs input are missing; target were given"),
         ({"input": X, "target": np.array([1, 2]), "mask": X}, "mask was given, but the file takes input, target"),

@@ -154,6 +154,7 @@ def test_an_output_without_classes_needs_no_target_and_has_no_other(tmp_path: Pa
         ([], r"0 inputs were given, but the file takes 1: input \['batch', 3\]"),
         ([X, X], r"2 inputs were given"),
         ([X.tolist()], r"a list was given"),
+        ([np.ma.masked_array(X, X > 2)], r"a MaskedArray was given"),
         ([X[0]], r"wants float32 \['batch', 3\], but the shape \(3,\)"),
         ([X[:, :2]], r"\(2, 2\) was given; axis 1 is not 3"),
         ([X[:0]], r"empty array of shape \(0, 3\)"),

@@ -27,6 +27,8 @@ PREDICTION = (Wanted("output", True),)
         (None, Condition(0.9), [1]),
         (None, Condition(1.0), []),
         (PREDICTION, Condition(1.0), []),
+        ((*PREDICTION, Wanted("explained", True)), Condition(0.9), []),
+        ((Wanted("explained", True), Wanted("relevance", True)), Condition(0.9), [1]),
     ],
 )
 def test_the_explainer_runs_where_it_must(tmp_path: Path, outputs: Any, condition: Any, runs: list[int]) -> None:

@@ -267,7 +267,7 @@ def test_a_server_that_was_killed_serves_again(tmp_path: Path) -> None:
         process.wait(60)
         with pytest.raises(OSError, match=r"refused|reset|closed"):
             raw(address, "GET", "/v2")
-    with running("--port", address.partition(":")[2], file) as (again, _), InferenceServerClient(again) as client:
+    with running(file, port=int(address.partition(":")[2])) as (again, _), InferenceServerClient(again) as client:
         assert again == address
         found = client.infer("linear", asked())
         np.testing.assert_allclose(array_of(found, "relevance"), X * W[:, TARGETS].T, rtol=1e-6)
@@ -314,10 +314,10 @@ def test_names_of_models(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["missing.onnx"], "no such file"),
-        (["--timeout", "0", "linear.onnx"], "--timeout 0"),
+        (["--port", "0", "missing.onnx"], "no such file"),
+        (["--port", "0", "--timeout", "0", "linear.onnx"], "--timeout 0"),
         (["--port", "{taken}", "linear.onnx"], "cannot listen on 127.0.0.1:"),
-        (["--host", "192.0.2.1", "linear.onnx"], "cannot listen on 192.0.2.1:"),
+        (["--port", "0", "--host", "192.0.2.1", "linear.onnx"], "cannot listen on 192.0.2.1:"),
     ],
 )
 def test_what_cannot_be_served_is_one_message(
@@ -326,6 +326,6 @@ def test_what_cannot_be_served_is_one_message(
     write(tmp_path / "linear.onnx")
     monkeypatch.chdir(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as stop:
-        main(["serve", "--port", "0", *(each.format(taken=taken.getsockname()[1]) for each in arguments)])
+        main(["serve", *(each.format(taken=taken.getsockname()[1]) for each in arguments)])
     assert stop.value.code == 2
     assert told in capfd.readouterr().err

@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
+import torch
 from google.protobuf import text_format
+from torch import nn
 from tritonclient.grpc import model_config_pb2 as published
 
+import relcompile
 from relcompile.cli.main import main
 from relcompile.files.records import InputRecord
 from relcompile.runtime.production import load
@@ -47,6 +51,22 @@ def test_a_repository(tmp_path: Path) -> None:
     assert [(o.name, list(o.dims)) for o in found.output] == [("output", [4]), ("relevance", [3])]
     explainer = load(folder / "1" / "model.onnx", device="cpu")
     np.testing.assert_allclose(explainer.explain(X, target=3).relevance, X * W[:, 3], rtol=1e-6)
+
+
+def test_a_pair_becomes_two_models_each_with_its_weights(tmp_path: Path) -> None:
+    explainer = relcompile.compile(nn.Linear(3, 4), torch.from_numpy(X), rule="gradient")
+    explainer.save(tmp_path / "m.onnx", pair=True)
+    assert run(tmp_path / "m.onnx", "--triton", tmp_path / "repository") == 0
+    (weights,) = tmp_path.glob("m.*.weights")
+    weights.unlink()
+    folders = [tmp_path / "repository" / name for name in ("m", "m.predict")]
+    found = [read((folder / "config.pbtxt").read_text()) for folder in folders]
+    assert [[i.name for i in each.input] for each in found] == [["input", "target"], ["input"]]
+    assert [[o.name for o in each.output] for each in found] == [["output", "relevance"], ["output"]]
+    explained = load(folders[0] / "1" / "model.onnx", device="cpu").explain(X, target=3)
+    np.testing.assert_allclose(explained.relevance, explainer(torch.from_numpy(X), 3)[1].numpy(), rtol=1e-5)
+    predicts: Any = onnxruntime.InferenceSession(folders[1] / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(predicts.run(None, {"input": X})[0], explained.output, rtol=1e-5)
 
 
 def test_gpus_tensorrt_and_free_sizes() -> None:

@@ -11,7 +11,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import threading
 import time
 import zipfile
 from collections.abc import Generator
@@ -81,6 +80,7 @@ def serving(server: Path, python: Path, repository: Path) -> Generator[Inference
                     break
             yield client
         finally:
+            client.close()
             running.terminate()
 
 
@@ -119,18 +119,10 @@ def test_triton_serves_what_was_exported(tmp_path: Path) -> None:
             ("relevance", "FP32", [-1, 3]),
         ]
         wanted = [InferRequestedOutput("relevance")]
-        found = dict[int, np.ndarray]()
-
-        def ask(target: int) -> None:
-            found[target] = array_of(client.infer("linear.z_", asked(2, target), outputs=wanted), "relevance")
-
-        threads = [threading.Thread(target=ask, args=(target,)) for target in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for target in range(4):
-            np.testing.assert_allclose(found[target], np.tile(X[:1] * W[:, target], (2, 1)), rtol=1e-6)
+        answers = [client.async_infer("linear.z_", asked(2, target), outputs=wanted) for target in range(4)]
+        for target, answer in enumerate(answers):
+            relevance = array_of(answer.get_result(), "relevance")
+            np.testing.assert_allclose(relevance, np.tile(X[:1] * W[:, target], (2, 1)), rtol=1e-6)
         with pytest.raises(InferenceServerException, match="<= 8"):
             client.infer("linear.z_", asked(9, 0))
         with pytest.raises(InferenceServerException, match=r"Expected \[-1,1\]"):

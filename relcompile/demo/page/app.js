@@ -15,7 +15,8 @@ ort.env.wasm.numThreads = 1; // several need headers that a plain file server do
 await guarded(async () => {
   $("about").textContent = about.title;
   $("choice").hidden = !about.takesClass;
-  session = await ort.InferenceSession.create("explainer.onnx", { executionProviders: ["wasm"] });
+  const externalData = about.weights ? [{ path: about.weights, data: about.weights }] : [];
+  session = await ort.InferenceSession.create("explainer.onnx", { executionProviders: ["wasm"], externalData });
   if (about.takesClass)
     $("target").replaceChildren(...Array.from({ length: about.classes }, (_, k) => new Option(named(k), k)));
   tell("ready", "Ready.");

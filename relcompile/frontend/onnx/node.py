@@ -73,6 +73,10 @@ class Node:
         given = self._typed(name, Sequence, ())
         return [int(value) for value in given] if name in self.attributes else None
 
+    def floats(self, name: str) -> list[float]:
+        """An attribute that is a list of numbers; empty where it is not there."""
+        return [float(value) for value in self._typed(name, Sequence, ())]
+
     def chosen(self, name: str, operand: Numbers | None) -> list[Any] | None:
         """Integers that older opsets give as an attribute and newer ones as an operand, if they are there."""
         return self.integers(name) if operand is None else list(np.atleast_1d(operand))

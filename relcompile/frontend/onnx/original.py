@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -68,11 +68,21 @@ class Original:
 
     def _run(self, feeds: Arrays) -> list[Any]:
         try:
-            return self._session.run([declared.name for declared in self._graph.outputs], feeds)
+            found = self._session.run([declared.name for declared in self._graph.outputs], feeds)
+            return [
+                self._of_map(d, y) if isinstance(y, list) else y
+                for d, y in zip(self._graph.outputs, found, strict=True)
+            ]
         except Exception as error:
             shapes = ", ".join(f"{name} {list(x.shape)}" for name, x in feeds.items())
             reason = _reason(error)
             raise InputSpecError(f"ONNX Runtime does not run {self._graph.path} on {shapes}: {reason}") from error
+
+    def _of_map(self, output: Declared, rows: Sequence[Mapping[Any, float]]) -> NDArray[Any]:
+        """The scores that a map names, in the order in which the file lists the names."""
+        node = next(node for node in self._graph.nodes if output.name in node.outputs)
+        names = node.attributes.get("classlabels_int64s") or node.attributes["classlabels_strings"]
+        return np.array([[row[name] for name in names] for row in rows], np.float32)
 
 
 def check_original(model: OnnxModel, inputs: Mapping[str, torch.Tensor]) -> dict[str, float]:

@@ -24,7 +24,7 @@ from relcompile.frontend.onnx.model import IF, Declared, OnnxGraph, OnnxModel, f
 from relcompile.frontend.onnx.node import Branch, Node
 from relcompile.frontend.onnx.operators.pointwise import DTYPES
 from relcompile.frontend.onnx.sizes import SHAPES
-from relcompile.frontend.onnx.table import OPERATORS
+from relcompile.frontend.onnx.table import MAP, OPERATORS
 from relcompile.metadata import METADATA_KEY
 
 _DOMAINS: Final = ("", "ai.onnx")
@@ -50,6 +50,7 @@ def read_onnx(path: Path) -> OnnxModel:
             raise ModelFileError(
                 f"{path}: an explainer that relcompile wrote; `relcompile inspect` and `relcompile explain` read it"
             )
+        _forget_names(proto.graph)
         model = ir.from_proto(proto)
         graph = _graph(path, model)
         return OnnxModel(graph)
@@ -57,6 +58,14 @@ def read_onnx(path: Path) -> OnnxModel:
         raise
     except Exception as error:
         raise ModelFileError(f"{path}: an ONNX file that cannot be read ({printable(_reason(error))})") from error
+
+
+def _forget_names(graph: onnx.GraphProto) -> None:
+    """What names the scores of classes is declared as the scores: of onnx-ir's types, none is a map."""
+    maps = {name for node in graph.node if f"{node.domain}::{node.op_type}" == MAP for name in node.output}
+    for value in graph.output:
+        if value.name in maps:
+            value.type.CopyFrom(onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None))
 
 
 def _reason(error: BaseException) -> str:
@@ -83,7 +92,9 @@ def _graph(path: Path, model: ir.Model) -> OnnxGraph:
     stored |= {name: value.const_value for inner in _graphs(graph) for name, value in inner.initializers.items()}
     constants = {name: _tensor(path, name, tensor) for name, tensor in stored.items()}
     left, constants = folded(nodes, constants)
-    outputs = tuple(_declared(value, {}) for value in graph.outputs)
+    outputs = tuple(_declared(value, {}) for value in graph.outputs if value.dtype != ir.DataType.STRING)
+    if not outputs:
+        raise ModelFileError(f"{path}: computes texts alone: there is nothing to explain")
     return OnnxGraph(path, declared, outputs, _needed(left, [o.name for o in outputs]), constants, batch)
 
 

@@ -11,10 +11,11 @@ from torch.nn import functional
 
 from relcompile.errors import ModelFileError
 from relcompile.frontend.onnx.node import Node
-from relcompile.frontend.onnx.operators import affine, pooling, quantised, recurrent, reductions, structure
+from relcompile.frontend.onnx.operators import affine, linear, pooling, quantised, recurrent, reductions, structure
 from relcompile.frontend.onnx.operators import pointwise as p
 
 Refusal = Callable[[Node], str | None]
+MAP: Final = "ai.onnx.ml::ZipMap"  # from the names of classes to scores, which are what is read of it
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,13 @@ ROWS: Final[tuple[Operator, ...]] = (
     # affine
     Operator("BatchNormalization", affine.batch_norm, refusal=_both(_only(training_mode=0), _one_result)),
     Operator("Conv", affine.convolution),
-    Operator("ConvTranspose", affine.transposed_convolution, refusal=_only(auto_pad="NOTSET", output_shape=None)),
+    Operator("ConvTranspose", affine.transposed_convolution),
     Operator("Einsum", affine.einsum),
     Operator("Gemm", affine.gemm),
     Operator("MatMul", affine.matmul),
+    Operator("ai.onnx.ml::LinearClassifier", linear.classifier, refusal=linear.refusal),
+    Operator("ai.onnx.ml::LinearRegressor", linear.regressor, refusal=linear.refusal),
+    Operator("ai.onnx.ml::Scaler", linear.scaler),
     # pools
     Operator("AveragePool", pooling.average_pool, refusal=_only(dilations=1)),
     Operator("GlobalAveragePool", pooling.global_average),
@@ -166,7 +170,6 @@ ROWS: Final[tuple[Operator, ...]] = (
     Operator("Xor", p.plain(torch.logical_xor)),
     # reductions
     Operator("ArgMax", reductions.extreme_index(torch.argmax)),
-    Operator("ai.onnx.ml::ArrayFeatureExtractor", structure.last_axis),
     Operator("ArgMin", reductions.extreme_index(torch.argmin)),
     Operator("CumSum", reductions.cumulative_sum, numbers=(1,)),
     _reduced("ReduceL1", reductions.absolute_sum),
@@ -192,10 +195,13 @@ ROWS: Final[tuple[Operator, ...]] = (
     Operator("LogSoftmax", reductions.along_axis(reductions.log_softmax)),
     Operator("LpNormalization", reductions.lp_norm),
     Operator("LRN", reductions.local_response),
+    Operator("ai.onnx.ml::Normalizer", linear.normaliser),
     Operator("MeanVarianceNormalization", reductions.mean_variance),
     Operator("RMSNormalization", reductions.rms_norm),
     Operator("Softmax", reductions.along_axis(reductions.softmax)),
     # structure
+    Operator("ai.onnx.ml::ArrayFeatureExtractor", structure.last_axis),
+    Operator(MAP, p.identity),
     Operator("Concat", structure.concatenate),
     Operator("DepthToSpace", structure.depth_to_space),
     Operator("Expand", structure.expand, numbers=(1,)),

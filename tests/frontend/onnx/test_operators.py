@@ -169,10 +169,26 @@ CASES: list[tuple[str, np.ndarray, tuple[np.ndarray | None, ...], dict[str, Any]
     ("com.microsoft::QGemm", whole(U8, 2, 6), (
         np.float32(0.02), U8(120), whole(I8, 4, 6), np.float32(0.01), I8(0), whole(I8, 4).astype(np.int32),
     ), {"transB": 1, "alpha": 0.5}),
+    *[("ConvTranspose", IMAGE, (r(4, 3, 3, 4),), {"strides": [2, 3], **attributes}) for attributes in (
+        {"pads": [0, 1, 1, 0]}, {"pads": [2, 0, 1, 1]}, {"output_shape": [12, 19]}, {"output_shape": [11, 16]},
+        {"auto_pad": "SAME_UPPER"}, {"auto_pad": "SAME_LOWER"}, {"auto_pad": "VALID"},
+        {"auto_pad": "SAME_UPPER", "output_shape": [12, 17]}, {"output_shape": [12, 17], "output_padding": [1, 0]},
+        {"output_shape": [14, 20]},
+    )],
+    ("ConvTranspose", IMAGE, (r(4, 3, 3, 4),), {"dilations": [2, 3], "pads": [1, 2, 2, 1]}),
+    *[("ai.onnx.ml::LinearClassifier", ROWS, (), {
+        "coefficients": r(15), "intercepts": r(3), "classlabels_ints": [4, 2, 7], "post_transform": transform,
+    }) for transform in ("NONE", "LOGISTIC", "SOFTMAX")],
+    ("ai.onnx.ml::LinearRegressor", ROWS, (), {"coefficients": r(10), "intercepts": r(2), "targets": 2}),
+    ("ai.onnx.ml::LinearRegressor", ROWS, (), {"coefficients": r(5)}),
+    ("ai.onnx.ml::Scaler", ROWS, (), {"offset": r(5), "scale": r(5)}),
+    ("ai.onnx.ml::Scaler", ROWS, (), {"offset": [0.5], "scale": [2.0]}),
+    *[("ai.onnx.ml::Normalizer", POSITIVE, (), {"norm": norm}) for norm in ("L1", "L2", "MAX")],
+    *[("ai.onnx.ml::Normalizer", ROWS, (), {"norm": norm}) for norm in ("L1", "L2", "MAX")],
 ]  # fmt: skip
-ELSEWHERE = {  # in `test_forms.py`
+ELSEWHERE = {  # in `test_forms.py` and `test_linear_models.py`
     "Attention", "Constant", "ConstantOfShape", "GRU", "LSTM", "Range", "RMSNormalization", "RNN", "Swish", "Upsample",
-    "com.microsoft::QLinearConcat",
+    "ai.onnx.ml::ZipMap", "com.microsoft::QLinearConcat",
 }  # fmt: skip
 SUMS_ALONE = 6  # operands of a QGemm that does not quantise its result
 
@@ -186,7 +202,7 @@ def test_one_node_computes_what_onnx_runtime_does(
     domain, _, kind = operator.rpartition("::")
     constants = {f"c{k}": np.asarray(value) for k, value in enumerate(further) if value is not None}
     names = [f"c{k}" if value is not None else "" for k, value in enumerate(further)]
-    outputs: list[str] = ["y", "z"] if kind in ("Split", "TopK") else ["y"]
+    outputs: list[str] = ["y", "z"] if kind in ("Split", "TopK", "LinearClassifier") else ["y"]
     made = [node(kind, "x", *names, out=outputs, domain=domain, **attributes)]
     if OPERATORS[operator].rounds and len(further) != SUMS_ALONE:  # integers, which torch keeps in float32
         made[0].output[:] = ["q"]

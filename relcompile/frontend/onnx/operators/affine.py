@@ -24,18 +24,43 @@ def convolution(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = Non
 
 
 def transposed_convolution(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The adjoint of a convolution."""
+    """The adjoint of a convolution, cut to its size at both ends of every axis."""
     rank = x.dim() - 2
-    pads = node.integers("pads") or [0] * (2 * rank)
-    before, after = pads[:rank], pads[rank:]
-    further = node.integers("output_padding") or [0] * rank
-    lacking = [b - a for b, a in zip(before, after, strict=True)]  # torch cuts off as much behind as before
-    if any(amount < 0 for amount in lacking):
-        node.refuse("it cuts off more behind than before")
-    compute: Any = _TRANSPOSED[rank - 1]
     strides, dilations = (node.integers(name) or [1] * rank for name in ("strides", "dilations"))
-    extra = [a + b for a, b in zip(further, lacking, strict=True)]
-    return compute(x, weight, bias, strides, before, extra, node.integer("group", 1), dilations)
+    further = node.integers("output_padding") or [0] * rank
+    reach = [(size - 1) * d + 1 for size, d in zip(weight.shape[2:], dilations, strict=True)]
+    whole = [(n - 1) * s + k + f for n, s, k, f in zip(x.shape[2:], strides, reach, further, strict=True)]
+    before, after = _cut(node, x, strides, whole)
+    further = [f + max(-a, 0) for f, a in zip(further, after, strict=True)]
+    after = [max(a, 0) for a in after]
+    even = [min(pair) for pair in zip(before, after, strict=True)]
+    compute: Any = _TRANSPOSED[rank - 1]
+    y = compute(x, weight, bias, strides, even, further, node.integer("group", 1), dilations)
+    for axis, (b, a, both) in enumerate(zip(before, after, even, strict=True), 2):
+        y = y if a == b else y.narrow(axis, b - both, y.shape[axis] - a - b + 2 * both)
+    return y
+
+
+def _cut(node: Node, x: Tensor, strides: Sequence[int], whole: Sequence[int]) -> tuple[list[int], list[int]]:
+    """How much of the whole result is cut off before and behind: as pads say it, or so that a size is left.
+
+    What is negative lacks behind.
+    """
+    rank, mode, wanted = len(whole), node.text("auto_pad", "NOTSET"), node.integers("output_shape")
+    if wanted is None and not mode.startswith("SAME"):
+        pads = node.integers("pads") or [0] * (2 * rank)
+        return pads[:rank], pads[rank:]
+    left = wanted[-rank:] if wanted else [n * s for n, s in zip(x.shape[2:], strides, strict=True)]
+    totals = (size - kept for size, kept in zip(whole, left, strict=True))
+    pairs = [_halves(total, larger_behind=mode == "SAME_UPPER") for total in totals]
+    return [before for before, _ in pairs], [after for _, after in pairs]
+
+
+def _halves(total: int, larger_behind: bool) -> tuple[int, int]:
+    if total < 0:
+        return 0, total
+    half = total // 2
+    return (half, total - half) if larger_behind else (total - half, half)
 
 
 def gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
