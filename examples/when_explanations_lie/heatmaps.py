@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Row]:
     rules = asked(options.rules, net.network, net.images, net.bounds)
     found = maps(Subject(net.network, net.images), rules, options.steps)
     channels = slice(None, None, -1) if PRETRAINED[options.network][1].channels == "BGR" else slice(None)
-    image = net.images[0, channels].permute(1, 2, 0).numpy()
+    image = net.images[0].numpy()[channels].transpose(1, 2, 0)
     draw(options.output, image, found, f"{options.network}: random weights in this layer and all above it")
     return found
 

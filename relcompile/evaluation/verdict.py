@@ -106,7 +106,7 @@ def _ignored_above(results: Results, rule: str, layers: Sequence[str]) -> str | 
     """The highest layer at which relevance has converged, or from which on random weights change nothing."""
     converged = [layer for layer in layers if _median(results, rule, "csc", layer, 0.5).value >= CSC.value]
     if converged:
-        return converged[-1]
+        return None if converged[-1] == INPUT else converged[-1]  # nothing but the network is above the input
     kept = None
     for layer in results.layers(rule, "cascade-flipped"):  # from the top down
         if _median(results, rule, "cascade-flipped", layer).value < SSIM.value:

@@ -175,6 +175,15 @@ def test_thresholds(csc: float | None, ssim: float | None, standing: str) -> Non
     assert verdict(results, "a").standing == standing
 
 
+def test_what_has_converged_at_the_input_alone_ignores_no_layer() -> None:
+    facts = {"rules": ["a"], "shape": [3, 3, 8, 8]}
+    results = Results(facts, rows("a", csc=[0.995] * 3, random_logit_flipped=[0.95] * 3))
+    results.add([Row("a", "csc", k, 0.9, "conv1", 0.5) for k in range(3)])
+    found = verdict(results, "a")
+    assert (found.standing, found.ignored_above) == ("ignores", None)
+    assert found.sentence.startswith("ignores the class: random-logit SSIM 0.950")
+
+
 def test_chance_is_said() -> None:
     facts = {"rules": ["a"], "shape": [3, 3, 8, 8]}
     chance, better = (Results(facts, rows("a", srg=srg)) for srg in ([-0.1, 0.1, 0.0, 0.05], [0.2, 0.3, 0.25, 0.2]))
