@@ -105,7 +105,7 @@ def test_weights_have_the_name_of_a_file(name: str, tmp_path: Path) -> None:
 
 def test_the_prediction_is_no_explainer(explainer: relcompile.Explainer, tmp_path: Path) -> None:
     explainer.save(tmp_path / "e.onnx", pair=True)
-    with pytest.raises(ExplainerFileError, match="not an explainer"):
+    with pytest.raises(ExplainerFileError, match="it is the prediction alone"):
         relcompile.load(tmp_path / "e.predict.onnx", device="cpu")
 
 

@@ -341,5 +341,5 @@ def test_a_right_prediction_passes(name: str) -> None:
 
 def test_a_check_of_numbers_is_no_part_of_a_graph() -> None:
     model = Net(lambda net, x: net.fc(torch.linalg.inv(x[:, None] + 9 * torch.eye(4).double())[:, 0]))
-    with pytest.raises(CaptureError, match=r"checks numbers as it runs: test_capture.py:\d+: .*linalg.inv.*inv_ex"):
+    with pytest.raises(CaptureError, match=r"checks numbers as it runs: test_capture.py:\d+: .*linalg.inv_ex"):
         relcompile.compile(model, X, rule="gradient")

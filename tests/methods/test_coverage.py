@@ -10,9 +10,21 @@ from relcompile.methods.coverage import FATES, Fate, coverage
 
 KNOWN: dict[Fate, tuple[str, ...]] = {
     "passed": ("relu", "tanh", "add", "mul", "sum", "amax", "cosh", "acosh", "permute", "view", "squeeze"),
-    "split": ("clip", "true_divide", "movedim", "narrow", "logsumexp", "unfold", "diagonal", "log2", "split", "t"),
+    "split": (
+        "clip",
+        "true_divide",
+        "movedim",
+        "narrow",
+        "logsumexp",
+        "unfold",
+        "diagonal",
+        "log2",
+        "split",
+        "prod",
+        "t",
+    ),
     "no gradient": ("gt", "isnan", "floor", "round", "sign", "logical_and", "bitwise_or", "argmax", "any", "detach"),
-    "refused": ("atan2", "lgamma", "prod", "erfinv", "copysign"),
+    "refused": ("atan2", "lgamma", "fmax", "erfinv", "copysign"),
 }
 
 

@@ -282,8 +282,8 @@ class Recurrent(nn.Module):
 
 
 UNCOVERED: dict[str, Callable[[Tensor], Tensor]] = {
-    "cumprod": lambda x: x.cumprod(1),
-    "renorm": lambda x: x.renorm(2, 0, 1.0),
+    "lgamma": lambda x: x.lgamma(),
+    "logcumsumexp": lambda x: x.logcumsumexp(1),
 }
 
 
