@@ -52,6 +52,7 @@ X = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1), dtype=torch
 ENCODERS = {"pre-norm, gelu": ("gelu", True), "post-norm, relu": ("relu", False)}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("mean", ["live", "held"])
 @pytest.mark.parametrize("method", ["attnlrp", "cp-lrp"])
@@ -156,7 +157,7 @@ def test_gradient_is_autograd(name: str) -> None:
     assert_close(gradient, expected, FLOAT64)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VISION)
 def test_vision_in_onnx_runtime(name: str, tmp_path: Path) -> None:

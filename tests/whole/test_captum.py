@@ -167,6 +167,7 @@ def deeplift(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return DeepLift(model).attribute(x, references, target=TARGET).detach(), found, change
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("name", "pool"), [("vgg16", None), ("resnet18", APART), ("resnet50", APART)])
 def test_deeplift(name: str, pool: nn.Module | None, network) -> None:
     expected, found, change = deeplift(for_captum(network(name, num_classes=8), pool), sample(64))

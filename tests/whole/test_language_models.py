@@ -94,6 +94,7 @@ def _by_secant(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda self, x: patched_gradients.activation(lambda z: forward(self, z), x)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("rule", ["gradient*input", "attnlrp"])
 @pytest.mark.parametrize("name", MODELS)
 def test_relevance_of_tokens_is_the_patched_gradient_of_their_embeddings(name: str, rule: str) -> None:

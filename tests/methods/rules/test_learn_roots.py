@@ -291,7 +291,7 @@ def test_search_does_not_depend_on_the_batch(name: str) -> None:
         assert_close(whole, torch.cat(parts), 1e-12)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", CASES)
 def test_search_in_onnx_runtime(name: str, tmp_path: Path) -> None:
     case = CASES[name]

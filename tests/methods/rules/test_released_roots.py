@@ -77,6 +77,7 @@ LAYERS: dict[str, LayerCase] = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", LAYERS)
 def test_layer_equals_autograd(name: str) -> None:
     case = LAYERS[name]
@@ -153,7 +154,7 @@ def test_batch_does_not_matter(name: str, rule: str) -> None:
         assert_close(roots[n : n + 1], roots_alone, 1e-9)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_file_computes_the_same(name: str, rule: str, tmp_path: Path) -> None:
