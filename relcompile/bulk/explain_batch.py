@@ -13,11 +13,12 @@ import numpy as np
 from PIL import Image
 
 from relcompile.errors import InputSpecError, RelcompileError
+from relcompile.metadata import TARGET_INPUT
 from relcompile.pictures.images import decode_image
 from relcompile.pictures.photographs import Photographs, Seen
 from relcompile.runtime.best import explain_best
 from relcompile.runtime.explanation import Explanation
-from relcompile.runtime.feeds import Array
+from relcompile.runtime.feeds import Array, check_target
 from relcompile.runtime.options import Device
 from relcompile.runtime.production import ProductionExplainer, load
 
@@ -103,6 +104,9 @@ class ExplainBatch:
             raise InputSpecError("this explainer does not say one thing of the pixels of each photograph; use Python")
         if metadata.reference_input is not None:
             raise InputSpecError("this explainer takes a reference at run time; compile it with a fixed one")
+        if self.target is not None:
+            entries = {entry.name: entry for entry in self._production.inputs}
+            check_target(metadata.target, entries.get(TARGET_INPUT), self.target, batch=1)
         return Photographs.of(metadata)
 
     def __getstate__(self) -> dict[str, Any]:

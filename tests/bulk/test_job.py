@@ -234,6 +234,7 @@ def test_what_cannot_be_done_is_one_message(
     message = capfd.readouterr().err
     assert told in message
     assert "Traceback" not in message
+    assert not Path("out").exists()  # nothing was begun that would not go on with another command
 
 
 @pytest.mark.heavy
