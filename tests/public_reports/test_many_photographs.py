@@ -17,24 +17,9 @@ from relcompile.errors import InputSpecError
 from relcompile.pictures.images import load_image, preprocess
 from relcompile.preprocessing import Preprocessing
 from tests.cli.test_cli import files, run, small_network
+from tests.public_reports.test_maps_that_replace_each_other import explainer, folder
 
-
-@pytest.fixture(scope="module")
-def explainer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("explainer") / "model.onnx"
-    relcompile.compile(small_network(), torch.randn(1, 3, 16, 16)).save(path)
-    return path
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory: photographs of one name in two folders, and one that is called like a heatmap."""
-    pixels = np.random.default_rng(0).integers(0, 255, (20, 20, 3), dtype=np.uint8)
-    for name in ("cat.png", "cat.z+.png", "a/cat.jpg", "b/cat.jpg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(tmp_path / name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+__all__ = ["explainer", "folder"]
 
 
 class Segmenter(nn.Module):
