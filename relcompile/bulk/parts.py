@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(ABC):
     """Some photographs that are explained and written together.
 
     Attributes:
@@ -35,23 +36,23 @@ class Part:
     start: int
     rows: int
 
+    @abstractmethod
     def read(self) -> Mapping[str, Sequence[Any]]:
         """The columns that `ExplainBatch` takes; "path" is what the result calls each photograph.
 
         Raises:
             InputSpecError: the file that holds them cannot be read, or no more.
         """
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def names(self) -> Sequence[str]:
         """What photographs are called that cannot be read."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def identity(self) -> str:
         """What the part was made of."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
