@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from passes.graphs.anchors import is_anchored, move_anchors
 from passes.graphs.emitter import Emitter, Value, aten
+from passes.graphs.nodes import argument
 
 Rewrite = Callable[[Node, Emitter], "Value | Node | None"]
 
@@ -158,8 +159,10 @@ def is_constant_for_autograd(target: Any) -> bool:
 
 
 def _ends_gradients(node: Node) -> bool:
-    """The sign of a complex number is its direction, which has a slope."""
-    return node.target in _CONSTANT_FOR_AUTOGRAD and not (node.target is aten.sgn.default and is_complex(node))
+    """The node is constant for autograd: the sign of a complex number is its direction, and has a slope."""
+    rounded = node.target is aten.div.Tensor_mode and argument(node, "rounding_mode") is not None
+    constant = node.target in _CONSTANT_FOR_AUTOGRAD and not (node.target is aten.sgn.default and is_complex(node))
+    return rounded or constant
 
 
 def active_nodes(module: GraphModule, sources: Iterable[Node], sink: Node) -> set[Node]:

@@ -36,12 +36,14 @@ def _power_of_a_number(node: Node, emit: Emitter) -> Value | None:
 
 
 def _power_of_a_tensor(node: Node, emit: Emitter) -> Value | None:
-    """A number that is stored, or computed from stored ones: the p of a generalised mean."""
+    """One number that is stored, or computed from stored ones, is a number: the p of a generalised mean."""
     x, exponent = emit.value(argument(node, "self")), argument(node, "exponent")
-    shape = exponent.meta["val"].shape
-    if len(shape) > x.ndim or math.prod(shape) != 1 or not is_constant(exponent):
+    shape, broadcast = exponent.meta["val"].shape, node.meta["val"].shape
+    if len(shape) <= x.ndim and math.prod(shape) == 1 and is_constant(exponent):
+        return emit.call(aten.pow.Tensor_Scalar, x, float(stored(exponent, emit.module)))
+    if str(x.fake.shape) == str(broadcast):
         return None
-    return emit.call(aten.pow.Tensor_Scalar, x, float(stored(exponent, emit.module)))
+    return emit.call(aten.pow.Tensor_Tensor, x + emit.value(exponent).zeros(), exponent)
 
 
 def stored(node: Node, module: GraphModule) -> Any:
@@ -65,6 +67,44 @@ def _rest(rounded: Any) -> Rewrite:
     return rewrite
 
 
+def _unrounded(node: Node, emit: Emitter) -> Value | None:
+    return emit.call(aten.div.Tensor, *node.args) if argument(node, "rounding_mode") is None else None
+
+
+def _first_unless(beaten: Any) -> Rewrite:
+    """Of two values the first, unless the other wins: fmax and fmin, which take a number before what is none."""
+
+    def rewrite(node: Node, emit: Emitter) -> Value:
+        a, b = map(emit.value, arguments(node))
+        kept = emit.call(aten.logical_or.default, emit.call(beaten, a, b), emit.call(aten.isnan.default, b))
+        return a.where(kept, b)
+
+    return rewrite
+
+
+def _times_log(log: Any, pole: float) -> Callable[[Value, Value], Value]:
+    """A log(b), or a log(1 + b); where a is 0 so is the product, at the pole of the logarithm too."""
+
+    def product(a: Value, b: Value) -> Value:
+        beyond = a.emit.call(aten.logical_and.default, a.equals(0.0), -b >= -pole)
+        return a * a.emit.call(log, b.ones().where(beyond, b))
+
+    return product
+
+
+def _entropy(node: Node, emit: Emitter) -> Value:
+    z = emit.value(argument(node, 0))
+    return -_times_log(aten.log.default, 0.0)(z, z)
+
+
+def _cardinal_sine(node: Node, emit: Emitter) -> Value:
+    """sin(πz) / (πz), 1 at 0."""
+    z = emit.value(argument(node, 0)) * math.pi
+    beside = z.differs(0.0)
+    turned = z.where(beside, 1.0)
+    return (emit.call(aten.sin.default, turned) / turned).where(beside, 1.0)
+
+
 def _clamp_between_tensors(node: Node, emit: Emitter) -> Value:
     z: Any = arguments(node)[0]
     for target, bound in ((aten.maximum.default, argument(node, "min")), (aten.minimum.default, argument(node, "max"))):
@@ -84,7 +124,7 @@ def hypotenuse(a: Value, b: Value) -> Value:
 def angle_of(y: Value, x: Value) -> Value:
     """atan2(y, x): the arc tangent of the smaller over the larger of the two, and what turns it into its octant.
 
-    Where both are 0, so is its gradient.
+    Where both are 0, so is its gradient; -0 counts as 0.
     """
     steep = y.emit.call(aten.gt.Tensor, y.magnitude, x.magnitude)
     larger, smaller = y.where(steep, x), (-x).where(steep, y)
@@ -176,6 +216,7 @@ SPELLINGS: dict[Any, Rewrite] = {
     aten.sub.Scalar: _with_tensor(aten.sub.Tensor),
     aten.mul.Scalar: _with_tensor(aten.mul.Tensor),
     aten.div.Scalar: _with_tensor(aten.div.Tensor),
+    aten.div.Tensor_mode: _unrounded,
     aten._neg_view.default: _with_tensor(aten.neg.default),
     aten.exp2.default: _scaled(aten.exp.default, before=math.log(2.0)),
     aten.log2.default: _scaled(aten.log.default, after=1 / math.log(2.0)),
@@ -183,7 +224,15 @@ SPELLINGS: dict[Any, Rewrite] = {
     aten.pow.Scalar: _power_of_a_number,
     aten.pow.Tensor_Tensor: _power_of_a_tensor,
     aten.fmod.Scalar: _rest(aten.trunc.default),
+    aten.fmod.Tensor: _rest(aten.trunc.default),
     aten.remainder.Scalar: _rest(aten.floor.default),
+    aten.remainder.Tensor: _rest(aten.floor.default),
+    aten.fmax.default: _first_unless(aten.ge.Tensor),
+    aten.fmin.default: _first_unless(aten.le.Tensor),
+    aten.xlogy.Tensor: _of_two(_times_log(aten.log.default, 0.0)),
+    aten.special_xlog1py.default: _of_two(_times_log(aten.log1p.default, -1.0)),
+    aten.special_entr.default: _entropy,
+    aten.sinc.default: _cardinal_sine,
     aten.clamp.Tensor: _clamp_between_tensors,
     aten.clip.Tensor: _clamp_between_tensors,
     aten.atan2.default: _of_two(angle_of),
