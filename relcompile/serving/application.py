@@ -22,6 +22,7 @@ from relcompile.errors import InputSpecError, OverloadedError, RelcompileError, 
 from relcompile.serving import protocol
 from relcompile.serving.metrics import Metrics
 from relcompile.serving.model import Model
+from relcompile.serving.work import AS_TEXT, done
 
 VERSION: Final = "1"  # the only one of every model
 
@@ -113,12 +114,13 @@ class Server:
         body = await self._body(request)
         began = time.monotonic()
         try:
-            length = request.headers.get(protocol.HEADER_LENGTH)
-            read = await run_in_threadpool(protocol.read_request, body, length)
+            text, rest = protocol.parts(body, request.headers.get(protocol.HEADER_LENGTH))
+            read = await done(len(text) * AS_TEXT, protocol.read_request, text, rest)
             wanted = read.wanted(model.names(read))
             async with asyncio.timeout(self._limits.seconds):
                 found = await model.answer(read)
-            content, length = await run_in_threadpool(protocol.write_answer, name, read, wanted, found)
+            size = sum(found[each.name].nbytes * (1 if each.binary else AS_TEXT) for each in wanted)
+            content, length = await done(size, protocol.write_answer, name, read, wanted, found)
         except (protocol.ProtocolError, InputSpecError, TargetError) as error:
             raise HTTPException(400, str(error)) from error
         except OverloadedError as error:

@@ -80,13 +80,25 @@ class Request:
         return self.outputs
 
 
-def read_request(body: bytes, header_length: str | None) -> Request:
-    """The request in a body, of which the JSON text is the first `header_length` bytes (None: all).
+def parts(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
+    """The JSON text of a request, the first `header_length` bytes of its body (None: all), and the bytes behind it.
+
+    Raises:
+        ProtocolError: the body has no such length.
+    """
+    if header_length is None:
+        return body, b""
+    if not (re.fullmatch(r"[0-9]{1,18}", header_length) and int(header_length) <= len(body)):
+        raise ProtocolError(f"{HEADER_LENGTH} is {header_length[:40]!r}, but the body has {len(body)} bytes")
+    return body[: int(header_length)], body[int(header_length) :]
+
+
+def read_request(text: bytes, rest: bytes) -> Request:
+    """The request in the two `parts` of a body.
 
     Raises:
         ProtocolError: it is none; the message names the field.
     """
-    text, rest = _parts(body, header_length)
     try:
         record = _record(parse_json(text.decode(), "the request"), "the request")
     except (ExplainerFileError, UnicodeDecodeError) as error:
@@ -156,15 +168,6 @@ def _condition(parameters: Mapping[str, object]) -> Condition | None:
         raise ProtocolError(f"parameters: {EXPLAIN_CLASSES} is {listed[:40]!r}; want classes, as in '1,3'") from error
     except InputSpecError as error:
         raise ProtocolError(f"parameters: {error}") from error
-
-
-def _parts(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
-    """The JSON text, and the bytes behind it."""
-    if header_length is None:
-        return body, b""
-    if not (re.fullmatch(r"[0-9]{1,18}", header_length) and int(header_length) <= len(body)):
-        raise ProtocolError(f"{HEADER_LENGTH} is {header_length[:40]!r}, but the body has {len(body)} bytes")
-    return body[: int(header_length)], body[int(header_length) :]
 
 
 def _tensor(entry: Mapping[str, object], rest: bytes, start: int, where: str) -> tuple[Array, int]:
