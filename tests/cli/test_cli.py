@@ -314,7 +314,7 @@ def test_an_error_of_its_own_is_reported_as_one(
     def broken(*_: object, **__: object) -> None:
         raise KeyError("gone")
 
-    from relcompile.cli import compile_command
+    from relcompile.cli.commands import compile as compile_command
 
     monkeypatch.setattr(compile_command, "compile_file", broken)
     code, _, err = run(model, capsys=capsys)

@@ -21,8 +21,8 @@ from tritonclient.utils import InferenceServerException
 
 from benchmarks.parts.server_process import array_of, end, running
 from benchmarks.serving import main as benchmark
+from relcompile.cli.commands.serve import named
 from relcompile.cli.main import main
-from relcompile.cli.serve_command import named
 from relcompile.errors import InputSpecError
 from relcompile.serving.server import Address
 from tests.runtime.test_conditional import predicts
