@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,15 +41,15 @@ def _power_of_a_tensor(node: Node, emit: Emitter) -> Value | None:
     shape = exponent.meta["val"].shape
     if len(shape) > x.ndim or math.prod(shape) != 1 or not is_constant(exponent):
         return None
-    return emit.call(aten.pow.Tensor_Scalar, x, float(_stored(exponent, emit.module)))
+    return emit.call(aten.pow.Tensor_Scalar, x, float(stored(exponent, emit.module)))
 
 
-def _stored(node: Node, module: GraphModule) -> Any:
+def stored(node: Node, module: GraphModule) -> Any:
     """The value of a node that depends on stored tensors only."""
     tensor = tensor_of(module, node)
     if tensor is not None:
         return tensor.detach()
-    args, kwargs = map_nodes((node.args, node.kwargs), lambda operand: _stored(operand, module))
+    args, kwargs = map_nodes((node.args, node.kwargs), lambda operand: stored(operand, module))
     return run_node(node, args, kwargs)
 
 
@@ -71,9 +72,26 @@ def _clamp_between_tensors(node: Node, emit: Emitter) -> Value:
     return z
 
 
-def _hypotenuse(node: Node, emit: Emitter) -> Value:
-    a, b = map(emit.value, arguments(node))
+def _of_two(function: Callable[[Value, Value], Value]) -> Rewrite:
+    return lambda node, emit: function(*map(emit.value, arguments(node)))
+
+
+def hypotenuse(a: Value, b: Value) -> Value:
+    """sqrt(a² + b²); where it is 0, so is its gradient."""
     return _root(a * a + b * b)
+
+
+def angle_of(y: Value, x: Value) -> Value:
+    """atan2(y, x): the arc tangent of the smaller over the larger of the two, and what turns it into its octant.
+
+    Where both are 0, so is its gradient.
+    """
+    steep = y.emit.call(aten.gt.Tensor, y.magnitude, x.magnitude)
+    larger, smaller = y.where(steep, x), (-x).where(steep, y)
+    somewhere = larger.differs(0.0)
+    angle = y.emit.call(aten.atan.default, smaller / larger.where(somewhere, 1.0)).where(somewhere, 0.0)
+    turned = (y.ones() * (math.pi / 2)).where(steep, (x.ones() * math.pi).where(x < 0.0, 0.0))
+    return angle + turned * y.ones().where(y >= 0.0, -1.0)
 
 
 def _distances(node: Node, emit: Emitter) -> Value | None:
@@ -158,6 +176,7 @@ SPELLINGS: dict[Any, Rewrite] = {
     aten.sub.Scalar: _with_tensor(aten.sub.Tensor),
     aten.mul.Scalar: _with_tensor(aten.mul.Tensor),
     aten.div.Scalar: _with_tensor(aten.div.Tensor),
+    aten._neg_view.default: _with_tensor(aten.neg.default),
     aten.exp2.default: _scaled(aten.exp.default, before=math.log(2.0)),
     aten.log2.default: _scaled(aten.log.default, after=1 / math.log(2.0)),
     aten.log10.default: _scaled(aten.log.default, after=1 / math.log(10.0)),
@@ -167,7 +186,8 @@ SPELLINGS: dict[Any, Rewrite] = {
     aten.remainder.Scalar: _rest(aten.floor.default),
     aten.clamp.Tensor: _clamp_between_tensors,
     aten.clip.Tensor: _clamp_between_tensors,
-    aten.hypot.default: _hypotenuse,
+    aten.atan2.default: _of_two(angle_of),
+    aten.hypot.default: _of_two(hypotenuse),
     aten.cdist.default: _distances,
     aten._pad_circular.default: _circular_padding,
     aten.unfold.default: _unfold,
