@@ -31,11 +31,11 @@ def _pointwise(
     return Operator((target,), (Pointwise(derivative, curvature, secant, jumps=jumps),), sign, gate, _TENSORS)
 
 
-def _clamp(derivative: Derivative, target: Any, low: str | None, high: str | None) -> Operator:
+def _clamp(target: Any, low: str | None, high: str | None) -> Operator:
     """A clamp to numbers, in the arguments of these names."""
     bounds = between(low, high)
     return Operator(
-        (target,), (Pointwise(derivative, c.flat, s.smooth, bounds),), partial(signs.clamp, bounds), refusal=_TENSORS
+        (target,), (Pointwise(d.clamp, c.flat, s.smooth, bounds),), partial(signs.clamp, bounds), refusal=_TENSORS
     )
 
 
@@ -53,12 +53,10 @@ def _from_one(z: Value) -> Value:
 
 FUNCTIONS: Final[tuple[Operator, ...]] = (
     Operator((aten.relu.default,), (Pointwise(d.relu, c.flat, s.slope, lambda _node: (0.0, math.inf)),), signs.relu),
-    _clamp(d.clamp, aten.clamp.default, "min", "max"),
-    _clamp(d.clamp, aten.clamp_min.default, "min", None),
-    _clamp(d.clamp, aten.clamp_max.default, None, "max"),
-    _clamp(
-        d.of_input(aten.hardtanh_backward.default, "min_val", "max_val"), aten.hardtanh.default, "min_val", "max_val"
-    ),
+    _clamp(aten.clamp.default, "min", "max"),
+    _clamp(aten.clamp_min.default, "min", None),
+    _clamp(aten.clamp_max.default, None, "max"),
+    _clamp(aten.hardtanh.default, "min_val", "max_val"),
     _pointwise(aten.elu.default, d.elu, c.elu),
     _pointwise(aten.leaky_relu.default, d.leaky_relu, c.flat, secant=s.slope),
     Operator(
@@ -73,12 +71,7 @@ FUNCTIONS: Final[tuple[Operator, ...]] = (
     _pointwise(
         aten.hardsigmoid.default, d.of_input(aten.hardsigmoid_backward.default), c.flat, signs.positive, gate=True
     ),
-    _pointwise(
-        aten.hardswish.default,
-        d.of_input(aten.hardswish_backward.default),
-        c.hardswish,
-        secant=s.of_input(aten.hardsigmoid.default),
-    ),
+    _pointwise(aten.hardswish.default, d.hard_swish, c.hardswish, secant=s.of_input(aten.hardsigmoid.default)),
     _pointwise(aten.mish.default, d.mish, c.mish, secant=s.mish),
     _pointwise(aten.silu.default, d.silu, c.silu, secant=s.of_input(aten.sigmoid.default)),
     _pointwise(
