@@ -38,8 +38,7 @@ def hard_swish(call: ActivationCall, m: Value) -> Value:
     """1/2 + z / 3 for -3 < z < 3, 1 above."""
     z = call.x
     inner = call.emit.call(aten.clamp.default, z, -3.0, 3.0) / 3.0 + 0.5  # finite where z is not
-    slope = inner.where((z > -3.0).both(z < 3.0), 0.0) + z.ones().where(z >= 3.0, 0.0)
-    return m * slope
+    return m * (inner.where((z > -3.0).both(z < 3.0), 0.0) + (z >= 3.0))
 
 
 def elu(call: ActivationCall, m: Value) -> Value:

@@ -82,7 +82,7 @@ FUNCTIONS: Final[tuple[Operator, ...]] = (
     ),
     _pointwise(aten.softshrink.default, d.of_input(aten.softshrink_backward.default, "lambd"), c.flat),
     _pointwise(aten.sigmoid.default, d.of_output(aten.sigmoid_backward.default), c.sigmoid, signs.positive, gate=True),
-    _pointwise(aten.tanh.default, d.of_output(aten.tanh_backward.default), c.tanh, secant=s.towards(1.0), gate=True),
+    _pointwise(aten.tanh.default, d.of_output(aten.tanh_backward.default), c.tanh, secant=s.towards_one, gate=True),
     _pointwise(aten.exp.default, d.times(lambda call: call.output), lambda call: call.output, signs.positive),
     _pointwise(aten.log.default, lambda call, m: m / call.x, lambda call: c.log(call.x)),
     _pointwise(aten.log1p.default, lambda call, m: m / (call.x + 1.0), lambda call: c.log(call.x + 1.0)),

@@ -25,7 +25,6 @@ from passes.views.active import nodes_named
 _ELEMENTWISE: Final = (  # and what torch tags as pointwise
     aten.where.ScalarOther,
     aten.where.ScalarSelf,
-    aten._to_copy.default,
     aten.elu_backward.default,
     aten.hardsigmoid_backward.default,
     aten.leaky_relu_backward.default,

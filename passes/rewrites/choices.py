@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch.fx import Node
 
 from passes.graphs.emitter import Emitter, Value, aten
@@ -30,52 +31,44 @@ def stabilised(value: Any) -> tuple[Node | None, Any]:
 
 
 def as_product(node: Node, emit: Emitter) -> Value | None:
-    """where(c, m, 0) = m c, and c itself if m is 1."""
+    """where(c, m, 0) = m c."""
     condition, value, otherwise = arguments(node)
-    if otherwise != 0:
-        return None
-    m, c = emit.value(value), emit.value(condition)
-    return _number(c, m) if value.target is aten.ones_like.default and c.shape == m.shape else m * c
+    return emit.value(value) * emit.value(condition) if otherwise == 0 else None
 
 
 def as_sum(node: Node, emit: Emitter) -> Value | None:
-    """⟨z⟩ε = z + (2 ε [z >= 0] - ε), equal to the last bit; where(c, W a, V b) = c W a + (1 - c) V b."""
+    """⟨z⟩ε = z + (2 ε [z >= 0] - ε), with equal bits; where(c, W a, V b) = c W a + (1 - c) V b."""
     z, epsilon = stabilised(node)
     condition, a, b = arguments(node)
     if z is not None:
-        value = emit.value(z)
-        if isinstance(epsilon, Node):
-            epsilon = emit.value(epsilon)
-        return value + (_number(emit.value(condition), value) * (epsilon * 2.0) - epsilon)
+        twice = emit.value(epsilon) * 2.0 if isinstance(epsilon, Node) else _stored(2 * epsilon, emit.value(z))
+        return emit.value(z) + (twice * emit.value(condition) - epsilon)
     if not all(isinstance(map_, Node) and is_a(map_, AffineCall) for map_ in (a, b)):
         return None
-    left, right = _either(emit.value(condition), emit.value(a))
-    return emit.value(a) * left + emit.value(b) * right
+    return emit.value(a) * emit.value(condition) + emit.value(b) * _opposite(emit.value(condition))
 
 
 def leaky_slope(node: Node, emit: Emitter) -> Value:
-    """M [z > 0] + m s [z <= 0]."""
+    """M ([z > 0] + s [z <= 0])."""
     m, z = (emit.value(operand) for operand in arguments(node)[:2])
-    above, below = _either(z > 0, m)
-    return m * (above + below * argument(node, "negative_slope"))
+    slope = _stored(argument(node, "negative_slope"), m)
+    return m * (slope * _opposite(z > 0) + (z > 0))
 
 
 def elu_slope(node: Node, emit: Emitter) -> Value | None:
-    """Scale m [z > 0] + α scale b m e^(b z) [z <= 0], b the scale of the input."""
+    """M (scale [z > 0] + α scale b e^(b z) [z <= 0]), b the scale of the input."""
     m, z = emit.value(argument(node, "grad_output")), emit.value(argument(node, "self_or_result"))
     alpha, scale, inner = (float(argument(node, name)) for name in ("alpha", "scale", "input_scale"))
     if argument(node, "is_result"):
         return None
-    above, below = _either(z > 0, m)
     power = emit.call(aten.exp.default, z.negative * inner) * (alpha * scale * inner)
-    return m * (above * scale + below * power)
+    return m * (_stored(scale, m) * (z > 0) + power * _opposite(z > 0))
 
 
-def _either(condition: Value, like: Value) -> tuple[Value, Value]:
-    """1 where the condition holds, and 1 where it does not."""
-    opposite = condition.emit.call(aten.logical_not.default, condition)
-    return _number(condition, like), _number(opposite, like)
+def _opposite(condition: Value) -> Value:
+    return condition.emit.call(aten.logical_not.default, condition)
 
 
-def _number(condition: Value, like: Value) -> Value:
-    return condition.emit.call(aten._to_copy.default, condition, dtype=like.fake.dtype)
+def _stored(number: float, like: Value) -> Value:
+    """A number with the data type of `like`, which a product with a condition has then, too."""
+    return like.emit.constant("number", torch.full((1,), number, dtype=like.fake.dtype))
