@@ -41,8 +41,9 @@ def as_sum(node: Node, emit: Emitter) -> Value | None:
     z, epsilon = stabilised(node)
     condition, a, b = arguments(node)
     if z is not None:
-        twice = emit.value(epsilon) * 2.0 if isinstance(epsilon, Node) else _stored(2 * epsilon, emit.value(z))
-        return emit.value(z) + (twice * emit.value(condition) - epsilon)
+        level: Any = emit.value(epsilon) if isinstance(epsilon, Node) else epsilon
+        twice = level * 2.0 if isinstance(level, Value) else _stored(2.0 * level, emit.value(z))
+        return emit.value(z) + (twice * emit.value(condition) - level)
     if not all(isinstance(map_, Node) and is_a(map_, AffineCall) for map_ in (a, b)):
         return None
     return emit.value(a) * emit.value(condition) + emit.value(b) * _opposite(emit.value(condition))
