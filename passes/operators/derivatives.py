@@ -26,12 +26,19 @@ def relu(call: ActivationCall, m: Value) -> Value:
 
 
 def clamp(call: ActivationCall, m: Value) -> Value:
-    """[low < z < high]."""
+    """[low < z < high], which is [low < y < high]: y is there for the next layer, z for nobody else."""
     low, high = call.function.bounds(call.node) if call.function.bounds else (-math.inf, math.inf)
+    y = call.output
+    if low > -math.inf and high < math.inf:
+        return m.where((y > low).both(y < high), 0.0)
+    return m.where(y > low, 0.0) if low > -math.inf else m.where(y < high, 0.0)
+
+
+def hard_swish(call: ActivationCall, m: Value) -> Value:
+    """1/2 + z / 3 for -3 < z < 3, 1 above."""
     z = call.x
-    if low > -math.inf:
-        m = m.where(z > low, 0.0)
-    return m.where(z < high, 0.0) if high < math.inf else m
+    inner = call.emit.call(aten.clamp.default, z, -3.0, 3.0) / 3.0 + 0.5  # finite where z is not
+    return m * (inner.where((z > -3.0).both(z < 3.0), 0.0) + (z >= 3.0))
 
 
 def elu(call: ActivationCall, m: Value) -> Value:
