@@ -48,7 +48,7 @@ CHOSEN: dict[str, nn.Module] = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", CHOSEN)
 def test_the_gradient_is_autograds_at_every_batch(name: str) -> None:
     model = CHOSEN[name]

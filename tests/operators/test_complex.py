@@ -122,7 +122,7 @@ def autograd(model: Spelling) -> Tensor:
     return torch.autograd.grad(model(leaf).sum(), leaf)[0]
 
 
-@pytest.mark.sampled(16)
+@pytest.mark.sampled(25)
 @pytest.mark.parametrize("name", CASES)
 def test_the_gradient_is_autograds(name: str) -> None:
     model = Function(lambda x: score(CASES[name], x))
@@ -182,7 +182,7 @@ TWINS: dict[str, tuple[Spelling, Spelling]] = {
 }
 
 
-@pytest.mark.sampled(12)
+@pytest.mark.sampled(24)
 @pytest.mark.parametrize("rule", ["z+", "epsilon", "gamma", "attnlrp"])
 @pytest.mark.parametrize("name", TWINS)
 def test_twins(name: str, rule: str) -> None:
@@ -215,6 +215,7 @@ class Spectrum(nn.Module):
         return self.transform(x).abs().sum(1)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("place", ["at", "start"])
 def test_no_relevance_is_read_of_complex_numbers(place: str) -> None:
     named: Any = {place: "transform"}
@@ -236,6 +237,7 @@ REFUSED: dict[str, tuple[Spelling, Tensor]] = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused_says_what_is_known(name: str) -> None:
     function, x = REFUSED[name]
