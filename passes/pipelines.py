@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from passes.rewrites.batch_steps import BatchSteps
 from passes.rewrites.chain_concatenations import ChainConcatenations
 from passes.rewrites.decompose import Decompose
 from passes.rewrites.fold_constants import FoldConstants
@@ -13,6 +14,7 @@ from passes.rewrites.merge_branches import MergeBranches
 from passes.rewrites.promote_operands import PromoteOperands
 from passes.rewrites.remove_dead_code import RemoveDeadCode
 from passes.rewrites.remove_noops import RemoveNoops
+from passes.rewrites.separate_complex import SeparateComplex
 from passes.rewrites.share_subexpressions import ShareSubexpressions
 from passes.rewrites.simplify import Simplify
 from passes.rewrites.skip_padding import SkipPadding
@@ -20,6 +22,7 @@ from passes.runner import Pass
 
 CANONICALIZE: Final[tuple[Pass, ...]] = (
     RemoveNoops(),  # batch norm is merged through nothing but its neighbour: dropout must be gone
+    SeparateComplex(),  # what is taken apart next is real
     Decompose(),
     PromoteOperands(),  # no operator knows of several types
     RemoveNoops(),  # decomposing leaves views and slices of whole axes
@@ -36,6 +39,7 @@ OPTIMISE: Final[tuple[Pass, ...]] = (
     Simplify(),
     SkipPadding(),
     ShareSubexpressions(),
+    BatchSteps(),  # after padding was skipped, and the parts of weights shared
     RemoveDeadCode(),
 )
 

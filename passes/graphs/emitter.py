@@ -162,6 +162,10 @@ class Value:
         """1 where the value is not `other` (bool)."""
         return self.emit.call(aten.ne.Scalar, self, other)
 
+    def both(self, other: Value) -> Value:
+        """1 where both of two conditions hold (bool)."""
+        return self.emit.call(aten.logical_and.default, self, other)
+
     @property
     def positive(self) -> Value:
         """max(self, 0)."""

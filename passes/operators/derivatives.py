@@ -26,12 +26,19 @@ def relu(call: ActivationCall, m: Value) -> Value:
 
 
 def clamp(call: ActivationCall, m: Value) -> Value:
-    """[low < z < high]."""
+    """[low < z < high], which is [low < y < high]: y is there for the next layer, z for nobody else."""
     low, high = call.function.bounds(call.node) if call.function.bounds else (-math.inf, math.inf)
+    y = call.output
+    if low > -math.inf and high < math.inf:
+        return m.where((y > low).both(y < high), 0.0)
+    return m.where(y > low, 0.0) if low > -math.inf else m.where(y < high, 0.0)
+
+
+def hard_swish(call: ActivationCall, m: Value) -> Value:
+    """1/2 + z / 3 for -3 < z < 3, 1 above."""
     z = call.x
-    if low > -math.inf:
-        m = m.where(z > low, 0.0)
-    return m.where(z < high, 0.0) if high < math.inf else m
+    inner = call.emit.call(aten.clamp.default, z, -3.0, 3.0) / 3.0 + 0.5  # finite where z is not
+    return m * (inner.where((z > -3.0).both(z < 3.0), 0.0) + (z >= 3.0))
 
 
 def elu(call: ActivationCall, m: Value) -> Value:
@@ -80,6 +87,13 @@ def power(call: ActivationCall, m: Value) -> Value:
     if exponent == 0:
         return m.zeros()
     return m * call.emit.call(aten.pow.Tensor_Scalar, call.x, exponent - 1) * exponent
+
+
+def power_of_each(call: ActivationCall, m: Value) -> Value:
+    """The power rule for stored exponents."""
+    p = call.emit.value(call.argument("exponent"))
+    slope = call.emit.call(aten.pow.Tensor_Tensor, call.x, p - 1.0) * p
+    return m * slope.where(p.differs(0.0), 0.0)
 
 
 def times(factor: Callable[[ActivationCall], Value]) -> Derivative:

@@ -31,11 +31,11 @@ def _pointwise(
     return Operator((target,), (Pointwise(derivative, curvature, secant, jumps=jumps),), sign, gate, _TENSORS)
 
 
-def _clamp(derivative: Derivative, target: Any, low: str | None, high: str | None) -> Operator:
+def _clamp(target: Any, low: str | None, high: str | None) -> Operator:
     """A clamp to numbers, in the arguments of these names."""
     bounds = between(low, high)
     return Operator(
-        (target,), (Pointwise(derivative, c.flat, s.smooth, bounds),), partial(signs.clamp, bounds), refusal=_TENSORS
+        (target,), (Pointwise(d.clamp, c.flat, s.smooth, bounds),), partial(signs.clamp, bounds), refusal=_TENSORS
     )
 
 
@@ -53,12 +53,10 @@ def _from_one(z: Value) -> Value:
 
 FUNCTIONS: Final[tuple[Operator, ...]] = (
     Operator((aten.relu.default,), (Pointwise(d.relu, c.flat, s.slope, lambda _node: (0.0, math.inf)),), signs.relu),
-    _clamp(d.clamp, aten.clamp.default, "min", "max"),
-    _clamp(d.clamp, aten.clamp_min.default, "min", None),
-    _clamp(d.clamp, aten.clamp_max.default, None, "max"),
-    _clamp(
-        d.of_input(aten.hardtanh_backward.default, "min_val", "max_val"), aten.hardtanh.default, "min_val", "max_val"
-    ),
+    _clamp(aten.clamp.default, "min", "max"),
+    _clamp(aten.clamp_min.default, "min", None),
+    _clamp(aten.clamp_max.default, None, "max"),
+    _clamp(aten.hardtanh.default, "min_val", "max_val"),
     _pointwise(aten.elu.default, d.elu, c.elu),
     _pointwise(aten.leaky_relu.default, d.leaky_relu, c.flat, secant=s.slope),
     Operator(
@@ -73,12 +71,7 @@ FUNCTIONS: Final[tuple[Operator, ...]] = (
     _pointwise(
         aten.hardsigmoid.default, d.of_input(aten.hardsigmoid_backward.default), c.flat, signs.positive, gate=True
     ),
-    _pointwise(
-        aten.hardswish.default,
-        d.of_input(aten.hardswish_backward.default),
-        c.hardswish,
-        secant=s.of_input(aten.hardsigmoid.default),
-    ),
+    _pointwise(aten.hardswish.default, d.hard_swish, c.hardswish, secant=s.of_input(aten.hardsigmoid.default)),
     _pointwise(aten.mish.default, d.mish, c.mish, secant=s.mish),
     _pointwise(aten.silu.default, d.silu, c.silu, secant=s.of_input(aten.sigmoid.default)),
     _pointwise(
@@ -89,7 +82,7 @@ FUNCTIONS: Final[tuple[Operator, ...]] = (
     ),
     _pointwise(aten.softshrink.default, d.of_input(aten.softshrink_backward.default, "lambd"), c.flat),
     _pointwise(aten.sigmoid.default, d.of_output(aten.sigmoid_backward.default), c.sigmoid, signs.positive, gate=True),
-    _pointwise(aten.tanh.default, d.of_output(aten.tanh_backward.default), c.tanh, secant=s.towards(1.0), gate=True),
+    _pointwise(aten.tanh.default, d.of_output(aten.tanh_backward.default), c.tanh, secant=s.towards_one, gate=True),
     _pointwise(aten.exp.default, d.times(lambda call: call.output), lambda call: call.output, signs.positive),
     _pointwise(aten.log.default, lambda call, m: m / call.x, lambda call: c.log(call.x)),
     _pointwise(aten.log1p.default, lambda call, m: m / (call.x + 1.0), lambda call: c.log(call.x + 1.0)),
@@ -122,4 +115,9 @@ FUNCTIONS: Final[tuple[Operator, ...]] = (
     _pointwise(aten.atanh.default, lambda call, m: m / _below_one(call.x), c.atanh),
     _pointwise(aten.logit.default, d.logit, c.logit),
     _pointwise(aten.pow.Tensor_Scalar, d.power, c.power, secant=s.quotient),
+    Operator(
+        (aten.pow.Tensor_Tensor,),
+        (Pointwise(d.power_of_each, c.power_of_each, s.quotient, jumps=True, parametric=True),),
+        refusal="its exponents depend on the input",
+    ),
 )

@@ -14,8 +14,7 @@ from passes.operators.activation import ActivationCall, Secant
 
 def quotient(call: ActivationCall) -> Value:
     """The division, and 0 at z = 0: for functions whose slope there may be infinite (roots)."""
-    inside = call.x.differs(0.0)
-    return (call.output / call.x.where(inside, 1.0)).where(inside, 0.0)
+    return call.output / (call.x + call.x.equals(0.0))
 
 
 def smooth(call: ActivationCall) -> Value:
@@ -24,14 +23,10 @@ def smooth(call: ActivationCall) -> Value:
     return (call.output / call.x.where(inside, 1.0)).where(inside, call.derivative(call.x.ones()))
 
 
-def towards(limit: float) -> Secant:
-    """The division, and a limit at z = 0 that is known."""
-
-    def secant(call: ActivationCall) -> Value:
-        inside = call.x.differs(0.0)
-        return (call.output / call.x.where(inside, 1.0)).where(inside, limit)
-
-    return secant
+def towards_one(call: ActivationCall) -> Value:
+    """The division, and its limit 1 at z = 0."""
+    at_zero = call.x.equals(0.0)
+    return (call.output + at_zero) / (call.x + at_zero)
 
 
 def slope(call: ActivationCall) -> Value:

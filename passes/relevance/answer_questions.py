@@ -27,8 +27,6 @@ _ELEMENTWISE: Final = (  # and what torch tags as pointwise
     aten.where.ScalarSelf,
     aten.elu_backward.default,
     aten.hardsigmoid_backward.default,
-    aten.hardswish_backward.default,
-    aten.hardtanh_backward.default,
     aten.leaky_relu_backward.default,
     aten.softplus_backward.default,
 )

@@ -34,6 +34,7 @@ from passes.operators.affine import AffineCall, ConvolutionCall
 from passes.operators.pooling import MaxWindow
 from passes.operators.signs import SIGN, sign_of, vanishes_with
 from passes.operators.table import infer_sign, is_a
+from passes.rewrites.choices import stabilised
 
 Simplification: TypeAlias = Callable[[Node, Emitter], "Value | Node | None"]
 
@@ -154,7 +155,7 @@ def _times_ones(node: Node, _emit: Emitter) -> Node | None:
 def _over_stabilised(node: Node, emit: Emitter) -> Value | None:
     """A quotient whose denominator is ⟨z⟩ε and whose numerator has z, or z cut at 0, as a factor."""
     numerator, denominator = arguments(node)[:2]
-    z, epsilon = _stabilised(denominator)
+    z, epsilon = stabilised(denominator)
     if z is None or not isinstance(numerator, Node) or numerator.target is not aten.mul.Tensor:
         return None
     if vanishes_with(numerator, z):
@@ -164,19 +165,6 @@ def _over_stabilised(node: Node, emit: Emitter) -> Value | None:
             magnitude = emit.value(z).magnitude
             return emit.value(m) * (magnitude / (magnitude + epsilon))
     return None
-
-
-def _stabilised(value: Any) -> tuple[Node | None, Any]:
-    """(z, ε) of `where(z >= 0, z + ε, z - ε)`, ε a number or a node; else (None, 0)."""
-    if not isinstance(value, Node) or value.target is not aten.where.self:
-        return None, 0.0
-    condition, plus, minus = arguments(value)
-    targets = [getattr(part, "target", None) for part in (condition, plus, minus)]
-    if targets != [aten.ge.Scalar, aten.add.Tensor, aten.sub.Tensor]:
-        return None, 0.0
-    z, epsilon = arguments(plus)
-    same = arguments(condition) == (z, 0) and arguments(minus) == (z, epsilon)
-    return (z, epsilon) if same else (None, 0.0)
 
 
 def _masked_by_itself(node: Node, _emit: Emitter) -> Node | None:
@@ -210,7 +198,7 @@ def _times_unpooled(node: Node, emit: Emitter) -> Value | None:
 def _unpooled_quotient(node: Node, emit: Emitter) -> Value | None:
     """The divisor is ⟨z⟩ε with x = relu(z): the numerator is 0 where z <= 0."""
     unpooled, divisor = arguments(node)[:2]
-    z, epsilon = _stabilised(divisor)
+    z, epsilon = stabilised(divisor)
     if z is None or isinstance(epsilon, Node) or not _is_unpooling(unpooled):
         return None
     x = arguments(unpooled)[1]

@@ -85,7 +85,7 @@ def _axes(y: torch.Tensor) -> int:
 
 def _one_at_entry(indices: Value, y: Value) -> Value:
     """1 at the entry of every sample, `indices` (N, n), and 0 elsewhere, in the shape of y."""
-    here = reduce(_both, (_at_index(indices, y, axis) for axis in range(1, y.ndim)))
+    here = reduce(Value.both, (_at_index(indices, y, axis) for axis in range(1, y.ndim)))
     chosen = y.ones().where(here, 0.0)
     return chosen / chosen.sum(range(1, y.ndim), keepdim=True)  # an entry that does not exist is 0/0 and ends in NaN
 
@@ -102,7 +102,3 @@ def _at_index(indices: Value, y: Value, axis: int) -> Value:
     along = [*alone[:axis], -1, *alone[axis:]]
     index = emit.call(aten.select.int, indices, 1, axis - 1).reshape([-1, *alone])
     return index.equals(positions.reshape(along))
-
-
-def _both(a: Value, b: Value) -> Value:
-    return a.emit.call(aten.logical_and.default, a, b)

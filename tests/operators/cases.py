@@ -224,6 +224,7 @@ ACTIVATIONS = (
             (aten.rsqrt.default,),
             (aten.reciprocal.default,),
             (aten.pow.Tensor_Scalar, -1.5),
+            (aten.pow.Tensor_Tensor, c(10).round()),
         )
     ),
     *(
@@ -235,4 +236,34 @@ ACTIVATIONS = (
     Case(aten.logit.default, (x(4, 10, low=0.05, high=0.95), 0.2)),
     Case(aten._prelu_kernel.default, (x(2, 3, 4), c(3, 1))),
 )
-CASES = (*AFFINE, *ARITHMETIC, *POOLS, *SOFTMAX, *STRUCTURE, *ACTIVATIONS)
+
+
+def around(*kinks: float) -> Tensor:
+    """The kinks, their neighbours on both sides, and infinities."""
+    at = torch.tensor(kinks, dtype=torch.float64)
+    neighbours = [torch.nextafter(at, torch.full_like(at, end)) for end in (-torch.inf, torch.inf)]
+    return torch.cat([at, *neighbours, at.new_tensor([-torch.inf, torch.inf])]).requires_grad_()
+
+
+KINKS = tuple(
+    Case(target, (around(*kinks), *parameters))
+    for target, kinks, *parameters in (
+        (aten.relu.default, (0.0,)),
+        (aten.clamp.default, (0.0, 6.0), 0, 6),
+        (aten.clamp.default, (-0.5, 1.0), -0.5, 1.0),
+        (aten.clamp.default, (1.0,), None, 1.0),
+        (aten.clamp_min.default, (-0.5,), -0.5),
+        (aten.clamp_max.default, (0.5,), 0.5),
+        (aten.hardtanh.default, (0.0, 6.0), 0.0, 6.0),
+        (aten.hardtanh.default, (-0.5, 1.0), -0.5, 1.0),
+        (aten.elu.default, (0.0,)),
+        (aten.leaky_relu.default, (0.0,), 0.2),
+        (aten.threshold.default, (0.3,), 0.3, 4.0),
+        (aten.hardshrink.default, (-0.4, 0.4), 0.4),
+        (aten.softshrink.default, (-0.4, 0.4), 0.4),
+        (aten.hardsigmoid.default, (-3.0, 3.0)),
+        (aten.hardswish.default, (-3.0, 3.0)),
+        (aten.abs.default, (0.0,)),
+    )
+)
+CASES = (*AFFINE, *ARITHMETIC, *POOLS, *SOFTMAX, *STRUCTURE, *ACTIVATIONS, *KINKS)
