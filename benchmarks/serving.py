@@ -2,8 +2,10 @@
 
 One server process on loopback and NVIDIA's client for Triton, on one machine. First one client, one request at a time;
 then 8 clients, each as fast as it can (throughput); then requests at half that rate, on a schedule, timed from when
-they were due. With --soak, 8 clients send so many requests of 1 to 4 rows, as JSON or binary, 1 % of them malformed;
-every answer is compared with ONNX Runtime in this process, and the server's memory is read before and after.
+they were due; in turns with the same requests to a server that only repeats the answers, which tells what part of the
+time is the clients' and the machine's. With --soak, 8 clients send so many requests of 1 to 4 rows, as JSON or binary,
+1 % of them malformed; every answer is compared with ONNX Runtime in this process, and the server's memory is read
+before and after.
 
     python -m benchmarks.serving model.z+.onnx --requests 500 --soak 10000
 """
@@ -21,6 +23,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,23 +32,30 @@ from rich.console import Console
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
+from benchmarks.parts.repeating_server import repeating
 from benchmarks.parts.server_process import array_of, running
 from relcompile.runtime.production import ProductionExplainer, load
 
 _CLIENTS = 8
+_TURNS = 5
 _KINDS = {"float32": "FP32", "int64": "INT64"}
 _TOLERANCE = 1e-3  # of the largest relevance: batches of another size are summed up in another order
 
 
 @dataclass(frozen=True)
 class Load:
-    """Milliseconds of requests with one row, and how many were answered in a second."""
+    """Milliseconds of requests with one row, and how many were answered in a second.
+
+    `repeated` is the half load again, at a server that has nothing to compute.
+    """
 
     single_p50: float
     single_p99: float
     throughput: float
     half_load_p50: float
     half_load_p99: float
+    repeated_p50: float
+    repeated_p99: float
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,12 @@ class Asker:
             self._feeds[record.name] = drawn.astype(record.dtype)
         self._truth = [explainer.run({name: array[: k + 1] for name, array in self._feeds.items()}) for k in range(4)]
         self._relevance = explainer.metadata.relevance[0]
+
+    def elsewhere(self, address: str) -> Asker:
+        """The same client of another server."""
+        other = copy(self)
+        other._address = address
+        return other
 
     @contextmanager
     def connected(self) -> Generator[Asker]:
@@ -112,35 +128,39 @@ class Asker:
         return InferRequestedOutput(self._relevance, binary_data=binary)
 
 
-def measure(askers: Sequence[Asker], requests: int) -> Load:
-    """Latency of one client, throughput of all, and latency at half that throughput."""
-    single = np.array(_scheduled(askers[:1], requests, 0))
-    began = time.monotonic()
-    _scheduled(askers, requests, 0)
-    throughput = requests / (time.monotonic() - began)
-    half = np.array(_scheduled(askers, requests, 2 / throughput))
-    quantiles = (np.quantile(single, 0.5), np.quantile(single, 0.99), throughput / 1e3)
-    return Load(*(1e3 * float(value) for value in (*quantiles, np.quantile(half, 0.5), np.quantile(half, 0.99))))
+def measure(askers: Sequence[Asker], repeated: Sequence[Asker], requests: int) -> Load:
+    """Latency of one client, throughput of all, and latency at half that throughput, of both servers in turns."""
+    single, (_, seconds) = _scheduled(askers[:1], requests, 0)[0], _scheduled(askers, requests, 0)
+    waits: tuple[list[float], list[float]] = ([], [])
+    for _ in range(_TURNS):
+        for each, found in zip((askers, repeated), waits, strict=True):
+            found += _scheduled(each, requests // _TURNS, 2 * seconds / requests)[0]
+    half, alone = (np.quantile(each, (0.5, 0.99)) for each in waits)
+    told = (*np.quantile(single, (0.5, 0.99)), requests / seconds / 1e3, *half, *alone)
+    return Load(*(1e3 * float(value) for value in told))
 
 
-def _scheduled(askers: Sequence[Asker], requests: int, interval: float) -> list[float]:
-    """Seconds of each request from when it was due to its answer; whoever is free takes the next.
+def _scheduled(askers: Sequence[Asker], requests: int, interval: float) -> tuple[list[float], float]:
+    """Seconds of each request from when it was due to its answer, and of all; whoever is free takes the next.
 
-    With an interval of 0 the next is due when somebody is free.
+    With an interval of 0 the next is due when somebody is free. Everybody is connected before the first.
     """
-    numbers, lock, waits, began = iter(range(requests)), threading.Lock(), list[float](), time.monotonic()
+    numbers, lock, waits, began = iter(range(requests)), threading.Lock(), list[float](), list[float]()
+    ready = threading.Barrier(len(askers), lambda: began.append(time.monotonic()))
 
     def work(asker: Asker) -> None:
         with asker.connected():
+            assert asker.ask()
+            ready.wait()
             while (number := _taken(numbers, lock)) is not None:
-                due = began + number * interval if interval else time.monotonic()
+                due = began[0] + number * interval if interval else time.monotonic()
                 time.sleep(max(0.0, due - time.monotonic()))
                 assert asker.ask(), "a wrong answer"
                 waits.append(time.monotonic() - due)
 
     with ThreadPoolExecutor(len(askers)) as pool:
         list(pool.map(work, askers))
-    return waits
+    return waits, time.monotonic() - began[0]
 
 
 def _taken(numbers: Iterator[int], lock: threading.Lock) -> int | None:
@@ -191,14 +211,16 @@ def main(arguments: Sequence[str] | None = None) -> tuple[Load | None, Soak | No
     """Print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("explainer", type=Path)
-    parser.add_argument("--requests", type=int, default=200, help="of each of the three loads; 0: none")
+    parser.add_argument("--requests", type=int, default=200, help="of each load; 0: none")
     parser.add_argument("--soak", type=int, default=0, help="mixed requests")
     parser.add_argument("--threads", type=int, default=1, help="of the server's explainer")
     chosen = parser.parse_args(arguments)
     explainer = load(chosen.explainer, device="cpu", threads=1)
-    with running("--threads", chosen.threads, f"explainer={chosen.explainer}") as (address, _):
+    server = running("--threads", chosen.threads, f"explainer={chosen.explainer}")
+    with server as (address, _), repeating(address) as other:
         askers = [Asker(address, explainer, seed) for seed in range(_CLIENTS)]
-        found = measure(askers, chosen.requests) if chosen.requests else None
+        repeated = [asker.elsewhere(other) for asker in askers]
+        found = measure(askers, repeated, chosen.requests) if chosen.requests else None
         soaked = soak(address, askers, chosen.soak) if chosen.soak else None
     Console().print_json(json.dumps([asdict(part) for part in (found, soaked) if part is not None]))
     return found, soaked

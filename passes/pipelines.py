@@ -14,6 +14,7 @@ from passes.rewrites.merge_branches import MergeBranches
 from passes.rewrites.promote_operands import PromoteOperands
 from passes.rewrites.remove_dead_code import RemoveDeadCode
 from passes.rewrites.remove_noops import RemoveNoops
+from passes.rewrites.separate_complex import SeparateComplex
 from passes.rewrites.share_subexpressions import ShareSubexpressions
 from passes.rewrites.simplify import Simplify
 from passes.rewrites.skip_padding import SkipPadding
@@ -21,6 +22,7 @@ from passes.runner import Pass
 
 CANONICALIZE: Final[tuple[Pass, ...]] = (
     RemoveNoops(),  # batch norm is merged through nothing but its neighbour: dropout must be gone
+    SeparateComplex(),  # what is taken apart next is real
     Decompose(),
     PromoteOperands(),  # no operator knows of several types
     RemoveNoops(),  # decomposing leaves views and slices of whole axes

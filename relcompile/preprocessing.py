@@ -112,7 +112,7 @@ class Preprocessing:
         if not all(map(math.isfinite, (*self.mean, *divisors))):
             return "mean, std and scale must be finite"
         if not all(value > 0 for value in divisors):
-            return "std and scale must be positive"
+            return f"std and scale must be positive, and are {_listed(self.std)} and {self.scale:g}"
         if not all(_SMALLEST <= value <= _LARGEST for value in divisors) or max(map(abs, self.mean)) > _LARGEST:
             return f"mean must lie within ±{_LARGEST:g}, std and scale between {_SMALLEST:g} and {_LARGEST:g}"
         if not all(0 < side <= _LARGEST_SIDE for side in sides):

@@ -148,7 +148,7 @@ def test_a_whole_number_is_a_float_and_an_unknown_field_does_no_harm() -> None:
         ("preprocessing.mean", [0.5], "mean and std must have three values"),
         ("preprocessing.mean", [0.5, 0.5, "0"], 'metadata.preprocessing.mean[2] is "0", but should be float'),
         ("preprocessing.mean.0", float("nan"), "metadata.preprocessing.mean[0] is NaN, but should be float"),
-        ("preprocessing.std.1", 0.0, "std and scale must be positive"),
+        ("preprocessing.std.1", 0.0, "std and scale must be positive, and are "),
         ("preprocessing.crop", 0, "resize and crop must be positive"),
         ("preprocessing.channels", "RGBA", "metadata.preprocessing.channels"),
         ("noise.0.name", "image", "an input name occurs twice: image"),

@@ -91,6 +91,7 @@ _TRANSFORMERS: dict[str, tuple[type[LastLogits], dict[str, Any]]] = {
     "AlbertForSequenceClassification": (OfTokens, {**_TEXT, "embedding_size": 16}),
     "MPNetForSequenceClassification": (OfTokens, {**_TEXT, "max_position_embeddings": 40}),
     "ModernBertForSequenceClassification": (OfTokens, {**_TEXT, "cls_token_id": 1, "sep_token_id": 2}),
+    "FNetForSequenceClassification": (OfTokens, _TEXT),
     "GPT2LMHeadModel": (OfTokens, {**_DECODER, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}),
     "GPTNeoXForCausalLM": (OfTokens, _DECODER),
     "LlamaForCausalLM": (OfTokens, _DECODER),

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from passes.graphs.anchors import is_anchored, move_anchors
 from passes.graphs.emitter import Emitter, Value, aten
+from passes.graphs.nodes import argument
 
 Rewrite = Callable[[Node, Emitter], "Value | Node | None"]
 
@@ -111,10 +112,23 @@ def erase_with_operands(node: Node) -> None:
         erase_with_operands(operand)
 
 
-def _carries_floats(node: Node) -> bool:
+def carries_floats(node: Node) -> bool:
     """The node makes a floating point or complex tensor, or several results with one among them."""
-    leaves = pytree.tree_leaves(node.meta.get("val"))
-    return any(isinstance(leaf, torch.Tensor) and (leaf.is_floating_point() or leaf.is_complex()) for leaf in leaves)
+    return any(tensor.is_floating_point() for tensor in _results(node)) or is_complex(node)
+
+
+def is_complex(node: Node) -> bool:
+    """The node makes a complex tensor, or several results with one among them."""
+    return any(tensor.is_complex() for tensor in _results(node))
+
+
+def touches_complex(node: Node) -> bool:
+    """The node makes complex numbers, or reads some."""
+    return any(map(is_complex, (node, *node.all_input_nodes)))
+
+
+def _results(node: Node) -> list[torch.Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(node.meta.get("val")) if isinstance(leaf, torch.Tensor)]
 
 
 def _is_view(node: Node) -> bool:
@@ -144,11 +158,18 @@ def is_constant_for_autograd(target: Any) -> bool:
     return target in _CONSTANT_FOR_AUTOGRAD
 
 
+def _ends_gradients(node: Node) -> bool:
+    """The node is constant for autograd: the sign of a complex number is its direction, and has a slope."""
+    rounded = node.target is aten.div.Tensor_mode and argument(node, "rounding_mode") is not None
+    constant = node.target in _CONSTANT_FOR_AUTOGRAD and not (node.target is aten.sgn.default and is_complex(node))
+    return rounded or constant
+
+
 def active_nodes(module: GraphModule, sources: Iterable[Node], sink: Node) -> set[Node]:
     """Nodes on a path of floats and views from `sources` to `sink`, ends included; constants of autograd end it."""
     reached = set(sources)
     for node in module.graph.nodes:
-        if node.target in _CONSTANT_FOR_AUTOGRAD or not (_carries_floats(node) or _is_view(node)):
+        if _ends_gradients(node) or not (carries_floats(node) or _is_view(node)):
             continue
         if any(argument in reached for argument in node.all_input_nodes):
             reached.add(node)

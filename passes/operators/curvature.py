@@ -97,6 +97,12 @@ def power(call: ActivationCall) -> Value:
     return call.emit.call(aten.pow.Tensor_Scalar, call.x, p - 2) * (p * (p - 1))
 
 
+def power_of_each(call: ActivationCall) -> Value:
+    """The same for stored exponents."""
+    p = call.emit.value(call.argument("exponent"))
+    return call.emit.call(aten.pow.Tensor_Tensor, call.x, p - 2.0) * (p * (p - 1.0))
+
+
 def log(z: Value) -> Value:
     """-1 / z²."""
     return -(z.ones() / (z * z))

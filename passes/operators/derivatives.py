@@ -89,6 +89,13 @@ def power(call: ActivationCall, m: Value) -> Value:
     return m * call.emit.call(aten.pow.Tensor_Scalar, call.x, exponent - 1) * exponent
 
 
+def power_of_each(call: ActivationCall, m: Value) -> Value:
+    """The power rule for stored exponents."""
+    p = call.emit.value(call.argument("exponent"))
+    slope = call.emit.call(aten.pow.Tensor_Tensor, call.x, p - 1.0) * p
+    return m * slope.where(p.differs(0.0), 0.0)
+
+
 def times(factor: Callable[[ActivationCall], Value]) -> Derivative:
     """M * factor, for a derivative written out in forward operators."""
     return lambda call, m: m * factor(call)

@@ -115,4 +115,9 @@ FUNCTIONS: Final[tuple[Operator, ...]] = (
     _pointwise(aten.atanh.default, lambda call, m: m / _below_one(call.x), c.atanh),
     _pointwise(aten.logit.default, d.logit, c.logit),
     _pointwise(aten.pow.Tensor_Scalar, d.power, c.power, secant=s.quotient),
+    Operator(
+        (aten.pow.Tensor_Tensor,),
+        (Pointwise(d.power_of_each, c.power_of_each, s.quotient, jumps=True, parametric=True),),
+        refusal="its exponents depend on the input",
+    ),
 )

@@ -8,7 +8,7 @@ from typing import Any, Final
 from torch.fx import GraphModule, Node
 
 from passes.graphs.emitter import Emitter, aten
-from passes.graphs.graph import tensor_of
+from passes.graphs.graph import tensor_of, touches_complex
 from passes.operators import affine, arithmetic, embedding, pooling, scattering, signs, softmax, structure
 from passes.operators.call import Active, Call
 from passes.operators.functions import FUNCTIONS
@@ -18,6 +18,10 @@ _WHOLE_BATCH: Final = "it is taken over the whole batch, but every sample is exp
 _COMPUTED: Final = "its weight or bias depends on the input"
 _FREE_SIDES: Final = "a side of what it reads is a free axis; leave that --dynamic out"
 _PLACES: Final = "it writes along the whole batch, or a part of what it is given"
+_COMPLEX: Final = (
+    "of complex numbers only sums, products, quotients, whole powers, exp, log, abs, angle and Fourier transforms are "
+    "known, these along axes of at most 8192 numbers and of a fixed size"
+)
 _UNKNOWN: Final = "relevance has no way through it; write it with operators that `relcompile rules --operators` lists"
 
 
@@ -136,12 +140,16 @@ OPERATORS: Final[Mapping[Any, Operator]] = {target: row for row in ROWS for targ
 
 def describe(node: Node, emit: Emitter, active: Active) -> Call | None:
     """The operator at `node` as a `Call`, or None if relevance has no way through it: see `refusal`."""
+    if touches_complex(node):
+        return None
     calls = (view.view(node, emit, active) for view in views_of(node))
     return next((call for call in calls if call is not None), None)
 
 
 def refusal(node: Node) -> str:
     """Why relevance has no way through `node`, where it has none."""
+    if touches_complex(node):
+        return _COMPLEX
     row = OPERATORS.get(node.target)
     return row.refusal if row is not None and row.views else _UNKNOWN
 

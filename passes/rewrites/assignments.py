@@ -144,6 +144,22 @@ def _folded(node: Node, emit: Emitter) -> Value | None:
     return image.pad([-padding[1], -padding[1], -padding[0], -padding[0]])
 
 
+def _added_windows(node: Node, emit: Emitter) -> Value | None:
+    """unfold_backward: windows along an axis, their elements the last one, added up where they lie."""
+    x, dim, size, step = emit.value(argument(node, 0)), *(argument(node, name) for name in ("dim", "size", "step"))
+    dim %= x.ndim - 1
+    if not isinstance(x.shape[dim], int):
+        return None
+    places = torch.arange(x.shape[dim])[:, None] * step + torch.arange(size)
+    rows = x.permute([*range(dim + 1), x.ndim - 1, *range(dim + 1, x.ndim - 1)])
+    rows = rows.reshape([*x.shape[:dim], places.numel(), *x.shape[dim + 1 : -1]])
+    sizes = rows.sizes()
+    sizes[dim] = node.meta["val"].shape[dim]
+    sums = emit.call(aten.full.default, sizes, 0.0, dtype=x.fake.dtype)
+    total = emit.call(aten.index_add.default, sums, dim, emit.constant("places", places.reshape(-1)), rows)
+    return emit.call(aten.expand.default, total, argument(node, "input_sizes"))
+
+
 def zeros_like(like: Value, size: int) -> Value:
     """Zeros, as many along the last axis."""
     return like.emit.call(aten.full.default, [*like.sizes()[:-1], size], 0.0, dtype=like.fake.dtype)
@@ -158,4 +174,5 @@ ASSIGNMENTS: Final[dict[Any, Rewrite]] = {
     aten.index_put.default: _assigned_elements,
     aten.scatter_reduce.two: _reduced,
     aten.col2im.default: _folded,
+    aten.unfold_backward.default: _added_windows,
 }

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+from itertools import product
+from math import prod
 from typing import Any, Final
 
 import torch
@@ -16,31 +20,33 @@ _ZEROS, _BORDER = 0, 1
 
 
 def _sampled(node: Node, emit: Emitter) -> Value | None:
-    """grid_sampler_2d: x (N, C, H, W) at grid (N, h, w, 2), columns before rows, -1..1 from side to side."""
+    """grid_sampler: x (N, C, H, W) at grid (N, h, w, 2), the last axis first, -1..1 from side to side; or volumes."""
     x, grid = emit.value(argument(node, "input")), emit.value(argument(node, "grid"))
     mode, padding = argument(node, "interpolation_mode"), argument(node, "padding_mode")
     sides = x.shape[2:]
     if mode > _NEAREST or padding > _BORDER or not all(isinstance(side, int) for side in sides):
         return None
-    across, down = (_pixels(grid, axis, sides[1 - axis], node) for axis in range(2))
-    flat = x.reshape([*x.shape[:2], sides[0] * sides[1]])
-    total: Value | None = None
-    for row, share in _neighbours(down, sides[0], mode):
-        for column, part in _neighbours(across, sides[1], mode):
-            places = emit.call(aten._to_copy.default, row * sides[1] + column, dtype=torch.int64)
-            index = emit.call(
-                aten.expand.default, emit.call(aten.unsqueeze.default, places, 1), _channels(flat, places)
-            )
-            taken = emit.call(aten.gather.default, flat, 2, index)
-            weighed = taken * emit.call(aten.unsqueeze.default, share * part, 1)
-            total = weighed if total is None else total + weighed
-    return None if total is None else total.reshape([*x.shape[:2], *grid.shape[1:3]])
+    beside = [_neighbours(_pixels(grid, axis, side, node), side, mode) for axis, side in enumerate(sides)]
+    flat = x.reshape([*x.shape[:2], prod(sides)])
+    total = reduce(Value.__add__, (_weighed(flat, corner, sides) for corner in product(*beside)))
+    return total.reshape([*x.shape[:2], *grid.shape[1:-1]])
+
+
+def _weighed(flat: Value, corner: Sequence[tuple[Value, Value]], sides: Sequence[int]) -> Value:
+    """The pixels at one corner of each place, times their shares."""
+    emit, (place, share) = flat.emit, corner[0]
+    for (pixel, part), side in zip(corner[1:], sides[1:], strict=True):
+        place, share = place * side + pixel, share * part
+    places = emit.call(aten._to_copy.default, place, dtype=torch.int64)
+    sizes = [flat.sizes()[0], flat.shape[1], places.shape[1]]
+    index = emit.call(aten.expand.default, emit.call(aten.unsqueeze.default, places, 1), sizes)
+    return emit.call(aten.gather.default, flat, 2, index) * emit.call(aten.unsqueeze.default, share, 1)
 
 
 def _pixels(grid: Value, axis: int, side: int, node: Node) -> Value:
-    """Places along a side in pixels, (N, h w)."""
-    place = grid.emit.call(aten.select.int, grid, 3, axis)
-    place = place.reshape([place.shape[0], place.shape[1] * place.shape[2]])
+    """Places along the axis of an image in pixels, (N, h w)."""
+    place = grid.emit.call(aten.select.int, grid, grid.ndim - 1, grid.ndim - 3 - axis)
+    place = place.reshape([place.shape[0], prod(place.shape[1:])])
     scale, shift = ((side - 1) / 2, 0.0) if argument(node, "align_corners") else (side / 2, -0.5)
     pixels = (place + 1.0) * scale + shift
     inside = argument(node, "padding_mode") == _BORDER
@@ -63,8 +69,6 @@ def _neighbours(place: Value, side: int, mode: int) -> list[tuple[Value, Value]]
     return known
 
 
-def _channels(flat: Value, places: Value) -> list[Any]:
-    return [flat.sizes()[0], flat.shape[1], places.shape[1]]
-
-
-GRID_SAMPLING: Final[dict[Any, Rewrite]] = {aten.grid_sampler_2d.default: _sampled}
+GRID_SAMPLING: Final[dict[Any, Rewrite]] = dict.fromkeys(
+    (aten.grid_sampler_2d.default, aten.grid_sampler_3d.default), _sampled
+)

@@ -1,4 +1,4 @@
-"""Products and extremes along an axis, and of two values by a tensor -> products and choices of two values."""
+"""Products, extremes and sums of exponentials along an axis, and products by a tensor -> the same of two values."""
 
 from __future__ import annotations
 
@@ -43,6 +43,17 @@ def scanned(node: Node, both: Callable[[Value, Value], Value], emit: Emitter) ->
     return x
 
 
+def _log_of_sums(node: Node, emit: Emitter) -> Value | None:
+    """`y_i = log Σ_{j <= i} exp x_j`, whose sums are never larger than the largest of their terms."""
+    return scanned(node, _log_of_sum, emit)
+
+
+def _log_of_sum(a: Value, b: Value) -> Value:
+    """log(exp a + exp b)."""
+    below = a.emit.call(aten.exp.default, -(a - b).magnitude)
+    return a.emit.call(aten.maximum.default, a, b) + a.emit.call(aten.log1p.default, below)
+
+
 def _larger(a: Value, b: Value) -> Value:
     return a.where(a.emit.call(aten.gt.Tensor, a, b), b)
 
@@ -70,6 +81,7 @@ def _bilinear(node: Node, emit: Emitter) -> Value:
 PRODUCTS: Final[dict[Any, Rewrite]] = {
     aten.prod.dim_int: _product,
     aten.cumprod.default: _cumulative_product,
+    aten.logcumsumexp.default: _log_of_sums,
     aten.bilinear.default: _bilinear,
 }
 # Of equal ones the last is chosen, as torch does.

@@ -16,6 +16,7 @@ from passes.graphs.anchors import is_read_once
 from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.graph import Rewrite, erase_unused, is_constant, rewrite_calls
 from passes.graphs.nodes import argument, arguments
+from passes.graphs.sizes import same_size
 
 
 @final
@@ -65,14 +66,23 @@ def _sum_of_parts(node: Node, emit: Emitter) -> Value | None:
     """A whole sum, not a part of one."""
     if any(reader.target is aten.add.Tensor for reader in node.users) and is_read_once(node):
         return None
-    parts = [_part(summand) for summand in _summands(node)]
+    summands = _summands(node)
+    parts = [_part(summand) for summand in summands]
+    if any(part is None for part in parts) or not all(_has_shape_of(summand, node) for summand in summands):
+        return None
     known = sorted((part for part in parts if part is not None), key=lambda part: part.start)
-    if len(known) < len(parts) or len({part.axis for part in known}) != 1:
+    if len({part.axis for part in known}) != 1:
         return None
     edges = [0, *(part.end for part in known)]
     if [part.start for part in known] != edges[:-1] or edges[-1] != known[0].whole:
         return None
     return emit.call(aten.cat.default, [part.value for part in known], known[0].axis)
+
+
+def _has_shape_of(summand: Node, total: Node) -> bool:
+    """It is not broadcast."""
+    own, whole = summand.meta["val"].shape, total.meta["val"].shape
+    return len(own) == len(whole) and all(map(same_size, own, whole))
 
 
 def _summands(node: Node) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,20 +36,22 @@ def _power_of_a_number(node: Node, emit: Emitter) -> Value | None:
 
 
 def _power_of_a_tensor(node: Node, emit: Emitter) -> Value | None:
-    """A number that is stored, or computed from stored ones: the p of a generalised mean."""
+    """One number that is stored, or computed from stored ones, is a number: the p of a generalised mean."""
     x, exponent = emit.value(argument(node, "self")), argument(node, "exponent")
-    shape = exponent.meta["val"].shape
-    if len(shape) > x.ndim or math.prod(shape) != 1 or not is_constant(exponent):
+    shape, broadcast = exponent.meta["val"].shape, node.meta["val"].shape
+    if len(shape) <= x.ndim and math.prod(shape) == 1 and is_constant(exponent):
+        return emit.call(aten.pow.Tensor_Scalar, x, float(stored(exponent, emit.module)))
+    if str(x.fake.shape) == str(broadcast):
         return None
-    return emit.call(aten.pow.Tensor_Scalar, x, float(_stored(exponent, emit.module)))
+    return emit.call(aten.pow.Tensor_Tensor, x + emit.value(exponent).zeros(), exponent)
 
 
-def _stored(node: Node, module: GraphModule) -> Any:
+def stored(node: Node, module: GraphModule) -> Any:
     """The value of a node that depends on stored tensors only."""
     tensor = tensor_of(module, node)
     if tensor is not None:
         return tensor.detach()
-    args, kwargs = map_nodes((node.args, node.kwargs), lambda operand: _stored(operand, module))
+    args, kwargs = map_nodes((node.args, node.kwargs), lambda operand: stored(operand, module))
     return run_node(node, args, kwargs)
 
 
@@ -64,6 +67,44 @@ def _rest(rounded: Any) -> Rewrite:
     return rewrite
 
 
+def _unrounded(node: Node, emit: Emitter) -> Value | None:
+    return emit.call(aten.div.Tensor, *node.args) if argument(node, "rounding_mode") is None else None
+
+
+def _first_unless(beaten: Any) -> Rewrite:
+    """Of two values the first, unless the other wins: fmax and fmin, which take a number before what is none."""
+
+    def rewrite(node: Node, emit: Emitter) -> Value:
+        a, b = map(emit.value, arguments(node))
+        kept = emit.call(aten.logical_or.default, emit.call(beaten, a, b), emit.call(aten.isnan.default, b))
+        return a.where(kept, b)
+
+    return rewrite
+
+
+def _times_log(log: Any, pole: float) -> Callable[[Value, Value], Value]:
+    """A log(b), or a log(1 + b); where a is 0 so is the product, at the pole of the logarithm too."""
+
+    def product(a: Value, b: Value) -> Value:
+        beyond = a.emit.call(aten.logical_and.default, a.equals(0.0), -b >= -pole)
+        return a * a.emit.call(log, b.ones().where(beyond, b))
+
+    return product
+
+
+def _entropy(node: Node, emit: Emitter) -> Value:
+    z = emit.value(argument(node, 0))
+    return -_times_log(aten.log.default, 0.0)(z, z)
+
+
+def _cardinal_sine(node: Node, emit: Emitter) -> Value:
+    """sin(πz) / (πz), 1 at 0."""
+    z = emit.value(argument(node, 0)) * math.pi
+    beside = z.differs(0.0)
+    turned = z.where(beside, 1.0)
+    return (emit.call(aten.sin.default, turned) / turned).where(beside, 1.0)
+
+
 def _clamp_between_tensors(node: Node, emit: Emitter) -> Value:
     z: Any = arguments(node)[0]
     for target, bound in ((aten.maximum.default, argument(node, "min")), (aten.minimum.default, argument(node, "max"))):
@@ -71,9 +112,26 @@ def _clamp_between_tensors(node: Node, emit: Emitter) -> Value:
     return z
 
 
-def _hypotenuse(node: Node, emit: Emitter) -> Value:
-    a, b = map(emit.value, arguments(node))
+def _of_two(function: Callable[[Value, Value], Value]) -> Rewrite:
+    return lambda node, emit: function(*map(emit.value, arguments(node)))
+
+
+def hypotenuse(a: Value, b: Value) -> Value:
+    """sqrt(a² + b²); where it is 0, so is its gradient."""
     return _root(a * a + b * b)
+
+
+def angle_of(y: Value, x: Value) -> Value:
+    """atan2(y, x): the arc tangent of the smaller over the larger of the two, and what turns it into its octant.
+
+    Where both are 0, so is its gradient; -0 counts as 0.
+    """
+    steep = y.emit.call(aten.gt.Tensor, y.magnitude, x.magnitude)
+    larger, smaller = y.where(steep, x), (-x).where(steep, y)
+    somewhere = larger.differs(0.0)
+    angle = y.emit.call(aten.atan.default, smaller / larger.where(somewhere, 1.0)).where(somewhere, 0.0)
+    turned = (y.ones() * (math.pi / 2)).where(steep, (x.ones() * math.pi).where(x < 0.0, 0.0))
+    return angle + turned * y.ones().where(y >= 0.0, -1.0)
 
 
 def _distances(node: Node, emit: Emitter) -> Value | None:
@@ -158,16 +216,27 @@ SPELLINGS: dict[Any, Rewrite] = {
     aten.sub.Scalar: _with_tensor(aten.sub.Tensor),
     aten.mul.Scalar: _with_tensor(aten.mul.Tensor),
     aten.div.Scalar: _with_tensor(aten.div.Tensor),
+    aten.div.Tensor_mode: _unrounded,
+    aten._neg_view.default: _with_tensor(aten.neg.default),
     aten.exp2.default: _scaled(aten.exp.default, before=math.log(2.0)),
     aten.log2.default: _scaled(aten.log.default, after=1 / math.log(2.0)),
     aten.log10.default: _scaled(aten.log.default, after=1 / math.log(10.0)),
     aten.pow.Scalar: _power_of_a_number,
     aten.pow.Tensor_Tensor: _power_of_a_tensor,
     aten.fmod.Scalar: _rest(aten.trunc.default),
+    aten.fmod.Tensor: _rest(aten.trunc.default),
     aten.remainder.Scalar: _rest(aten.floor.default),
+    aten.remainder.Tensor: _rest(aten.floor.default),
+    aten.fmax.default: _first_unless(aten.ge.Tensor),
+    aten.fmin.default: _first_unless(aten.le.Tensor),
+    aten.xlogy.Tensor: _of_two(_times_log(aten.log.default, 0.0)),
+    aten.special_xlog1py.default: _of_two(_times_log(aten.log1p.default, -1.0)),
+    aten.special_entr.default: _entropy,
+    aten.sinc.default: _cardinal_sine,
     aten.clamp.Tensor: _clamp_between_tensors,
     aten.clip.Tensor: _clamp_between_tensors,
-    aten.hypot.default: _hypotenuse,
+    aten.atan2.default: _of_two(angle_of),
+    aten.hypot.default: _of_two(hypotenuse),
     aten.cdist.default: _distances,
     aten._pad_circular.default: _circular_padding,
     aten.unfold.default: _unfold,

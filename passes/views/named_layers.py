@@ -8,7 +8,7 @@ from typing import Any
 from torch.fx import GraphModule, Node
 
 from passes.errors import UnknownLayerError
-from passes.graphs.graph import active_nodes, describe_node
+from passes.graphs.graph import active_nodes, describe_node, is_complex
 from passes.operators.affine import ConvolutionCall
 from passes.operators.table import is_a
 
@@ -17,10 +17,16 @@ def layer_output(module: GraphModule, name: str, sources: list[Node], sink: Node
     """The last node of layer `name` that lies between `sources` and `sink`.
 
     Raises:
-        UnknownLayerError: no such layer, one that is used several times, or one that nothing flows through.
+        UnknownLayerError: no such layer, one that is used several times, one that nothing flows through, or one whose
+            output is complex.
     """
     uses = _uses(active_nodes(module, sources, sink), module)
     found = uses.get(name, [])
+    if any(map(is_complex, found)):
+        raise UnknownLayerError(
+            f"the output of layer {name!r} is complex, and relevance is that of real numbers: name a layer before or "
+            f"behind it\n  {describe_node(found[0])}"
+        )
     if len(found) == 1:
         return found[0]
     names = ", ".join(uses)

@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 
 from relcompile.bulk.explain_batch import ExplainBatch
 from relcompile.bulk.parts import Part, fingerprint
-from relcompile.bulk.rows import Rows, forget_halves, make_folder, part_file, write_table
+from relcompile.bulk.rows import Rows, forget_halves, part_file, write_table
 from relcompile.errors import ExportError, InputSpecError
 from relcompile.files.onnx_bounds import LARGEST_EXPLAINER
-from relcompile.files.paths import atomic_path, open_input, read_text
+from relcompile.files.paths import atomic_path, make_folder, open_input, read_text
 from relcompile.runtime.feeds import Array
 
 _LONGEST_MANIFEST: Final = 2**20

@@ -146,8 +146,11 @@ def parts_of(given: Path, rows: int) -> tuple[Part, ...]:
         rows: photographs of a part; of Parquet files, a part is a row group, whatever its size.
 
     Raises:
-        InputSpecError: there is nothing in it, or a file is no Parquet with a column of pictures, or no tar file.
+        InputSpecError: it is not there, there is nothing in it, or a file is no tar file, or no Parquet with a column
+            of pictures.
     """
+    if not os.path.exists(given):
+        raise InputSpecError(f"there is no file or folder {given}")
     for suffix, cut in ((".parquet", _row_groups), (".tar", _members)):
         files = sorted(path for path in (given, *given.rglob("*")) if path.suffix == suffix and path.is_file())
         found = [part for file in files for part in cut(file, rows)]

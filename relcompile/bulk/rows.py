@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 
 from relcompile.bulk.explain_batch import Form
 from relcompile.bulk.parts import Part
-from relcompile.errors import ExportError
-from relcompile.files.paths import atomic_path, told_of
+from relcompile.files.paths import atomic_path, make_folder, told_of
 from relcompile.runtime.feeds import Array
 
 _TYPES: Final = {
@@ -182,18 +181,6 @@ def write_table(table: Any, path: Path) -> None:
     """
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder, if it is not there.
-
-    Raises:
-        ExportError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExportError(f"{folder}: {error.strerror}") from error
 
 
 def forget_halves(folder: Path) -> None:

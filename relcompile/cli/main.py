@@ -17,23 +17,23 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from passes.errors import InternalError, PassError
 from relcompile.cli import views
-from relcompile.cli.batch_command import batch
-from relcompile.cli.calibrate_command import calibrate
-from relcompile.cli.compare_command import compare
-from relcompile.cli.compile_command import compile_
-from relcompile.cli.concepts_command import concepts
+from relcompile.cli.commands.batch import batch
+from relcompile.cli.commands.calibrate import calibrate
+from relcompile.cli.commands.compare import compare
+from relcompile.cli.commands.compile import compile_
+from relcompile.cli.commands.concepts import concepts
+from relcompile.cli.commands.demo import demo
+from relcompile.cli.commands.doctor import doctor
+from relcompile.cli.commands.evaluate import evaluate
+from relcompile.cli.commands.explain import explain
+from relcompile.cli.commands.export import export
+from relcompile.cli.commands.inspect import inspect
+from relcompile.cli.commands.report import report
+from relcompile.cli.commands.rules import rules
+from relcompile.cli.commands.serve import serve
 from relcompile.cli.confined import Console, Place, start
-from relcompile.cli.demo_command import demo
-from relcompile.cli.doctor_command import doctor
-from relcompile.cli.evaluate_command import evaluate
-from relcompile.cli.explain_command import explain
-from relcompile.cli.export_command import export
 from relcompile.cli.groups import flat
-from relcompile.cli.inspect_command import inspect
 from relcompile.cli.orderly import orderly
-from relcompile.cli.report_command import report
-from relcompile.cli.rules_command import rules
-from relcompile.cli.serve_command import serve
 from relcompile.errors import InputSpecError, RelcompileError
 from relcompile.runtime.extras import way_out
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from relcompile.cli import views
 from relcompile.errors import ExportError, InputSpecError
-from relcompile.files.paths import keep_inputs, plain_name, refuse_links
+from relcompile.files.paths import keep_inputs, make_folder, plain_name, refuse_links
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,7 @@ def prepare(read: Sequence[Path], written: Sequence[Path]) -> Generator[None]:
     keep_inputs(read, written)
     refuse_links(written)
     for folder in {path.parent for path in written}:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ExportError(f"{folder}: {error.strerror}") from error
+        make_folder(folder)
     with views.replacing(written):
         yield
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from relcompile.errors import ExportError, InputSpecError
-from relcompile.files.paths import atomic_path, keep_inputs
+from relcompile.files.paths import atomic_path, keep_inputs, make_folder
 from relcompile.metadata import Metadata
 from relcompile.pictures.photographs import Photographs
 from relcompile.runtime.production import ProductionExplainer, load
@@ -48,10 +48,7 @@ def write_site(explainer: Path, folder: Path, runtime: Path | None = None) -> No
         sources = {path.name: path for path in sorted(PAGE.iterdir()) if path.is_file()}
         sources |= {"explainer.onnx": explainer, **beside, **{f"runtime/{name}": path for name, path in found.items()}}
         keep_inputs([explainer, loaded.weights], [folder / name for name in sources])
-        try:
-            (folder / "runtime").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ExportError(f"{folder}: {error.strerror}") from error
+        make_folder(folder / "runtime")
         for name, path in sources.items():
             with atomic_path(folder / name) as temporary:
                 shutil.copyfile(path, temporary)

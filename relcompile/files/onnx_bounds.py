@@ -68,7 +68,7 @@ def _first(
             try:
                 return next(asks(content, path.parent), None)
             except (IndexError, ValueError) as cause:
-                raise error(f"cannot load {path}: it is not in the ONNX format, or damaged") from cause
+                raise error(f"cannot load {path}: it is not {what} in the ONNX format, or damaged") from cause
 
 
 def _explainer_asks(content: mmap.mmap, folder: Path) -> Generator[str]:

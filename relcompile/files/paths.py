@@ -157,10 +157,26 @@ def told_of(target: Path, temporary: Path) -> Generator[Path]:
     try:
         yield temporary
     except OSError as error:
-        raise ExportError(f"cannot write {target}: {error.strerror or error}") from error
+        missing = isinstance(error, FileNotFoundError) and not target.parent.is_dir()
+        reason = f"there is no folder {target.parent}; make it" if missing else error.strerror or error
+        raise ExportError(f"cannot write {target}: {reason}") from error
     except RelcompileError as error:
         error.args = tuple(str(part).replace(str(temporary), str(target)) for part in error.args)
         raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where they are not there.
+
+    Raises:
+        ExportError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        file = next(filter(os.path.isfile, (folder, *folder.parents)), None)
+        reason = error.strerror if file is None else f"{file} is a file; give another folder"
+        raise ExportError(f"cannot make the folder {folder}: {reason}") from error
 
 
 def _is_file_or_free(path: Path) -> bool:

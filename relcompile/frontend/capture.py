@@ -25,6 +25,7 @@ from passes.graphs.emitter import aten
 from passes.graphs.nodes import arguments
 from passes.rewrites.decompose import composite_decompositions
 from relcompile.errors import CaptureError, InputSpecError
+from relcompile.frontend.chosen_elements import list_masked, refuse_unknown_sizes
 from relcompile.frontend.constants import as_autograd_sees
 from relcompile.frontend.effects import refuse_effects
 from relcompile.frontend.fixed_sizes import fixed_size
@@ -213,6 +214,8 @@ def _lifted(program: torch.export.ExportedProgram, flat: FlatModel, names: tuple
         entries = ((call, flat.layer_entry(entry)) for call, entry in node.meta.get("nn_module_stack", {}).items())
         node.meta["nn_module_stack"] = {call: entry for call, entry in entries if entry is not None}
     module = GraphModule(root, graph, class_name="Captured").train(False)
+    list_masked(module)
+    refuse_unknown_sizes(module)
     placeholders = module.graph.find_nodes(op="placeholder")
     floats = tuple(n.target for n in placeholders if n.meta["val"].is_floating_point())
     return Captured(module, names, tuple(name for name, _ in outputs), floats, stored=stored)

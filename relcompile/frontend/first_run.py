@@ -54,7 +54,7 @@ def _outputs(
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise InputSpecError(
-            f"the model does not run on input {shapes}: {reason}\n  give the shape that it takes, with "
-            "--input or in the examples"
+            f"the model does not run on input {shapes}: {reason}\n  give the shape that it takes, the batch first, "
+            "with --input or in the examples"
         ) from error
     return [leaf.detach() for leaf in results if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]

@@ -13,6 +13,7 @@ from passes.graphs.graph import is_constant_for_autograd
 from passes.operators.table import OPERATORS
 from passes.rewrites.decompose import composite_decompositions, is_composite, is_rewritten
 from passes.rewrites.remove_noops import is_removed
+from passes.rewrites.separate_complex import is_separated
 
 Fate: TypeAlias = Literal["passed", "split", "no gradient", "refused"]
 FATES: Final[Mapping[Fate, str]] = {
@@ -59,7 +60,13 @@ def _fate(operator: Any, split: Mapping[Any, Any]) -> Fate:
         return "passed"
     if is_constant_for_autograd(operator) or _makes_no_floats(operator):
         return "no gradient"
-    ways = (operator in split, is_composite(operator), is_rewritten(operator), is_removed(operator))
+    ways = (
+        operator in split,
+        is_composite(operator),
+        is_rewritten(operator),
+        is_separated(operator),
+        is_removed(operator),
+    )
     return "split" if any(ways) else "refused"
 
 

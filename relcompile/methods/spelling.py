@@ -81,6 +81,11 @@ def read_composite(path: Path, given: Given = NOTHING) -> Composite:
     text = read_text(path, "the composite file", LARGEST_COMPOSITE, CompositeError)
     try:
         content = _tables(text)
+        if not content:
+            raise CompositeError(
+                'it is empty; a composite is a base and entries, as in base = "epsilon", [[entry]], rule = "flat", '
+                "first = true, each on a line"
+            )
         _check_types(content, {"base": str, "name": str, "entry": list})
         entries = [_entry(table, given) for table in content.get("entry", [])]
         base = _preset(content.get("base", "z+"), given).with_entries(*entries)
@@ -112,7 +117,8 @@ def _check_types(table: Mapping[str, Any], types: Mapping[str, type]) -> None:
         if key not in types:
             raise CompositeError(f"{key!r} is not known; there are {', '.join(types)}")
         if type(value) is not types[key]:
-            raise CompositeError(f"{key} = {value!r} should be of type {types[key].__name__}")
+            way_on = f"; write [[{key}]], in double brackets" if type(value) is dict else ""
+            raise CompositeError(f"{key} = {value!r} should be of type {types[key].__name__}{way_on}")
 
 
 def _pair(value: list[Any]) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ def open_explainer(path: Path, options: RuntimeOptions) -> tuple[Metadata, Graph
         if text is None and PREDICTS_KEY in properties:
             raise ExplainerFileError("it is the prediction alone; give the explainer that lies beside it")
         if text is None:
-            raise ExplainerFileError("it is an ONNX file, but not an explainer: relcompile did not write it")
+            raise ExplainerFileError(
+                "it is an ONNX file, but not an explainer: relcompile did not write it; compile it: relcompile "
+                f"{shlex.quote(str(path))}"
+            )
         metadata = Metadata.from_json(text)
         target = match_session(metadata, session)
     except (ExplainerFileError, UnicodeDecodeError) as error:  # ONNX Runtime hands on what is not UTF-8

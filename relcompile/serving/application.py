@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import Final
 
@@ -22,8 +23,13 @@ from relcompile.errors import InputSpecError, OverloadedError, RelcompileError, 
 from relcompile.serving import protocol
 from relcompile.serving.metrics import Metrics
 from relcompile.serving.model import Model
+from relcompile.serving.work import AS_TEXT, done
 
 VERSION: Final = "1"  # the only one of every model
+_ADDRESSES: Final = (
+    "this server speaks the Open Inference Protocol, version 2: GET /v2/models/MODEL tells what a model takes, "
+    "POST /v2/models/MODEL/infer explains"
+)
 
 
 @dataclass(frozen=True)
@@ -113,12 +119,13 @@ class Server:
         body = await self._body(request)
         began = time.monotonic()
         try:
-            length = request.headers.get(protocol.HEADER_LENGTH)
-            read = await run_in_threadpool(protocol.read_request, body, length)
+            text, rest = protocol.parts(body, request.headers.get(protocol.HEADER_LENGTH))
+            read = await done(len(text) * AS_TEXT, protocol.read_request, text, rest)
             wanted = read.wanted(model.names(read))
             async with asyncio.timeout(self._limits.seconds):
                 found = await model.answer(read)
-            content, length = await run_in_threadpool(protocol.write_answer, name, read, wanted, found)
+            size = sum(found[each.name].nbytes * (1 if each.binary else AS_TEXT) for each in wanted)
+            content, length = await done(size, protocol.write_answer, name, read, wanted, found)
         except (protocol.ProtocolError, InputSpecError, TargetError) as error:
             raise HTTPException(400, str(error)) from error
         except OverloadedError as error:
@@ -140,28 +147,44 @@ class Server:
         return name, self._models[name]
 
     async def _body(self, request: Request) -> bytes:
-        """The whole body, within the limits; what is too large is read and forgotten, so that the client is told."""
+        """The whole body, within the limits.
+
+        What is too large is read and forgotten, so that the client is told; a client that asks before it sends its body
+        (Expect: 100-continue) is told at once.
+        """
         if "content-encoding" in request.headers:
             raise HTTPException(415, "the body is compressed, which is not supported; send it as it is")
-        body, size = bytearray(), 0
+        body, size, announced = bytearray(), 0, int(request.headers.get("content-length", 0))
+        if request.headers.get("expect", "").lower() == "100-continue":
+            self._require_size(announced)
         try:
             async with asyncio.timeout(self._limits.seconds):
                 async for chunk in request.stream():
                     size += len(chunk)
                     body += chunk if size <= self._limits.body else b""
         except TimeoutError as error:
+            self._require_size(announced)
             raise HTTPException(408, f"the body did not arrive within {self._limits.seconds:g} seconds") from error
         except ClientDisconnect as error:
             raise HTTPException(400, "the body ended early") from error
-        if size > self._limits.body:
-            raise HTTPException(413, f"the body has {size:,} bytes, more than the {self._limits.body:,} that are kept")
+        self._require_size(size)
         return bytes(body)
 
+    def _require_size(self, size: int) -> None:
+        if size > self._limits.body:
+            kept = f"more than the {self._limits.body:,} that are kept"
+            raise HTTPException(413, f"the body has {size:,} bytes, {kept}; send fewer rows, or serve with --max-body")
 
-async def _refused(_: Request, error: Exception) -> Response:
-    """Errors have the form that the protocol's clients read."""
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """Errors have the form that the protocol's clients read; those of the framework say what to do instead."""
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    told = error.detail
+    if error.status_code == 405:
+        told = f"{request.method} does nothing at {request.url.path[:80]}; {_ADDRESSES}"
+    elif told == HTTPStatus.NOT_FOUND.phrase:
+        told = f"there is nothing at {request.url.path[:80]}; {_ADDRESSES}"
+    return JSONResponse({"error": told}, error.status_code, error.headers)
 
 
 async def _failed(_: Request, error: Exception) -> Response:

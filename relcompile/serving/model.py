@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from starlette.concurrency import run_in_threadpool
 
 from relcompile.errors import InputSpecError
 from relcompile.runtime.conditional import Condition
@@ -16,6 +15,7 @@ from relcompile.runtime.feeds import Array
 from relcompile.runtime.production import ProductionExplainer
 from relcompile.runtime.run_queue import RunQueue
 from relcompile.serving.protocol import Request
+from relcompile.serving.work import AS_TEXT, done
 
 EXPLAINED: Final = "explained"  # the output, bool (batch,), that says which rows a condition let pass
 
@@ -71,11 +71,11 @@ class Model:
             return await self._decided(asked, asked.condition)
         if self.predicts is not None and not self._wants_relevance(asked):
             return await self._predicted(asked, self.predicts)
-        feeds = await run_in_threadpool(self.explainer.feeds, asked.inputs)
+        feeds = await done(self._size(asked), self.explainer.feeds, asked.inputs)
         return await asyncio.wrap_future(self.explains.submit(feeds))
 
     async def _predicted(self, asked: Request, queue: RunQueue) -> dict[str, Array]:
-        feeds = await run_in_threadpool(self.explainer.prediction_feeds, asked.inputs)
+        feeds = await done(self._size(asked), self.explainer.prediction_feeds, asked.inputs)
         return await asyncio.wrap_future(queue.submit(feeds))
 
     async def _decided(self, asked: Request, condition: Condition) -> dict[str, Array]:
@@ -88,10 +88,16 @@ class Model:
             )
         predicted = await self._predicted(asked, self.predicts)
         output = predicted[self.explainer.metadata.explained]
-        rows, feeds = await run_in_threadpool(self.explainer.passing_feeds, condition, output, asked.inputs)
+        size = self._size(asked)
+        rows, feeds = await done(size, self.explainer.passing_feeds, condition, output, asked.inputs)
         runs = rows.any() and self._wants_relevance(asked)
         found = await asyncio.wrap_future(self.explains.submit(feeds)) if runs else self._nothing()
         return {**found, **predicted, EXPLAINED: rows}
+
+    def _size(self, asked: Request) -> int:
+        """What it takes to make feeds of a request, as `done` counts it; noise is drawn as slowly as text is read."""
+        given = sum(array.nbytes for array in asked.inputs.values())
+        return given * (AS_TEXT if self.explainer.metadata.noise else 1)
 
     def _wants_relevance(self, asked: Request) -> bool:
         """Or whatever else the prediction alone does not tell."""

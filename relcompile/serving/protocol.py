@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -23,17 +23,28 @@ from relcompile.runtime.feeds import Array
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 EXPLAIN_ABOVE, EXPLAIN_CLASSES, EXPLAIN_SCORES = "explain_above", "explain_classes", "explain_scores"
+_CONDITION: Final = (EXPLAIN_ABOVE, EXPLAIN_CLASSES, EXPLAIN_SCORES)
 NAMES: Final = {
     "bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64",
     **{f"{u}int{width}": f"{u.upper()}INT{width}" for u in ("", "u") for width in (8, 16, 32, 64)},
 }  # fmt: skip
 """What the protocol calls numpy's data types."""
 _DTYPES: Final = {name: np.dtype(dtype).newbyteorder("<") for dtype, name in NAMES.items()}
-_KINDS: Final = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}  # of JSON values that an array of some kind takes
 _MOST_TENSORS: Final = 1000
 _MOST_AXES: Final = 32
 
 _Value = TypeVar("_Value")
+
+
+class _Kind(NamedTuple):
+    """What an array of some kind takes: kinds of arrays of JSON values, and what these are."""
+
+    of_json: str
+    words: str
+
+
+_WHOLE: Final = _Kind("iu", "whole numbers")
+_KINDS: Final = {"b": _Kind("b", "true and false"), "i": _WHOLE, "u": _WHOLE, "f": _Kind("iuf", "numbers")}
 
 
 class ProtocolError(RelcompileError):
@@ -80,16 +91,33 @@ class Request:
         return self.outputs
 
 
-def read_request(body: bytes, header_length: str | None) -> Request:
-    """The request in a body, of which the JSON text is the first `header_length` bytes (None: all).
+def parts(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
+    """The JSON text of a request, the first `header_length` bytes of its body (None: all), and the bytes behind it.
+
+    Raises:
+        ProtocolError: the body has no such length.
+    """
+    if header_length is None:
+        return body, b""
+    if not (re.fullmatch(r"[0-9]{1,18}", header_length) and int(header_length) <= len(body)):
+        raise ProtocolError(f"{HEADER_LENGTH} is {header_length[:40]!r}, but the body has {len(body)} bytes")
+    return body[: int(header_length)], body[int(header_length) :]
+
+
+def read_request(text: bytes, rest: bytes) -> Request:
+    """The request in the two `parts` of a body.
 
     Raises:
         ProtocolError: it is none; the message names the field.
     """
-    text, rest = _parts(body, header_length)
     try:
         record = _record(parse_json(text.decode(), "the request"), "the request")
-    except (ExplainerFileError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ProtocolError(
+            f"the request does not begin with JSON in UTF-8 ({error}); tensors as bytes follow the JSON text that "
+            f"describes them, and the header {HEADER_LENGTH} says how long that is"
+        ) from error
+    except ExplainerFileError as error:
         raise ProtocolError(str(error)) from error
     parameters = _parameters(record)
     binary = _field(parameters, "binary_data_output", bool, "parameters", default=False)
@@ -144,7 +172,10 @@ def model_metadata(name: str, inputs: Sequence[InputRecord], outputs: Sequence[I
 
 def _condition(parameters: Mapping[str, object]) -> Condition | None:
     """Of the parameters explain_above (a number), explain_classes ("1,3"), explain_scores; None if none is given."""
-    if not parameters.keys() & {EXPLAIN_ABOVE, EXPLAIN_CLASSES, EXPLAIN_SCORES}:
+    unknown = [name for name in parameters if name.startswith("explain") and name not in _CONDITION]
+    if unknown:  # others are for other servers: priorities, timeouts
+        raise ProtocolError(f"parameters: there is no {unknown[0][:40]!r}; there are {', '.join(_CONDITION)}")
+    if not parameters.keys() & set(_CONDITION):
         return None
     above = parameters.get(EXPLAIN_ABOVE, 0.0)
     listed = _field(parameters, EXPLAIN_CLASSES, str, "parameters", default="")
@@ -156,15 +187,6 @@ def _condition(parameters: Mapping[str, object]) -> Condition | None:
         raise ProtocolError(f"parameters: {EXPLAIN_CLASSES} is {listed[:40]!r}; want classes, as in '1,3'") from error
     except InputSpecError as error:
         raise ProtocolError(f"parameters: {error}") from error
-
-
-def _parts(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
-    """The JSON text, and the bytes behind it."""
-    if header_length is None:
-        return body, b""
-    if not (re.fullmatch(r"[0-9]{1,18}", header_length) and int(header_length) <= len(body)):
-        raise ProtocolError(f"{HEADER_LENGTH} is {header_length[:40]!r}, but the body has {len(body)} bytes")
-    return body[: int(header_length)], body[int(header_length) :]
 
 
 def _tensor(entry: Mapping[str, object], rest: bytes, start: int, where: str) -> tuple[Array, int]:
@@ -198,13 +220,14 @@ def _numbers(entry: Mapping[str, object], dtype: np.dtype[Any], shape: tuple[int
         raise ProtocolError(f"{where}: FP16 has no form in JSON; send binary data")
     try:
         array = np.asarray(values)
-        if array.size and array.dtype.kind not in _KINDS[dtype.kind]:
-            raise ValueError(f"data is of {array.dtype}")
+        if array.size and array.dtype.kind not in _KINDS[dtype.kind].of_json:
+            raise ValueError(f"data is of {array.dtype}, but {dtype} wants {_KINDS[dtype.kind].words}")
         with np.errstate(over="ignore"):
             cast_array = array.astype(dtype)
         exact = dtype.kind != "f" or bool(np.isfinite(cast_array).all())
         if not (exact and (dtype.kind == "f" or np.array_equal(cast_array, array))):
-            raise ValueError(f"data has numbers that {dtype} lacks")
+            way_on = "; NaN and infinity can be sent as binary data" if dtype.kind == "f" else ""
+            raise ValueError(f"data has numbers that {dtype} lacks{way_on}")
         return cast_array.reshape(shape)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ProtocolError(f"{where}: {error}") from error
@@ -242,7 +265,7 @@ def _records(record: Mapping[str, object], name: str) -> list[Mapping[str, objec
     entries = cast("list[object]", _field(record, name, list, "the request"))
     if len(entries) > _MOST_TENSORS:
         raise ProtocolError(f"{name} has {len(entries)} entries, more than {_MOST_TENSORS}")
-    return [_record(entry, name) for entry in entries]
+    return [_record(entry, f"an entry of {name}") for entry in entries]
 
 
 def _parameters(record: Mapping[str, object]) -> Mapping[str, object]:

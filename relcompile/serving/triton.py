@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from relcompile.errors import ExportError, InputSpecError
-from relcompile.files.paths import atomic_path, keep_inputs
+from relcompile.errors import InputSpecError
+from relcompile.files.paths import atomic_path, keep_inputs, make_folder
 from relcompile.files.records import InputRecord
 from relcompile.runtime.graph import Graph
 from relcompile.runtime.opening import prediction_beside
@@ -79,10 +79,7 @@ def _write_model(file: Path, model: ProductionExplainer | Graph, folder: Path, t
     if model.weights is not None:
         copies = {folder / "1" / model.weights.name: model.weights, **copies}
     keep_inputs(copies.values(), copies)
-    try:
-        (folder / "1").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExportError(f"{folder}: {error.strerror}") from error
+    make_folder(folder / "1")
     for target, source in copies.items():
         with atomic_path(target) as temporary:
             shutil.copyfile(source, temporary)

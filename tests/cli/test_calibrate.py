@@ -12,7 +12,7 @@ from torch import nn
 
 import relcompile
 from relcompile.calibration.observer import Observer
-from relcompile.cli import calibrate_command as command
+from relcompile.cli.commands import calibrate as command
 from relcompile.errors import CalibrationError
 from relcompile.pictures.images import load_image, preprocess
 from relcompile.preprocessing import Preprocessing

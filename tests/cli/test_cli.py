@@ -209,7 +209,8 @@ BAD_COMPOSITES = {
     "rule = 3": "'rule' is not known; there are base, name, entry",
     "base = 3": "base = 3 should be of type str",
     "[[entries]]": "'entries' is not known; there are base, name, entry",
-    "[entry]\nrule = 'flat'": "should be of type list",
+    "[entry]\nrule = 'flat'": "should be of type list; write [[entry]], in double brackets",
+    "": "it is empty; a composite is a base and entries",
     "entry = ['flat']": "every [[entry]] is a table with a rule",
     "[[entry]]\nname = '0'": "every [[entry]] is a table with a rule",
     "[[entry]]\nrule = 3": "rule = 3 should be of type str",
@@ -313,7 +314,7 @@ def test_an_error_of_its_own_is_reported_as_one(
     def broken(*_: object, **__: object) -> None:
         raise KeyError("gone")
 
-    from relcompile.cli import compile_command
+    from relcompile.cli.commands import compile as compile_command
 
     monkeypatch.setattr(compile_command, "compile_file", broken)
     code, _, err = run(model, capsys=capsys)

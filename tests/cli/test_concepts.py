@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from relcompile.cli import concepts_command, confined, main
+from relcompile.cli import confined, main
+from relcompile.cli.commands import concepts as concepts_command
 from relcompile.concepts import learn
 from relcompile.concepts.maximisation import Concepts, channel_relevance
 from relcompile.pictures.images import load_image, preprocess

@@ -33,7 +33,7 @@ import torch
 from torch import nn
 
 from relcompile.calibration.state import StateFile
-from relcompile.cli import calibrate_command
+from relcompile.cli.commands import calibrate as calibrate_command
 
 MARKER = Path(os.environ["MARKER"])
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from relcompile.cli.evaluate_command import rule_names
+from relcompile.cli.commands.evaluate import rule_names
 from relcompile.errors import EvaluationError
 from relcompile.evaluation.results import Results
 from tests.cli.test_cli import run

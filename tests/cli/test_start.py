@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import relcompile
-import relcompile.cli
+from relcompile.cli import commands
 from relcompile.cli.main import app, main
 from tests.cli.test_cli import small_network
 
@@ -80,8 +80,8 @@ def test_an_unknown_rule_has_neighbours(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_every_command_is_a_file() -> None:
     modules = {command.callback.__module__ for command in app.registered_commands if command.callback}
-    found = Path(relcompile.cli.__file__).parent.glob("*_command.py")
-    assert modules == {f"relcompile.cli.{path.stem}" for path in found}
+    found = Path(commands.__file__).parent.glob("[!_]*.py")
+    assert modules == {f"relcompile.cli.commands.{path.stem}" for path in found}
 
 
 # Before matplotlib 3.11, the first line ran the code in it.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from relcompile.errors import ExportError, TargetError
-from relcompile.files.paths import atomic_path, save_arrays
+from relcompile.files.paths import atomic_path, make_folder, save_arrays
 
 
 def names(folder: Path) -> list[str]:
@@ -88,11 +88,24 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("folder", "message"),
+    [("file", "is a file; give another folder"), ("file/below/it", "file is a file"), ("n" * 300, "name")],
+)
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, folder: str, message: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match=f"cannot make the folder .*{message}"):
+        make_folder(tmp_path / folder)
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert names(tmp_path) == ["a", "file"]
+
+
+@pytest.mark.parametrize(
     ("place", "message"),
     [
         ("folder", "it is a folder"),
         ("pipe", "not a regular file"),
-        ("missing/file.npz", "No such file or directory"),
+        ("missing/file.npz", "there is no folder .*missing; make it"),
         ("plain/file.npz", "Not a directory"),
         ("n" * 300, "name too long"),
     ],

@@ -26,8 +26,8 @@ from relcompile.bulk.explain_batch import ExplainBatch
 from relcompile.bulk.parts import fingerprint, parts_of
 from relcompile.calibration import store
 from relcompile.calibration.state import StateFile
-from relcompile.cli.compile_command import _class_names
-from relcompile.cli.inspect_command import python_in
+from relcompile.cli.commands.compile import _class_names
+from relcompile.cli.commands.inspect import python_in
 from relcompile.concepts.maximisation import CONCEPTS, STATE, Concepts, Maxima
 from relcompile.files.seal import SEAL_KEY, UNSEALED, seal
 from relcompile.frontend.model_file import read_model

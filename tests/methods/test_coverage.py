@@ -22,9 +22,14 @@ KNOWN: dict[Fate, tuple[str, ...]] = {
         "split",
         "prod",
         "t",
+        "atan2",
+        "fmax",
+        "sinc",
+        "angle",
+        "view_as_complex",
     ),
     "no gradient": ("gt", "isnan", "floor", "round", "sign", "logical_and", "bitwise_or", "argmax", "any", "detach"),
-    "refused": ("atan2", "lgamma", "fmax", "erfinv", "copysign"),
+    "refused": ("digamma", "lgamma", "special_ndtri", "erfinv", "copysign"),
 }
 
 

@@ -224,6 +224,7 @@ ACTIVATIONS = (
             (aten.rsqrt.default,),
             (aten.reciprocal.default,),
             (aten.pow.Tensor_Scalar, -1.5),
+            (aten.pow.Tensor_Tensor, c(10).round()),
         )
     ),
     *(

@@ -114,6 +114,34 @@ REWRITTEN: dict[str, Callable[[Tensor], Tensor]] = {
     "power of a stored number": lambda x: (
         x.square().pow(BIAS[:1].abs().to(x) + 1).sum(1, keepdim=True).pow(1 / BIAS[:1].to(x)) + x
     ),
+    "power of stored numbers": lambda x: (x * x + 0.1) ** BIAS.repeat(2)[:6].to(x),
+    "power of more of them": lambda x: ((x[:, :1] * x[:, :1] + 0.1) ** MEAN.to(x)) * x,
+    "atan2": lambda x: torch.atan2(x, x.flip(1) + 0.1) + torch.atan2(MEAN.to(x), x) + torch.atan2(x, MEAN.to(x)),
+    "logcumsumexp": lambda x: (x * 30).logcumsumexp(1),
+    "sinc": lambda x: torch.sinc(x) + torch.sinc(x.relu()),
+    "xlogy": lambda x: torch.xlogy(x, x * x + 1) + torch.xlogy(x.relu(), x.relu() + x.relu().sign().detach()),
+    "xlog1py": lambda x: torch.special.xlog1py(x, x * x) + torch.special.xlog1py(x.relu(), x.relu() - 0.5),
+    "entropy": lambda x: torch.special.entr(x * x + 0.1),
+    "fmax": lambda x: torch.fmax(x, x.flip(1)) + torch.fmin(x, x.round().detach() + x * 0),
+    "rest of a division": lambda x: x.fmod(x * x + 1) + x.remainder(VARIANCE.to(x)),
+    "rounded division": lambda x: (
+        x * x.div(VARIANCE.to(x), rounding_mode="floor") + x.div(VARIANCE.to(x), rounding_mode=None)
+    ),
+    "errors": lambda x: (
+        F.mse_loss(x, x.cos(), reduction="none")
+        + F.huber_loss(x, MEAN.to(x).expand_as(x), reduction="none")
+        + F.smooth_l1_loss(x, x.sin(), reduction="none")
+    ),
+    "cross entropies": lambda x: (
+        F.binary_cross_entropy(x.sigmoid(), MEAN.to(x).sigmoid().expand_as(x), reduction="none")
+        + F.binary_cross_entropy_with_logits(x, MEAN.to(x).sigmoid().expand_as(x), reduction="none")
+        + F.soft_margin_loss(x, MEAN.to(x).sign().expand_as(x), reduction="none")
+    ),
+    "grid_sample of a volume": lambda x: F.grid_sample(
+        x.reshape(-1, 1, 1, 2, 3).repeat(1, 1, 2, 2, 1),
+        torch.stack([x.sin() * 1.2, x.tanh(), x.cos()], -1).reshape(-1, 1, 2, 3, 3),
+        align_corners=True,
+    ).flatten(1),
     "gru_cell": lambda x: torch.gru_cell(x, x.tanh(), CELLS[:18].to(x), CELLS[6:].to(x)),
     "lstm_cell": lambda x: torch.lstm_cell(x, (x.tanh(), x.sin()), CELLS.to(x), CELLS.to(x))[0],
     "diag_embed": lambda x: x.diag_embed().cumsum(1)[:, :, 3],
@@ -161,10 +189,10 @@ def test_what_is_added_up_by_an_index_is_a_sum(rule: str) -> None:
         assert_close(other, first, FLOAT64)
 
 
-@pytest.mark.sampled(4)
-@pytest.mark.parametrize("start", range(4))
+@pytest.mark.sampled(7)
+@pytest.mark.parametrize("start", range(7))
 def test_what_is_rewritten_in_onnx_runtime(start: int, tmp_path: Path) -> None:
-    chosen = list(REWRITTEN.values())[start::4]
+    chosen = list(REWRITTEN.values())[start::7]
     model, leaf = Function(lambda x: torch.stack([f(x)[:, :6] for f in chosen]).sum(0)), X.clone().requires_grad_()
     (expected,) = torch.autograd.grad(model(leaf)[torch.arange(3), TARGET].sum(), leaf)
     relcompile.compile(model, X.float(), rule="gradient").save(tmp_path / "x.onnx")

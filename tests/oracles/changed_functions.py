@@ -37,8 +37,8 @@ _MOVES: Final = {
 """One value in other places: what it comes from is known behind them."""
 _EXACT: Final = _MOVES | {
     "__setitem__", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "add", "addmm", "avg_pool1d", "avg_pool2d",
-    "batch_norm", "cat", "concat", "conv1d", "conv2d", "conv3d", "cumsum", "dropout", "embedding", "linear",
-    "max_pool2d", "mean", "neg", "rsub", "softmax", "stack", "sub", "sum", "upsample_bilinear2d",
+    "batch_norm", "cat", "concat", "conv1d", "conv2d", "conv3d", "cumsum", "dropout", "embedding", "fft_fftn",
+    "linear", "max_pool2d", "mean", "neg", "rsub", "softmax", "stack", "sub", "sum", "upsample_bilinear2d",
 }  # fmt: skip
 _SECANT: Final = {"elu", "gelu", "hardswish", "leaky_relu", "mish", "pow", "relu", "silu", "square", "tanh"}
 _LIFTED: Final = {"exp", "hardsigmoid", "reciprocal", "rsqrt", "sigmoid", "softplus"}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import relcompile
 from passes.graphs.emitter import aten
@@ -57,3 +58,15 @@ def test_steps_of_a_series_are_joined() -> None:
     explainer = relcompile.compile(Steps(), X, rule="gradient", target=1)
     assert_close(explainer(X)[1], expected, FLOAT64)
     assert not calls(explainer.graph_module, aten.constant_pad_nd.default)
+
+
+def test_parts_that_are_broadcast_are_no_concatenation() -> None:
+    """The grid of a spatial transformer is such a sum: columns, rows and ones, each padded by zeros."""
+
+    class Grid(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.affine_grid(x[:, :2, :3], [x.shape[0], 1, 3, 4], align_corners=False).flatten(1)
+
+    leaf = X.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(Grid()(leaf)[:, 1].sum(), leaf)
+    assert_close(relcompile.compile(Grid(), X, rule="gradient", target=1)(X)[1], expected, FLOAT64)

@@ -47,6 +47,12 @@ def test_a_photograph_starts_no_program(tmp_path: Path, monkeypatch: pytest.Monk
     assert not marker.exists()
 
 
+def test_an_array_is_no_photograph(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((1, 3, 8, 8)))
+    with pytest.raises(InputSpecError, match=r"explained in Python: relcompile\.load"):
+        load_image(tmp_path / "x.npy")
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_raster_formats_are_read(kind: str, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8), (0, 0, 255)).save(tmp_path / "photo", kind)

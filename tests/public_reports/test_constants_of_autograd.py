@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import relcompile
-from relcompile.cli import compile_command, main
+from relcompile.cli import main
+from relcompile.cli.commands import compile as compile_command
 from relcompile.errors import CaptureError, RelcompileError
 from tests.compare import FLOAT64, assert_close
 

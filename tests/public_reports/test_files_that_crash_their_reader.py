@@ -14,7 +14,8 @@ from torch import nn
 
 import relcompile
 from passes.errors import InvariantError, MiscompilationError, UnsupportedOperatorError
-from relcompile.cli import compile_command, main
+from relcompile.cli import main
+from relcompile.cli.commands import compile as compile_command
 from relcompile.errors import CaptureError, CompositeError, ModelFileError, RelcompileError
 from relcompile.frontend import checkpoint
 from relcompile.frontend.model_file import read_model

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import relcompile
-from relcompile.cli.compile_command import default_output
+from relcompile.cli.commands.compile import default_output
 from relcompile.cli.options import Method, Question
 from tests.cli.test_cli import files, model, run, small_network
 

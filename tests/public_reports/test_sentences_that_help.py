@@ -42,6 +42,7 @@ class AnyArguments(nn.Module):
 
 WRONG: dict[str, tuple[nn.Module, Tensor, dict[str, Any], type[Exception], str]] = {
     "channels": (small_network(), X[:, :1], {}, InputSpecError, "does not run on input .*1, 16, 16.*3 channels"),
+    "no batch": (small_network(), X[0], {}, InputSpecError, "(?s)does not run on input .*the batch first"),
     "dtype": (small_network(), X.double(), {}, InputSpecError, "does not run on input .* float64: "),
     "functorch": (
         Forward(lambda net, x: torch.func.grad(lambda t: net(t).sum())(x)),

@@ -12,7 +12,7 @@ from torch import nn
 
 import relcompile
 from relcompile import Options
-from relcompile.cli.compile_command import compile_
+from relcompile.cli.commands.compile import compile_
 from relcompile.cli.groups import flat
 from relcompile.methods.rules.input_layer import Flat
 from relcompile.presets import Entry, named

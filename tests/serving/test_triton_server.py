@@ -24,9 +24,11 @@ from tritonclient.utils import InferenceServerException
 
 from benchmarks.parts.server_process import array_of
 from relcompile.cli.main import main
+from tests.downloads import kept
 from tests.runtime.test_runtime import W, X, write
 
 PORT = 18017
+PYTHON = f"3.{sys.version_info.minor}"
 RUNS = """
 import os, onnxruntime, triton_python_backend_utils as triton
 
@@ -48,25 +50,33 @@ class TritonPythonModel:
 """
 
 
-def triton(folder: Path) -> tuple[Path, Path]:
-    """The folder of the server, and of a Python whose numpy its backend was built for."""
-    pip = [sys.executable, "-m", "pip", "--quiet"]
-    subprocess.run([*pip, "download", "--no-deps", "-d", folder, "nvidia-pytriton==0.7.0"], check=True)
-    with zipfile.ZipFile(next(folder.glob("nvidia_pytriton-*.whl"))) as wheel:
-        wheel.extractall(folder)
-    server, python = folder / "pytriton" / "tritonserver", folder / "python"
-    stub = server / "python_backend_stubs" / f"3.{sys.version_info.minor}" / "triton_python_backend_stub"
-    shutil.copy(stub, server / "backends" / "python")
-    for program in (server / "bin" / "tritonserver", server / "backends" / "python" / stub.name):
+def fetch_server(folder: Path) -> None:
+    """Triton out of its wheel, whose programs are not marked as such."""
+    pip("download", "--no-deps", "-d", folder, "nvidia-pytriton==0.7.0")
+    wheel = next(folder.glob("nvidia_pytriton-*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    wheel.unlink()
+    server = folder / "pytriton" / "tritonserver"
+    stub = server / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
+    for program in (server / "bin" / "tritonserver", Path(shutil.copy(stub, server / "backends" / "python"))):
         program.chmod(0o755)
-    subprocess.run([sys.executable, "-m", "venv", python], check=True)
-    subprocess.run([python / "bin" / "pip", "--quiet", "install", "numpy<2"], check=True)
-    subprocess.run([python / "bin" / "pip", "--quiet", "install", "--no-deps", "onnxruntime"], check=True)
-    return server, python
+
+
+def fetch_python(folder: Path) -> None:
+    """A Python with what the model imports; Triton's backend was built for numpy 1."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    pip("--python", folder, "install", "--no-deps", "numpy<2", "onnxruntime")
+
+
+def pip(*words: object) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", *map(str, words)], check=True)
 
 
 @contextmanager
-def serving(server: Path, python: Path, repository: Path) -> Generator[InferenceServerClient]:
+def serving(repository: Path) -> Generator[InferenceServerClient]:
+    server = kept(f"triton-0.7.0-{PYTHON}", fetch_server) / "pytriton" / "tritonserver"
+    python = kept(f"triton-python-{PYTHON}", fetch_python)
     command = [server / "bin" / "tritonserver", "--model-repository", repository, "--http-port", str(PORT)]
     command += ["--backend-directory", server / "backends", "--allow-grpc", "false", "--allow-metrics", "false"]
     found = {"PATH": f"{python / 'bin'}:{os.environ['PATH']}", "VIRTUAL_ENV": str(python)}
@@ -110,7 +120,7 @@ def test_triton_serves_what_was_exported(tmp_path: Path) -> None:
     config = repository / "linear.z_" / "config.pbtxt"
     config.write_text(config.read_text().replace('backend: "onnxruntime"', 'backend: "python"'))
     (repository / "linear.z_" / "1" / "model.py").write_text(RUNS)
-    with serving(*triton(tmp_path), repository) as client:
+    with serving(repository) as client:
         told = client.get_model_metadata("linear.z_")
         assert [(each["name"], each["datatype"], each["shape"]) for each in (*told["inputs"], *told["outputs"])] == [
             ("input", "FP32", [-1, 3]),

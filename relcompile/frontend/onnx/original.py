@@ -76,7 +76,10 @@ class Original:
         except Exception as error:
             shapes = ", ".join(f"{name} {list(x.shape)}" for name, x in feeds.items())
             reason = _reason(error)
-            raise InputSpecError(f"ONNX Runtime does not run {self._graph.path} on {shapes}: {reason}") from error
+            wanted = ", ".join(f"{value.name} {value.shape}" for value in self._session.get_inputs())
+            raise InputSpecError(
+                f"ONNX Runtime does not run {self._graph.path} on {shapes}: {reason}; the file takes {wanted}"
+            ) from error
 
     def _of_map(self, output: Declared, rows: Sequence[Mapping[Any, float]]) -> NDArray[Any]:
         """The scores that a map names, in the order in which the file lists the names."""

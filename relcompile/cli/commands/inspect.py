@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 from relcompile.cli import views
-from relcompile.cli.explain_command import explain_seen, photographs_of
+from relcompile.cli.commands.explain import explain_seen, photographs_of
 from relcompile.errors import ExplainerFileError, InputSpecError, RelcompileError
 from relcompile.files.arrays import native, read_arrays
 from relcompile.files.onnx_bounds import LARGEST_EXPLAINER

@@ -88,7 +88,7 @@ def _prepared(
 ) -> tuple[Subject, dict[str, Options], list[str]]:
     """Network and samples; what is asked of the compiler for each rule; names of the measures."""
     from relcompile.cli import parsing
-    from relcompile.cli.calibrate_command import open_data
+    from relcompile.cli.commands.calibrate import open_data
     from relcompile.evaluation.run import chosen_measures
 
     rules = _options(rule_names(asked.rules), parsing.bounds(asked.bounds), asked.calibration, preprocessing)

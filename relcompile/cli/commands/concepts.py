@@ -13,9 +13,9 @@ import numpy as np
 import typer
 
 from relcompile.cli import options, views
-from relcompile.cli.compile_command import captured_model, report
+from relcompile.cli.commands.compile import captured_model, report
+from relcompile.cli.commands.explain import photographs_of
 from relcompile.cli.confined import Child, Console, Place
-from relcompile.cli.explain_command import photographs_of
 from relcompile.errors import CalibrationError, InputSpecError
 from relcompile.files.paths import atomic_path, beside, keep_inputs, plain_name, refuse_links
 from relcompile.runtime.production import ProductionExplainer, load

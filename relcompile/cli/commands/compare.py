@@ -9,7 +9,7 @@ import typer
 
 from relcompile.cli import options, views
 from relcompile.cli.asked import ending, targets_of
-from relcompile.cli.explain_command import check_reference_image, explain_seen, photographs_of
+from relcompile.cli.commands.explain import check_reference_image, explain_seen, photographs_of
 from relcompile.cli.photograph_files import away, prepare
 from relcompile.errors import ExportError, InputSpecError
 from relcompile.files.paths import atomic_path
