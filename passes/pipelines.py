@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from passes.rewrites.batch_steps import BatchSteps
 from passes.rewrites.chain_concatenations import ChainConcatenations
 from passes.rewrites.decompose import Decompose
 from passes.rewrites.fold_constants import FoldConstants
@@ -38,6 +39,7 @@ OPTIMISE: Final[tuple[Pass, ...]] = (
     Simplify(),
     SkipPadding(),
     ShareSubexpressions(),
+    BatchSteps(),  # after padding was skipped, and the parts of weights shared
     RemoveDeadCode(),
 )
 
