@@ -15,16 +15,16 @@ from passes.graphs.nodes import argument, arguments
 from passes.operators.affine import Geometry
 from passes.operators.pooling import MaxWindow
 from passes.operators.table import OPERATORS
-from passes.rewrites.assignments import ASSIGNMENTS
-from passes.rewrites.attention import ATTENTION
 from passes.rewrites.composites import SPLIT, WHOLE
-from passes.rewrites.grid_sampling import GRID_SAMPLING
-from passes.rewrites.indexing import INDEXING
-from passes.rewrites.normalisation import NORMALISATIONS, variance_and_mean
-from passes.rewrites.products import EXTREMES, PRODUCTS, scanned
-from passes.rewrites.selection import SELECTIONS, selected
-from passes.rewrites.spellings import SPELLINGS
-from passes.rewrites.unpooling import UNPOOLING, places_of_maxima, uneven_maxima
+from passes.rewrites.decompositions.assignments import ASSIGNMENTS
+from passes.rewrites.decompositions.attention import ATTENTION
+from passes.rewrites.decompositions.grid_sampling import GRID_SAMPLING
+from passes.rewrites.decompositions.indexing import INDEXING
+from passes.rewrites.decompositions.normalisation import NORMALISATIONS, variance_and_mean
+from passes.rewrites.decompositions.products import EXTREMES, PRODUCTS, scanned
+from passes.rewrites.decompositions.selection import SELECTIONS, selected
+from passes.rewrites.decompositions.spellings import SPELLINGS
+from passes.rewrites.decompositions.unpooling import UNPOOLING, places_of_maxima, uneven_maxima
 
 
 @final

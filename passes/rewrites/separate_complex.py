@@ -14,9 +14,9 @@ from torch.utils import _pytree as pytree
 from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.graph import carries_floats, erase_unused, is_complex, is_constant, replace, touches_complex
 from passes.graphs.nodes import argument, map_nodes
-from passes.rewrites.complex_numbers import Complex, polar
-from passes.rewrites.fourier import transformed
-from passes.rewrites.spellings import stored
+from passes.rewrites.decompositions.complex_numbers import Complex, polar
+from passes.rewrites.decompositions.fourier import transformed
+from passes.rewrites.decompositions.spellings import stored
 
 
 @final

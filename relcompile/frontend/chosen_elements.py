@@ -16,7 +16,7 @@ from passes.graphs.emitter import Emitter, aten
 from passes.graphs.graph import calls, describe_node, is_constant, replace
 from passes.graphs.nodes import argument, map_nodes
 from passes.graphs.shapes import evaluate_shape
-from passes.rewrites.spellings import stored
+from passes.rewrites.decompositions.spellings import stored
 from relcompile.errors import CaptureError
 
 _INDEXING: Final = (aten.index.Tensor, aten.index_put.default)

@@ -120,6 +120,7 @@ REWRITTEN: dict[str, Callable[[Tensor], Tensor]] = {
     "logcumsumexp": lambda x: (x * 30).logcumsumexp(1),
     "sinc": lambda x: torch.sinc(x) + torch.sinc(x.relu()),
     "xlogy": lambda x: torch.xlogy(x, x * x + 1) + torch.xlogy(x.relu(), x.relu() + x.relu().sign().detach()),
+    "xlogy of zeros": lambda x: torch.xlogy(x - x.detach(), torch.zeros_like(x)) + x,
     "xlog1py": lambda x: torch.special.xlog1py(x, x * x) + torch.special.xlog1py(x.relu(), x.relu() - 0.5),
     "entropy": lambda x: torch.special.entr(x * x + 0.1),
     "fmax": lambda x: torch.fmax(x, x.flip(1)) + torch.fmin(x, x.round().detach() + x * 0),

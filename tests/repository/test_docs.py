@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import passes.errors
 import relcompile.errors
+from benchmarks.parts.server_process import running
 from relcompile.cli.main import app
 from relcompile.methods.presets import PRESETS
 from relcompile.methods.spelling import named
@@ -38,7 +39,7 @@ class Scores(nn.Module):
 
 
 def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGES[page], re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```{language}(?: [^\n]*)?\n(.*?)^```", PAGES[page], re.DOTALL | re.MULTILINE)
 
 
 def pages_with(language: str) -> list[str]:
@@ -151,6 +152,23 @@ def test_onnx_page_runs_without_relcompile(tmp_path: Path, monkeypatch: pytest.M
     names: dict[str, Any] = {"image": np.ones((1, 3, 4, 4), np.float32)}
     exec(compile(program, "onnx.md", "exec"), names)
     assert names["relevance"].shape == (1, 3, 4, 4)
+
+
+def test_serving_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client, a pair, and a client of the pair."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    relcompile.compile(Scores(), torch.randn(1, 3, 4, 4)).save("model.z+.onnx", pair=True)
+    array = np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float32)
+    names: dict[str, Any] = {"array": array, "classes": np.array([281, 5]), "images": array}
+    with running("model.z+.onnx") as (address, _):
+        for number, block in enumerate(blocks("serving.md", "python")[:3]):
+            exec(compile(block.replace("127.0.0.1:8000", address), f"serving.md, block {number}", "exec"), names)
+            names[f"found {number}"] = names["found"]
+    everything, below, none = (names[f"found {number}"] for number in range(3))
+    assert everything.as_numpy("relevance").shape == (2, 3, 4, 4)
+    assert below.explained.tolist() == none.as_numpy("explained").tolist() == [False, False]
+    assert none.as_numpy("relevance").shape == (0, 3, 4, 4)
 
 
 @pytest.mark.parametrize("page", pages_with("python"))

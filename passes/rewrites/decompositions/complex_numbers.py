@@ -8,7 +8,7 @@ from functools import reduce
 
 from passes.graphs.emitter import Value, aten
 from passes.graphs.sizes import same_size
-from passes.rewrites.spellings import angle_of, hypotenuse
+from passes.rewrites.decompositions.spellings import angle_of, hypotenuse
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.graph import Rewrite
 from passes.graphs.nodes import argument
 from passes.operators.pooling import MaxWindow, has_known_sides
-from passes.rewrites.assignments import zeros_like
-from passes.rewrites.spellings import chosen_windows, windows
+from passes.rewrites.decompositions.assignments import zeros_like
+from passes.rewrites.decompositions.spellings import chosen_windows, windows
 
 
 def places_of_maxima(pool: Node, emit: Emitter) -> Value | None:

@@ -16,7 +16,7 @@ from torch.fx import Node
 
 from passes.graphs.emitter import Value, aten
 from passes.graphs.nodes import argument
-from passes.rewrites.complex_numbers import Complex
+from passes.rewrites.decompositions.complex_numbers import Complex
 
 LONGEST: Final = 8192  # numbers along an axis; the matrices of a real transform are 256 MiB then, in float32
 _POWERS: Final = (0.0, -0.5, -1.0)  # s = n to this, by torch's number of the normalisation

@@ -1,0 +1,1 @@
+"""Operators in terms of others: what `Decompose` and `SeparateComplex` write for each."""
