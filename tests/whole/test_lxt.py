@@ -12,7 +12,7 @@ import torch
 
 import relcompile
 from tests.compare import assert_close
-from tests.oracles.lxt_efficient import CASES, TARGET, Case, subject
+from tests.whole.lxt_efficient import CASES, TARGET, Case, subject
 
 # LXT divides by x + 1e-10, and its norms are in float32, as those of transformers.
 FLOAT32_NORMS = 1e-6
@@ -23,7 +23,7 @@ FLOAT32_NORMS = 1e-6
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.model}, {case.rule}")
 def test_equals_lxt(case: Case, tmp_path: Path) -> None:
     theirs = tmp_path / "relevance.pt"
-    command = [sys.executable, "-m", "tests.oracles.lxt_efficient", str(CASES.index(case)), str(theirs)]
+    command = [sys.executable, "-m", "tests.whole.lxt_efficient", str(CASES.index(case)), str(theirs)]
     subprocess.run(command, check=True)
     with torch.random.fork_rng():
         _, model, inputs = subject(case.model)

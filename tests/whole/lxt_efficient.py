@@ -1,6 +1,6 @@
 """Relevance by the efficient form of LXT 2.1, which patches classes of transformers.
 
-It patches for good, so it runs in a process of its own: `python -m tests.oracles.lxt_efficient CASE OUT`. LXT imports
+It patches for good, so it runs in a process of its own: `python -m tests.whole.lxt_efficient CASE OUT`. LXT imports
 its patches of all models at once, and those of BERT ask for an older transformers; here modules are imported one by
 one.
 """
