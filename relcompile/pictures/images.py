@@ -71,10 +71,9 @@ def decode_image(file: BinaryIO, name: Path | str) -> Image.Image:
         mode, upright = _decoded(file)
     except UnidentifiedImageError as error:
         known = ", ".join(FORMATS)
-        way_on = "; an array is explained in Python: relcompile.load(EXPLAINER).explain(array)"
         raise InputSpecError(
             f"the image {name} cannot be read: it is damaged, or none of {known}"
-            f"{way_on if str(name).endswith('.npy') else ''}"
+            + ("; arrays are explained in Python: relcompile.load(FILE)" if Path(name).suffix == ".npy" else "")
         ) from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         raise InputSpecError(f"the image {name} cannot be read: {error}") from error
