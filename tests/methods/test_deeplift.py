@@ -120,6 +120,7 @@ FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("reference", ["sample", "input"])
 def test_every_operator_is_complete(name: str, reference: str) -> None:

@@ -89,6 +89,7 @@ case("shift of places", lambda n, x: n.a(x) + n.b(x) + torch.arange(SIZE).double
 case("linear", lambda n, x: x + n.a(x) - n.b(x), nn.Linear(C, C), nn.Linear(C, C, bias=False), shape=TOKENS)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", CASES)
 def test_branches_are_explained_as_the_one_map_that_they_are(name: str) -> None:
     block, shape = CASES[name]

@@ -58,6 +58,7 @@ def relevance(head: Head, rule: str, x: Tensor) -> tuple[Tensor, Tensor]:
     return captured(head, tuple(x.shape)).compile(rule=rule, target=1)(x)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("rule", METHODS)
 def test_the_map_is_that_of_the_score(head: str, rule: str) -> None:

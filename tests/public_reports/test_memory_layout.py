@@ -70,6 +70,7 @@ def explained(pool: nn.Module) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
     return plain, relcompile.compile(plain, x, rule="z+", target=0)(x)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("pool", POOLS, ids=str)

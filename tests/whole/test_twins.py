@@ -201,7 +201,7 @@ METHODS = ("gradient", "attnlrp=held", "cp-lrp", "z+")
 CASES = [(name, method) for name in TWINS for method in METHODS]
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("name", "method"), CASES)
 def test_twins_have_one_relevance(name: str, method: str) -> None:
     assert_twins([(spelling,) for spelling in TWINS[name]], method)

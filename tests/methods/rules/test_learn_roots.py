@@ -251,6 +251,7 @@ def samples(case: SearchCase, dtype: torch.dtype, batch: int = 3) -> tuple[nn.Mo
     return layer, x, (torch.rand(y.shape, dtype=torch.float64) * 2).to(dtype)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, CLOSE), (torch.float32, 1e-5)], ids=str)
 @pytest.mark.parametrize("name", CASES)
 def test_search_equals_autograd(name: str, dtype: torch.dtype, tolerance: float) -> None:
@@ -270,6 +271,7 @@ def test_hinge_is_that_of_pytorch() -> None:
     assert_close(root_search.gradient(lambda v: root_search.hinge(v, R), y), wanted, 1e-12)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", CASES)
 def test_search_moves_or_is_inert(name: str) -> None:
     """Equality alone would hold for two searches that stand still: which of these do?"""
@@ -281,6 +283,7 @@ def test_search_moves_or_is_inert(name: str) -> None:
     assert (moved == 0.0) == (name in ("relu", "gelu", "softmax")), moved
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", CASES)
 def test_search_does_not_depend_on_the_batch(name: str) -> None:
     case = CASES[name]

@@ -77,7 +77,7 @@ LAYERS: dict[str, LayerCase] = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", LAYERS)
 def test_layer_equals_autograd(name: str) -> None:
     case = LAYERS[name]
