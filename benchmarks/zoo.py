@@ -60,9 +60,10 @@ def _conserve(specimen: Specimen, row: Row) -> None:
     target = _targets(inputs)
     explainer = relcompile.compile(model, inputs, rule="cp-lrp", absorbed=True)
     with torch.no_grad():
-        *outputs, relevance, absorbed = explainer(*inputs.values(), target)
-    score = explained(outputs)[torch.arange(len(target)), target].reshape(len(target), -1).sum(1)
-    left = score - relevance.flatten(1).sum(1) - absorbed.flatten(1).sum(1)
+        found = explainer(*inputs.values(), target)
+    count = len(explainer.metadata.outputs)  # behind them: the relevance of every input, and what was absorbed
+    score = explained(found[:count])[torch.arange(len(target)), target].reshape(len(target), -1).sum(1)
+    left = score - sum(part.flatten(1).sum(1) for part in found[count:])
     row.unaccounted = float((left / score).abs().max())
 
 

@@ -76,6 +76,8 @@ _REMARKS: Final = """## What to know
   that its gradient is known to seven digits only.
 - transformers' norms, softmaxes and scans compute in float32, too, also in a model of float64 (`x.to(torch.float32)`).
   Where that shows (Gemma 2, Mamba, T5), gradients agree to seven digits.
+- torchvision `squeezenet1_1`: its last operator is a ReLU, behind which these random weights leave scores of 0: nothing
+  is there to explain.
 - timm `csatv2`: its attention multiplies (batch, N) by (N, batch), and so mixes the samples of a batch: no sample has
   an explanation of its own.
 """
