@@ -63,11 +63,13 @@ def crops(image: Image.Image, count: int, seed: int) -> torch.Tensor:
 
 def explain_all(model: torch.nn.Module, x: torch.Tensor, target: int, rules: Sequence[str]) -> dict[str, Any]:
     """Relevance (C, H, W) by rule."""
-    calibration = relcompile.calibrate(model, (crops(photo(name), CROPS, k) for k, name in enumerate(OTHERS)))
+    learning = [rule for rule in rules if "calibration" in PRESETS[rule].needs]
+    views = (crops(photo(name), CROPS, k) for k, name in enumerate(OTHERS))
+    calibration = relcompile.calibrate(model, views) if learning else None
     maps = dict[str, Any]()
     for rule in rules:
         print(rule, flush=True)
-        learned = calibration if "calibration" in PRESETS[rule].needs else None
+        learned = calibration if rule in learning else None
         explainer = relcompile.compile(
             model, x, rule=rule, target=target, preprocessing=PREPROCESSING, calibration=learned
         )

@@ -52,7 +52,7 @@ X = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1), dtype=torch
 ENCODERS = {"pre-norm, gelu": ("gelu", True), "post-norm, relu": ("relu", False)}
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("mean", ["live", "held"])
 @pytest.mark.parametrize("method", ["attnlrp", "cp-lrp"])

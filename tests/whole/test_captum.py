@@ -35,7 +35,7 @@ from relcompile.methods.rules.affine import Gamma
 from tests.compare import FLOAT64, assert_close
 
 pytestmark = [
-    pytest.mark.sampled(2),
+    pytest.mark.sampled(4),
     pytest.mark.filterwarnings("ignore:.*backward hooks.*:UserWarning"),  # captum's own advice
 ]
 TARGET = torch.tensor([1, 7])
@@ -167,7 +167,7 @@ def deeplift(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return DeepLift(model).attribute(x, references, target=TARGET).detach(), found, change
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "pool"), [("vgg16", None), ("resnet18", APART), ("resnet50", APART)])
 def test_deeplift(name: str, pool: nn.Module | None, network) -> None:
     expected, found, change = deeplift(for_captum(network(name, num_classes=8), pool), sample(64))

@@ -35,7 +35,7 @@ from relcompile.methods.presets.lrp import PASS
 from relcompile.methods.rules.input_layer import Flat, WSquared, ZBox
 from tests.compare import FLOAT64, assert_close, assert_conserved, cosine
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(5)
 
 EPSILON = 1e-6
 NETWORKS: dict[str, tuple[int, Callable[[], Any] | None]] = {
@@ -226,7 +226,7 @@ def test_no_composite_of_zennit_is_missing() -> None:
     assert named <= {*COMPOSITES, *GRADIENTS}
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_z_plus_without_bias_conserves(name: str, network) -> None:
     model, x = network(name), sample(NETWORKS[name][0])

@@ -151,7 +151,7 @@ def test_sums_to_the_difference_from_the_reference(net_name: str, rule: str, tol
     assert_conserved(relevance, score_difference(model, x, reference, TARGET), tolerance)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("reference", [0, 0.25, (0.5, -0.5), "input"], ids=str)
 @pytest.mark.parametrize("name", ["rescale", "reveal-cancel", "ablation"])
 def test_one_file_for_every_batch(name: str, reference: Any, tmp_path: Path) -> None:
