@@ -105,6 +105,7 @@ class Attending(nn.Module):
         return self.head(y[:, 0] + y[:, -1] + y.mean(1))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "asked",
     [

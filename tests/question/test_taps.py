@@ -16,6 +16,7 @@ from tests.question.networks import TARGET, X, captured, residual
 LAYERS = ("pool", "stem", "head", "branch")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("rule", ["z+", "epsilon", "gradient", "deeplift-rescale"])
 def test_a_tap_is_what_is_read_there_alone(rule: str) -> None:
     model = residual()

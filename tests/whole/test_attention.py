@@ -110,6 +110,7 @@ def test_what_is_not_handed_out_is_absorbed(name: str) -> None:
     assert_conserved(torch.cat([relevance.flatten(1), absorbed], 1), output[torch.arange(3), TARGET], RELEVANCE_FORM)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("rule", ["epsilon", "z+", "gamma", "alpha2beta1", "lrp-0", "w2", "flat"])
 def test_methods_of_lrp_hold_weights_and_statistics(rule: str) -> None:
     model = encoder()
@@ -147,6 +148,7 @@ def vision(name: str) -> tuple[nn.Module, Tensor]:
     return model.double().eval(), x
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", VISION)
 def test_gradient_is_autograd(name: str) -> None:
     model, x = vision(name)

@@ -12,7 +12,7 @@ import relcompile
 from relcompile.backend.onnx_file import lowered
 from tests.compare import FLOAT32, FLOAT64, assert_close
 
-pytestmark = pytest.mark.sampled(6)
+pytestmark = pytest.mark.sampled(13)
 
 GATE: dict[str, tuple[int, dict[str, Any]]] = {
     "alexnet": (64, {}),

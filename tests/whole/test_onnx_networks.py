@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import relcompile
 from tests.compare import ONNX, assert_close
 
-pytestmark = [pytest.mark.sampled(3), pytest.mark.slow]
+pytestmark = [pytest.mark.sampled(6), pytest.mark.slow]
 
 SIZE = 64
 BATCHES = (1, 2, 5)

@@ -53,7 +53,7 @@ def cast(values: Any, dtype: torch.dtype) -> Any:
     return pytree.tree_map(one, values)
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("rule", ["epsilon", "z+"])
 @pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "resnet18", "resnet50"])
 def test_the_relevance_half_loses_nothing_in_float32(name: str, rule: str, network: Any) -> None:

@@ -195,6 +195,7 @@ def test_runtime_folds_a_constant_reference(tmp_path: Path) -> None:
     assert left == plain
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", ["deeplift-rescale", "deeplift-revealcancel"])
 def test_resnet_with_batch_norm_is_complete(rule: str, network, tmp_path: Path) -> None:
