@@ -226,7 +226,6 @@ def test_no_composite_of_zennit_is_missing() -> None:
     assert named <= {*COMPOSITES, *GRADIENTS}
 
 
-@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_z_plus_without_bias_conserves(name: str, network) -> None:
     model, x = network(name), sample(NETWORKS[name][0])
