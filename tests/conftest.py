@@ -6,6 +6,7 @@ import gc
 from collections import Counter
 from collections.abc import Callable, Generator
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from hypothesis import settings
 from torch import nn
 from torch._export import utils as export_utils
 from torch.onnx._internal.exporter import _registration
+
+from relcompile.runtime.options import RuntimeOptions
 
 torch.set_num_threads(1)  # small tensors: threads cost more than they bring
 
@@ -50,6 +53,22 @@ def one_table_of_operators() -> Generator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "from_torchlib", staticmethod(cache(registry.from_torchlib)))
         patch.setattr(export_utils, "_materialize_cpp_cia_ops", cache(export_utils._materialize_cpp_cia_ops))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_of_the_runtime() -> Generator[None]:
+    """ONNX Runtime, too, starts no thread for each core where a test does not ask for one."""
+    original = RuntimeOptions.of_session
+
+    def of_session(self: RuntimeOptions, runtime: Any) -> Any:
+        options = original(self, runtime)
+        if not isinstance(options, SimpleNamespace):  # which stands for ONNX Runtime's in some tests
+            options.intra_op_num_threads = self.threads or 1
+        return options
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RuntimeOptions, "of_session", of_session)
         yield
 
 
