@@ -232,15 +232,17 @@ def attack_of(trial: Trial) -> Iterator[Row]:
     bounds = float(subject.images.min()), float(subject.images.max())
     right = subject.scores.argmax(1) == subject.targets
     for sample, (image, target) in enumerate(zip(subject.images.split(1), subject.targets.split(1), strict=True)):
-        steps = attack.guided_attack(
-            subject.answer,
-            lambda x, target=target: trial.relevance(x, target),
-            image,
-            int(target),
-            settings.attack_steps if right[sample] else 0,
-            radius=settings.attack_radius * (bounds[1] - bounds[0]),
-            bounds=bounds,
-        )
+        steps = None
+        if right[sample]:
+            steps = attack.guided_attack(
+                subject.answer,
+                lambda x, target=target: trial.relevance(x, target),
+                image,
+                int(target),
+                settings.attack_steps,
+                radius=settings.attack_radius * (bounds[1] - bounds[0]),
+                bounds=bounds,
+            )
         hit = float(steps is not None) if right[sample] else float("nan")
         yield Row(trial.name, "attack-hit", sample, hit)
         yield Row(trial.name, "attack-steps", sample, float("nan") if steps is None else float(steps))

@@ -355,4 +355,5 @@ def test_guided_attack_asks_for_the_map_of_what_it_has_made() -> None:
     scores = lambda x: torch.cat([x.flatten(1) @ SLOPES[:2, None], torch.zeros(1, 1)], 1)  # noqa: E731
     image = torch.tensor([1.0, 1.0001]).reshape(1, 1, 1, 2)
     assert attack.guided_attack(scores, largest, image, 0, 9, radius=9.0, bounds=(-9.0, 9.0), share=0.5) == 4
+    assert attack.guided_attack(scores, largest, -image, 0, 9, radius=9.0, bounds=(-9.0, 9.0), share=0.5) == 0
     np.testing.assert_allclose(seen, [[1, 1.0001], [1, 0.2001], [0.4, 0.2001], [-0.2, 0.2001]], atol=1e-5)
