@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from passes.rewrites.batch_steps import BatchSteps
-from passes.rewrites.chain_concatenations import ChainConcatenations
-from passes.rewrites.decompose import Decompose
-from passes.rewrites.fold_constants import FoldConstants
+from passes.rewrites.canonical.chain_concatenations import ChainConcatenations
+from passes.rewrites.canonical.decompose import Decompose
+from passes.rewrites.canonical.merge_batch_norm import MergeBatchNorm
+from passes.rewrites.canonical.promote_operands import PromoteOperands
+from passes.rewrites.canonical.remove_noops import RemoveNoops
+from passes.rewrites.canonical.separate_complex import SeparateComplex
 from passes.rewrites.lower_adjoints import LowerAdjoints
-from passes.rewrites.merge_batch_norm import MergeBatchNorm
-from passes.rewrites.merge_branches import MergeBranches
-from passes.rewrites.promote_operands import PromoteOperands
-from passes.rewrites.remove_dead_code import RemoveDeadCode
-from passes.rewrites.remove_noops import RemoveNoops
-from passes.rewrites.separate_complex import SeparateComplex
-from passes.rewrites.share_subexpressions import ShareSubexpressions
-from passes.rewrites.simplify import Simplify
-from passes.rewrites.skip_padding import SkipPadding
+from passes.rewrites.optimise.batch_steps import BatchSteps
+from passes.rewrites.optimise.fold_constants import FoldConstants
+from passes.rewrites.optimise.merge_branches import MergeBranches
+from passes.rewrites.optimise.remove_dead_code import RemoveDeadCode
+from passes.rewrites.optimise.share_subexpressions import ShareSubexpressions
+from passes.rewrites.optimise.simplify import Simplify
+from passes.rewrites.optimise.skip_padding import SkipPadding
 from passes.runner import Pass
 
 CANONICALIZE: Final[tuple[Pass, ...]] = (

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from relcompile.calibration.store import Calibration
     from relcompile.compiler import CapturedModel, capture, compile
     from relcompile.errors import RelcompileError
-    from relcompile.frontend.model_file import read_model
+    from relcompile.frontend.reading.model_file import read_model
     from relcompile.methods.composites import Composite, Entry
     from relcompile.preprocessing import Preprocessing
     from relcompile.question.options import Options
@@ -59,7 +59,7 @@ _HOME = {
     "capture": "relcompile.compiler",
     "compile": "relcompile.compiler",
     "load": "relcompile.runtime.production",
-    "read_model": "relcompile.frontend.model_file",
+    "read_model": "relcompile.frontend.reading.model_file",
 }
 __all__ = [  # noqa: RUF022  (the same names as `_HOME`, spelt out for type checkers)
     "calibrate",

@@ -35,17 +35,23 @@ from passes.operators.call import Call, UnaryCall
 from passes.operators.pooling import AveragePoolCall, MaxPoolCall, ResampleCall
 from passes.operators.softmax import SoftmaxCall
 from passes.operators.structure import ConcatenateCall, MaximumCall, StructureCall, WhereCall
-from passes.relevance.found_root import ROOT, Root
-from passes.relevance.messages import Form, Message, Multiplier, Relevance, SecondOrder, SplitMultiplier
-from passes.relevance.reference import Split, contributions, difference, reference
-from passes.relevance.refuse import Refuse
-from passes.relevance.rule import AnyRule, DifferenceRule, Messages, Rule, SpreadRule
-from passes.relevance.spread import spread
-from passes.relevance.stabilise import Relative, Stabiliser, safe_divide, stabilise, stabiliser_level, without_zeros
+from passes.relevance.protocol.found_root import ROOT, Root
+from passes.relevance.protocol.messages import Form, Message, Multiplier, Relevance, SecondOrder, SplitMultiplier
+from passes.relevance.protocol.reference import Split, contributions, difference, reference
+from passes.relevance.protocol.refuse import Refuse
+from passes.relevance.protocol.rule import AnyRule, DifferenceRule, Messages, Rule, SpreadRule
+from passes.relevance.protocol.spread import spread
+from passes.relevance.protocol.stabilise import (
+    Relative,
+    Stabiliser,
+    safe_divide,
+    stabilise,
+    stabiliser_level,
+    without_zeros,
+)
 from passes.views.layer import Layer
 from relcompile.methods.rules.adjoint import Adjoint, Fallback
 from relcompile.methods.rules.affine import AlphaBeta, Contrastive, Epsilon, Gamma
-from relcompile.methods.rules.between_roots import BetweenRoots, ContributionsApart
 from relcompile.methods.rules.deeplift import Rescale, RevealCancel
 from relcompile.methods.rules.differences import (
     AffineDifference,
@@ -54,18 +60,19 @@ from relcompile.methods.rules.differences import (
     MaxDifference,
     SumOfDifferences,
 )
-from relcompile.methods.rules.fixed_root import FixedRoot
 from relcompile.methods.rules.guided import BetaSmooth, Deconvnet, Guided, RectGrad
 from relcompile.methods.rules.input_layer import ByWeights, Flat, WSquared, ZBox
-from relcompile.methods.rules.learned_root import LearnedRoot
 from relcompile.methods.rules.parameters import Bound, Bounds, like_input, per_channel, require_choice, require_positive
 from relcompile.methods.rules.pattern import Normalised, PatternAttribution, PatternNet, RelevanceGradient
 from relcompile.methods.rules.pointwise import PassThrough, ScoresUnder, SignalTakesAll
 from relcompile.methods.rules.products import Half, Hold, Stop
-from relcompile.methods.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense
 from relcompile.methods.rules.residual import OneBranch, SplitByShare
-from relcompile.methods.rules.root_losses import HingeEmbedding, Loss, SquaredError, StructuralSimilarity
-from relcompile.methods.rules.root_search import (
+from relcompile.methods.rules.roots.between_roots import BetweenRoots, ContributionsApart
+from relcompile.methods.rules.roots.fixed_root import FixedRoot
+from relcompile.methods.rules.roots.learned_root import LearnedRoot
+from relcompile.methods.rules.roots.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense
+from relcompile.methods.rules.roots.root_losses import HingeEmbedding, Loss, SquaredError, StructuralSimilarity
+from relcompile.methods.rules.roots.root_search import (
     AffineResponse,
     BetweenZeroAndInput,
     Constraint,

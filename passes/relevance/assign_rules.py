@@ -10,8 +10,8 @@ from torch.fx import GraphModule, Node
 
 from passes.graphs.emitter import Emitter
 from passes.operators.call import Call, OpaqueCall
-from passes.relevance.refuse import Refuse, refused
-from passes.relevance.rule import RULE, AnyRule
+from passes.relevance.protocol.refuse import Refuse, refused
+from passes.relevance.protocol.rule import RULE, AnyRule
 from passes.views.active import active_operators, describe_known, nodes_named
 from passes.views.layer import LAYER, Layer, layers_of
 

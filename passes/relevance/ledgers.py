@@ -10,10 +10,10 @@ from torch.fx import Node
 
 from passes.graphs.emitter import Value, aten
 from passes.operators.call import Call, UnaryCall
-from passes.relevance.found_root import ROOT
-from passes.relevance.messages import Message
-from passes.relevance.rule import Messages
-from passes.relevance.stabilise import without_zeros
+from passes.relevance.protocol.found_root import ROOT
+from passes.relevance.protocol.messages import Message
+from passes.relevance.protocol.rule import Messages
+from passes.relevance.protocol.stabilise import without_zeros
 
 ROOT_QUANTITIES: Final = (
     "|root| / |x|",

@@ -14,8 +14,8 @@ from passes.graphs.nodes import arguments
 from passes.operators.call import Call
 from passes.operators.signs import SIGN
 from passes.relevance.ledgers import Ledger
-from passes.relevance.messages import Message, Multiplier, accumulate
-from passes.relevance.rule import RULE, Messages, passed_by
+from passes.relevance.protocol.messages import Message, Multiplier, accumulate
+from passes.relevance.protocol.rule import RULE, Messages, passed_by
 from passes.views.active import active_operators, describe_active, nodes_named, walk_start
 from passes.views.ways import ALL_WAYS, Ways, ways_through
 

@@ -28,8 +28,8 @@ from passes.graphs.graph import Rewrite, erase_unused, rewrite_calls
 from passes.graphs.nodes import arguments
 from passes.operators.affine import Geometry
 from passes.operators.pooling import AverageWindow, MaxWindow
-from passes.rewrites.choices import as_product, as_sum, elu_slope, leaky_slope
 from passes.rewrites.decompositions.selection import as_sort
+from passes.rewrites.optimise.choices import as_product, as_sum, elu_slope, leaky_slope
 
 
 @final

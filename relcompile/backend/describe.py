@@ -10,10 +10,10 @@ import torch
 from torch.fx import GraphModule, Node
 
 from passes.graphs.nodes import arguments
-from passes.relevance.add_reference import REFERENCE_INPUT
-from passes.relevance.found_root import ROOT
+from passes.relevance.annotations.add_reference import REFERENCE_INPUT
 from passes.relevance.ledgers import ROOT_QUANTITIES, AbsorbedRelevance, RootReport
-from passes.relevance.rule import RULE
+from passes.relevance.protocol.found_root import ROOT
+from passes.relevance.protocol.rule import RULE
 from passes.views.active import explained_output, nodes_named
 from passes.views.layer import LAYER
 from relcompile.errors import CompositeError

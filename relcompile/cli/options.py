@@ -48,8 +48,8 @@ class ModelFile:
     trust_model_file: Annotated[bool, typer.Option(help="Load the file even if that can run code.")] = False
 
     def read(self) -> torch.nn.Module:
-        """The model; see `relcompile.frontend.model_file.read_model`."""
-        from relcompile.frontend.model_file import read_model
+        """The model; see `relcompile.frontend.reading.model_file.read_model`."""
+        from relcompile.frontend.reading.model_file import read_model
 
         return read_model(self.model, arch=self.arch, allow=tuple(self.allow or ()), trust=self.trust_model_file)
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from relcompile.cli import views
 from relcompile.errors import CompositeError
-from relcompile.frontend.safe_pickle import reason, working_directory_importable
+from relcompile.frontend.reading.safe_pickle import reason, working_directory_importable
 from relcompile.methods.composites import Composite, Entry
 
 

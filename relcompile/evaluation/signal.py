@@ -9,12 +9,12 @@ from passes.graphs.emitter import Value
 from passes.graphs.facts import Fact
 from passes.operators.affine import AffineCall
 from passes.operators.call import Call
-from passes.relevance.found_root import ROOT
-from passes.relevance.messages import Form, Multiplier, Relevance, SecondOrder
-from passes.relevance.rule import Messages
+from passes.relevance.protocol.found_root import ROOT
+from passes.relevance.protocol.messages import Form, Multiplier, Relevance, SecondOrder
+from passes.relevance.protocol.rule import Messages
 from relcompile.errors import EvaluationError
 from relcompile.methods.composites import Composite
-from relcompile.methods.rules.learned_root import LearnedRoot
+from relcompile.methods.rules.roots.learned_root import LearnedRoot
 
 
 @final

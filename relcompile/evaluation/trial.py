@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from passes.rewrites.fold_constants import FoldConstants
+from passes.rewrites.optimise.fold_constants import FoldConstants
 from passes.runner import run_passes
 from passes.stages import verify_canonical
 from relcompile.backend.explainer import Explainer

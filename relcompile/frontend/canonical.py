@@ -11,7 +11,7 @@ import torch
 from torch.fx import GraphModule
 
 from passes.pipelines import CANONICALIZE
-from passes.rewrites.merge_branches import MergeBranches
+from passes.rewrites.optimise.merge_branches import MergeBranches
 from passes.runner import PassReport, run_passes
 from passes.stages import verify_canonical, verify_captured
 from relcompile.errors import InputSpecError

@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree
 
 from passes.graphs.emitter import aten
 from passes.graphs.nodes import arguments
-from passes.rewrites.decompose import composite_decompositions
+from passes.rewrites.canonical.decompose import composite_decompositions
 from relcompile.errors import CaptureError, InputSpecError
 from relcompile.frontend.chosen_elements import list_masked, refuse_unknown_sizes
 from relcompile.frontend.constants import as_autograd_sees

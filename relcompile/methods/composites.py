@@ -10,8 +10,8 @@ from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from passes.operators.call import KINDS, Kind
-from passes.relevance.refuse import Refuse
-from passes.relevance.rule import AnyRule
+from passes.relevance.protocol.refuse import Refuse
+from passes.relevance.protocol.rule import AnyRule
 from passes.views.layer import Layer
 from passes.views.roles import Role
 from relcompile.errors import CompositeError

@@ -11,9 +11,9 @@ from torch.utils import _pytree as pytree
 
 from passes.graphs.graph import is_constant_for_autograd
 from passes.operators.table import OPERATORS
-from passes.rewrites.decompose import composite_decompositions, is_composite, is_rewritten
-from passes.rewrites.remove_noops import is_removed
-from passes.rewrites.separate_complex import is_separated
+from passes.rewrites.canonical.decompose import composite_decompositions, is_composite, is_rewritten
+from passes.rewrites.canonical.remove_noops import is_removed
+from passes.rewrites.canonical.separate_complex import is_separated
 
 Fate: TypeAlias = Literal["passed", "split", "no gradient", "refused"]
 FATES: Final[Mapping[Fate, str]] = {

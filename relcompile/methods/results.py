@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeAlias, final
 
 from passes.graphs.emitter import Value, aten
-from passes.relevance.messages import Message, Multiplier, Relevance
-from passes.relevance.stabilise import without_zeros
+from passes.relevance.protocol.messages import Message, Multiplier, Relevance
+from passes.relevance.protocol.stabilise import without_zeros
 from relcompile.errors import CompositeError
 
 Started: TypeAlias = type[Multiplier] | type[Relevance]

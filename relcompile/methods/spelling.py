@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from passes.operators.affine import AffineCall
-from passes.relevance.rule import AnyRule
+from passes.relevance.protocol.rule import AnyRule
 from relcompile.errors import CompositeError
 from relcompile.files.paths import read_text
 from relcompile.methods.composites import Composite, Entry

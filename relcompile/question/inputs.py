@@ -10,7 +10,7 @@ import torch
 from torch.fx import GraphModule
 
 from passes.graphs.emitter import Emitter
-from passes.relevance.add_reference import REFERENCE_INPUT
+from passes.relevance.annotations.add_reference import REFERENCE_INPUT
 from passes.views.active import nodes_named, walk_start
 from relcompile.files.records import MANY
 from relcompile.question.targets import TARGET_INPUT, Target, input_value

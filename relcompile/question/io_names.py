@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from passes.relevance.add_reference import REFERENCE_INPUT
+from passes.relevance.annotations.add_reference import REFERENCE_INPUT
 from passes.relevance.ledgers import AbsorbedRelevance
 from relcompile.errors import InputSpecError
 from relcompile.metadata import ABSORBED_OUTPUT, ROOTS_OUTPUT

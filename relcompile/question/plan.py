@@ -6,19 +6,19 @@ from functools import partial
 
 from passes.graphs.emitter import Value
 from passes.pipelines import LOWER
-from passes.relevance.add_reference import REFERENCE_INPUT
-from passes.relevance.annotate import annotating_passes
+from passes.relevance.annotations.add_reference import REFERENCE_INPUT
+from passes.relevance.annotations.annotate import annotating_passes
 from passes.relevance.answer_questions import AnswerQuestions
 from passes.relevance.assign_rules import AssignRules
-from passes.relevance.messages import Message, Multiplier, Relevance
 from passes.relevance.propagate_relevance import PropagateRelevance
-from passes.relevance.reference import CONTRIBUTIONS
-from passes.relevance.rule import facts_needed
+from passes.relevance.protocol.messages import Message, Multiplier, Relevance
+from passes.relevance.protocol.reference import CONTRIBUTIONS
+from passes.relevance.protocol.rule import facts_needed
+from passes.relevance.protocol.spread import SPREAD
 from passes.relevance.share_factors import ShareFactors
-from passes.relevance.spread import SPREAD
 from passes.relevance.unroll_samples import AverageSamples, UnrollSamples, unrolled_name
-from passes.rewrites.remove_dead_code import RemoveDeadCode
-from passes.rewrites.share_subexpressions import ShareSubexpressions
+from passes.rewrites.optimise.remove_dead_code import RemoveDeadCode
+from passes.rewrites.optimise.share_subexpressions import ShareSubexpressions
 from passes.runner import Pass
 from relcompile.question.inputs import AddBaseline, AddMasks, AddNoise, AddTarget
 from relcompile.question.many_targets import first_of

@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 
 import torch
 
-from passes.relevance.add_reference import REFERENCE_INPUT
+from passes.relevance.annotations.add_reference import REFERENCE_INPUT
 from relcompile.errors import CompositeError, InputSpecError
 from relcompile.files.arrays import map_array, native
 from relcompile.methods.composites import Composite

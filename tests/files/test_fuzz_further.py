@@ -30,7 +30,7 @@ from relcompile.cli.commands.compile import _class_names
 from relcompile.cli.commands.inspect import python_in
 from relcompile.concepts.maximisation import CONCEPTS, STATE, Concepts, Maxima
 from relcompile.files.seal import SEAL_KEY, UNSEALED, seal
-from relcompile.frontend.model_file import read_model
+from relcompile.frontend.reading.model_file import read_model
 from relcompile.metadata import METADATA_KEY, SOURCE_KEY, Metadata
 from relcompile.runtime.production import load
 from relcompile.serving.model import Model

@@ -25,8 +25,8 @@ from relcompile.errors import RelcompileError
 from relcompile.evaluation.report import page
 from relcompile.evaluation.results import Picture, Results, Row, Shown
 from relcompile.files.records import LayerRecord
-from relcompile.frontend.model_file import read_model
 from relcompile.frontend.onnx.reading import read_onnx
+from relcompile.frontend.reading.model_file import read_model
 from relcompile.metadata import Metadata
 from relcompile.pictures.tokens import Tokenizer
 from tests.files.test_fuzz import TRIES, VALUES, flipped, memory, read_or_refuse, replaced

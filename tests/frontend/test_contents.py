@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn import functional
 
 from relcompile.errors import ModelFileError
-from relcompile.frontend.model_file import read_model
-from relcompile.frontend.safe_pickle import Unbuilt
+from relcompile.frontend.reading.model_file import read_model
+from relcompile.frontend.reading.safe_pickle import Unbuilt
 from tests.frontend.zoo import PACKAGE, same, tiny
 
 KNOWN_MODELS: dict[str, Callable[[], tuple[nn.Module, torch.Tensor]]] = {

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from relcompile.errors import ModelFileError
-from relcompile.frontend.model_file import read_model
-from relcompile.frontend.safe_pickle import load_checkpoint
+from relcompile.frontend.reading.model_file import read_model
+from relcompile.frontend.reading.safe_pickle import load_checkpoint
 from tests.frontend.pickles import NEW, named, text, write_checkpoint
 
 HUGE = partial(nn.Linear, 20000, 20000)

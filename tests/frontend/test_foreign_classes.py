@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from relcompile.errors import ModelFileError
-from relcompile.frontend.model_file import read_model
+from relcompile.frontend.reading.model_file import read_model
 from tests.frontend.pickles import MODULE, NEW, named, write_checkpoint
 from tests.frontend.zoo import MODELS_SOURCE, PACKAGE, saved_zoo_model
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from relcompile.errors import ModelFileError
-from relcompile.frontend.model_file import read_model
-from relcompile.frontend.safe_pickle import PURE_FUNCTIONS
+from relcompile.frontend.reading.model_file import read_model
+from relcompile.frontend.reading.safe_pickle import PURE_FUNCTIONS
 from tests.frontend.pickles import CALL_0, LINEAR, MODULE, NEW, named, text, write_checkpoint
 from tests.frontend.zoo import PACKAGE
 

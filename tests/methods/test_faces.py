@@ -62,8 +62,8 @@ def _class(source: str, name: str) -> ast.ClassDef:
 
 
 def test_every_rule_is_there() -> None:
-    names = [m.name for m in pkgutil.iter_modules(relcompile.methods.rules.__path__)]
-    modules = [importlib.import_module(f"relcompile.methods.rules.{name}") for name in names]
+    package = relcompile.methods.rules
+    modules = [importlib.import_module(m.name) for m in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
     public = {
         value.__name__
         for module in modules

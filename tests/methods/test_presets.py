@@ -9,7 +9,7 @@ import pytest
 
 from passes.operators.activation import ActivationCall
 from passes.operators.table import ROWS
-from passes.relevance.refuse import Refuse
+from passes.relevance.protocol.refuse import Refuse
 from passes.views.layer import Layer
 from relcompile.calibration.store import Calibration
 from relcompile.methods.composites import Composite, Entry

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from passes.graphs.emitter import aten
 from passes.graphs.graph import calls, rewrite_calls
-from passes.rewrites.batch_steps import BatchSteps
-from passes.rewrites.share_subexpressions import ShareSubexpressions
+from passes.rewrites.optimise.batch_steps import BatchSteps
+from passes.rewrites.optimise.share_subexpressions import ShareSubexpressions
 from tests.compare import FLOAT64, assert_close
 from tests.passes.test_passes import apply, graph_of
 

@@ -16,25 +16,25 @@ from passes.errors import InvariantError, UnsupportedRuleError
 from passes.graphs.emitter import Emitter, aten
 from passes.graphs.facts import Fact, row
 from passes.graphs.graph import calls
-from passes.relevance.add_contributions import AddContributions
-from passes.relevance.add_reference import AddReference, TakeFromZero
-from passes.relevance.add_spread import AddSpread
-from passes.relevance.annotate import annotating_passes
+from passes.relevance.annotations.add_contributions import AddContributions
+from passes.relevance.annotations.add_reference import AddReference, TakeFromZero
+from passes.relevance.annotations.add_spread import AddSpread
+from passes.relevance.annotations.annotate import annotating_passes
+from passes.relevance.annotations.infer_signs import InferSigns
 from passes.relevance.assign_rules import AssignRules
-from passes.relevance.found_root import ROOT
-from passes.relevance.infer_signs import InferSigns
-from passes.relevance.reference import CONTRIBUTIONS, REFERENCE, Zero, contributions, difference, reference
-from passes.relevance.rule import RULE
-from passes.relevance.spread import SPREAD, spread
-from passes.rewrites.simplify import Simplify
+from passes.relevance.protocol.found_root import ROOT
+from passes.relevance.protocol.reference import CONTRIBUTIONS, REFERENCE, Zero, contributions, difference, reference
+from passes.relevance.protocol.rule import RULE
+from passes.relevance.protocol.spread import SPREAD, spread
+from passes.rewrites.optimise.simplify import Simplify
 from passes.runner import run_passes
 from passes.stages import verify_captured
 from passes.views.layer import LAYER
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets import deeplift_rescale, epsilon, learned_root, z_plus
-from relcompile.methods.rules.between_roots import BetweenRoots
 from relcompile.methods.rules.deeplift import Rescale
 from relcompile.methods.rules.pattern import Normalised
+from relcompile.methods.rules.roots.between_roots import BetweenRoots
 from tests.passes.test_passes import apply, graph_of
 
 COLOUR = Fact[str]("colour")

@@ -13,7 +13,7 @@ from torch import Tensor
 from passes.graphs.emitter import Emitter, Value
 from passes.graphs.graph import calls
 from passes.graphs.nodes import arguments
-from passes.relevance.messages import (
+from passes.relevance.protocol.messages import (
     FORMS,
     Form,
     Message,
@@ -25,8 +25,8 @@ from passes.relevance.messages import (
     read_as,
     second_order,
 )
-from passes.relevance.reference import CONTRIBUTIONS, REFERENCE, Split, Zero
-from passes.relevance.spread import SPREAD
+from passes.relevance.protocol.reference import CONTRIBUTIONS, REFERENCE, Split, Zero
+from passes.relevance.protocol.spread import SPREAD
 from tests.compare import FLOAT64, assert_close
 from tests.passes.test_passes import graph_of
 

@@ -14,15 +14,15 @@ from torch.nn import functional
 from passes.errors import InvariantError
 from passes.graphs.emitter import aten
 from passes.graphs.graph import calls
-from passes.rewrites.chain_concatenations import ChainConcatenations
-from passes.rewrites.decompose import Decompose
-from passes.rewrites.fold_constants import FoldConstants
+from passes.rewrites.canonical.chain_concatenations import ChainConcatenations
+from passes.rewrites.canonical.decompose import Decompose
+from passes.rewrites.canonical.merge_batch_norm import MergeBatchNorm
+from passes.rewrites.canonical.remove_noops import RemoveNoops
 from passes.rewrites.lower_adjoints import LowerAdjoints
-from passes.rewrites.merge_batch_norm import MergeBatchNorm
-from passes.rewrites.remove_dead_code import RemoveDeadCode
-from passes.rewrites.remove_noops import RemoveNoops
-from passes.rewrites.share_subexpressions import ShareSubexpressions
-from passes.rewrites.simplify import Simplify
+from passes.rewrites.optimise.fold_constants import FoldConstants
+from passes.rewrites.optimise.remove_dead_code import RemoveDeadCode
+from passes.rewrites.optimise.share_subexpressions import ShareSubexpressions
+from passes.rewrites.optimise.simplify import Simplify
 from passes.runner import Pass, run_passes
 from passes.stages import verify_captured, verify_lowered
 from relcompile.frontend.capture import capture

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 import relcompile
 from passes.errors import UnsupportedOperatorError
-from passes.relevance.refuse import Refuse
+from passes.relevance.protocol.refuse import Refuse
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets import z_plus
 

@@ -17,9 +17,9 @@ from passes.errors import InvariantError, MiscompilationError, UnsupportedOperat
 from relcompile.cli import main
 from relcompile.cli.commands import compile as compile_command
 from relcompile.errors import CaptureError, CompositeError, ModelFileError, RelcompileError
-from relcompile.frontend import checkpoint
-from relcompile.frontend.model_file import read_model
-from relcompile.frontend.safe_pickle import load_checkpoint
+from relcompile.frontend.reading import checkpoint
+from relcompile.frontend.reading.model_file import read_model
+from relcompile.frontend.reading.safe_pickle import load_checkpoint
 from relcompile.methods import spelling
 from tests.frontend.pickles import CALL_0, LINEAR, NEW, named, text, write_checkpoint
 from tests.frontend.zoo import same

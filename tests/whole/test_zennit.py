@@ -28,7 +28,7 @@ from zennit.layer import Sum
 from zennit.torchvision import ResNetCanonizer
 
 import relcompile
-from passes.relevance.stabilise import Relative
+from passes.relevance.protocol.stabilise import Relative
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets import PRESETS, alpha_beta, epsilon, excitation_backprop, gamma, z_plus
 from relcompile.methods.presets.lrp import PASS

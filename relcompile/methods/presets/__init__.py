@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final, TypeVar
 
-from passes.relevance.rule import AnyRule
+from passes.relevance.protocol.rule import AnyRule
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.preset import Preset
 from relcompile.methods.presets.deeplift import (
@@ -56,12 +56,12 @@ from relcompile.methods.presets.mixed import epsilon_and, epsilon_gamma_box, lrp
 from relcompile.methods.presets.transformers import attn_lrp, cp_lrp, lstm, rel_p
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.affine import AlphaBeta, Epsilon, Gamma
-from relcompile.methods.rules.between_roots import BetweenRoots, ContributionsApart
-from relcompile.methods.rules.fixed_root import FixedRoot
 from relcompile.methods.rules.guided import BetaSmooth, Deconvnet, Guided, RectGrad
 from relcompile.methods.rules.input_layer import Flat, WSquared
 from relcompile.methods.rules.pointwise import PassThrough, SignalTakesAll
 from relcompile.methods.rules.products import Half, Hold
+from relcompile.methods.rules.roots.between_roots import BetweenRoots, ContributionsApart
+from relcompile.methods.rules.roots.fixed_root import FixedRoot
 
 Made = TypeVar("Made")
 _FLAT_FIRST = Entry(Flat(1e-6), kind="affine", first=True)

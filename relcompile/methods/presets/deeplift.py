@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from passes.relevance.refuse import Refuse
-from passes.relevance.rule import AnyRule
+from passes.relevance.protocol.refuse import Refuse
+from passes.relevance.protocol.rule import AnyRule
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets.lrp import SCORES
 from relcompile.methods.rules.deeplift import Rescale, RevealCancel

@@ -10,12 +10,17 @@ from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets.lrp import GATE, NO_RULE_FOR_SOFTMAX, PASS_WITHOUT_BIAS, PROPORTIONAL, SCORES, heads
 from relcompile.methods.results import AsMultiplier
 from relcompile.methods.rules.adjoint import Adjoint
-from relcompile.methods.rules.between_roots import BetweenRoots, ContributionsApart
-from relcompile.methods.rules.learned_root import LearnedRoot
 from relcompile.methods.rules.pattern import Normalised, PatternAttribution, PatternNet, Patterns, RelevanceGradient
 from relcompile.methods.rules.pointwise import ScoresUnder, SignalTakesAll
-from relcompile.methods.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense, Version
 from relcompile.methods.rules.residual import SplitByShare
+from relcompile.methods.rules.roots.between_roots import BetweenRoots, ContributionsApart
+from relcompile.methods.rules.roots.learned_root import LearnedRoot
+from relcompile.methods.rules.roots.released_roots import (
+    ReleasedActivation,
+    ReleasedConvolution,
+    ReleasedDense,
+    Version,
+)
 from relcompile.methods.starts import Magnitude, Signal
 
 

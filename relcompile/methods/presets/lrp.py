@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
-from passes.relevance.refuse import Refuse
-from passes.relevance.stabilise import Relative, Stabiliser
+from passes.relevance.protocol.refuse import Refuse
+from passes.relevance.protocol.stabilise import Relative, Stabiliser
 from relcompile.errors import CompositeError
 from relcompile.metadata import HEADS
 from relcompile.methods.composites import Composite, Entry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from passes.relevance.rule import AnyRule
+from passes.relevance.protocol.rule import AnyRule
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets.lrp import (
     PASS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 from passes.graphs.emitter import Value
-from passes.relevance.stabilise import without_zeros
+from passes.relevance.protocol.stabilise import without_zeros
 
 Absorbed: TypeAlias = Literal["shared", "full"]
 

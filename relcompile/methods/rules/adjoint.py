@@ -8,8 +8,8 @@ from typing import ClassVar, final
 from passes.operators.arithmetic import NegateCall, ScaleCall
 from passes.operators.call import Call
 from passes.operators.embedding import EmbeddingCall
-from passes.relevance.messages import Form, Multiplier, Relevance
-from passes.relevance.rule import Messages
+from passes.relevance.protocol.messages import Form, Multiplier, Relevance
+from passes.relevance.protocol.rule import Messages
 
 
 @final

@@ -13,9 +13,9 @@ from passes.graphs.emitter import Value, aten
 from passes.graphs.facts import Fact
 from passes.operators.affine import AffineCall
 from passes.operators.call import Call
-from passes.relevance.messages import Form, Multiplier, Relevance
-from passes.relevance.rule import Messages
-from passes.relevance.stabilise import Relative, Stabiliser, stabilise, stabiliser_level
+from passes.relevance.protocol.messages import Form, Multiplier, Relevance
+from passes.relevance.protocol.rule import Messages
+from passes.relevance.protocol.stabilise import Relative, Stabiliser, stabilise, stabiliser_level
 from relcompile.errors import CompositeError
 from relcompile.methods.rules.absorbed import handed_back
 from relcompile.methods.rules.contributions import Bias, Contributions, Products

@@ -15,10 +15,10 @@ from passes.graphs.emitter import Value
 from passes.graphs.facts import Fact
 from passes.operators.activation import ActivationCall
 from passes.operators.call import Call
-from passes.relevance.messages import Form, Multiplier, SplitMultiplier
-from passes.relevance.reference import REFERENCE, Split, at_reference, contributions, difference, reference
-from passes.relevance.rule import Messages
-from passes.relevance.stabilise import stabilise
+from passes.relevance.protocol.messages import Form, Multiplier, SplitMultiplier
+from passes.relevance.protocol.reference import REFERENCE, Split, at_reference, contributions, difference, reference
+from passes.relevance.protocol.rule import Messages
+from passes.relevance.protocol.stabilise import stabilise
 from relcompile.methods.rules.parameters import require_positive
 
 

@@ -30,8 +30,8 @@ from passes.operators.call import Adjoints, Call
 from passes.operators.pooling import AveragePoolCall, MaxPoolCall, ResampleCall
 from passes.operators.scattering import ScatterAddCall, ScatterCall, ScatterExtremeCall
 from passes.operators.structure import ConcatenateCall, ExtremeCall, MaximumCall, StructureCall, WhereCall
-from passes.relevance.messages import Form, Multiplier, SplitMultiplier
-from passes.relevance.reference import (
+from passes.relevance.protocol.messages import Form, Multiplier, SplitMultiplier
+from passes.relevance.protocol.reference import (
     REFERENCE,
     Split,
     at_reference,
@@ -40,8 +40,8 @@ from passes.relevance.reference import (
     for_every_sample,
     reference,
 )
-from passes.relevance.rule import Messages
-from passes.relevance.stabilise import without_zeros
+from passes.relevance.protocol.rule import Messages
+from passes.relevance.protocol.stabilise import without_zeros
 from relcompile.methods.rules.parameters import require_choice
 
 CrossTerms: TypeAlias = Literal["kept", "cut", "cut-by-chain"]

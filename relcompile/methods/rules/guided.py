@@ -10,8 +10,8 @@ from passes.graphs.emitter import aten
 from passes.graphs.nodes import getitem
 from passes.operators.activation import ActivationCall
 from passes.operators.call import Call
-from passes.relevance.messages import Form, Multiplier
-from passes.relevance.rule import Messages
+from passes.relevance.protocol.messages import Form, Multiplier
+from passes.relevance.protocol.rule import Messages
 from relcompile.errors import CompositeError
 from relcompile.methods.rules.parameters import require_positive
 

@@ -13,9 +13,9 @@ from passes.operators.affine import AffineCall
 from passes.operators.arithmetic import ReduceCall
 from passes.operators.call import Call, UnaryCall
 from passes.operators.pooling import AdaptiveAverageCall, AveragePoolCall
-from passes.relevance.messages import Form, Relevance
-from passes.relevance.rule import Messages
-from passes.relevance.stabilise import stabilise
+from passes.relevance.protocol.messages import Form, Relevance
+from passes.relevance.protocol.rule import Messages
+from passes.relevance.protocol.stabilise import stabilise
 from relcompile.errors import CompositeError
 from relcompile.methods.rules.parameters import Bound, as_tuple, like_input, require_choice, require_positive
 

@@ -8,7 +8,7 @@ import torch
 
 from passes.graphs.emitter import Value, aten
 from passes.operators.call import UnaryCall
-from passes.relevance.stabilise import Relative, Stabiliser
+from passes.relevance.protocol.stabilise import Relative, Stabiliser
 from relcompile.errors import CompositeError
 
 

@@ -16,9 +16,9 @@ from passes.graphs.emitter import Value, aten
 from passes.graphs.facts import Fact
 from passes.operators.affine import AffineCall
 from passes.operators.call import Call
-from passes.relevance.messages import Form, Multiplier, Relevance
-from passes.relevance.rule import AnyRule, Messages, facts_needed, passed_by
-from passes.relevance.stabilise import without_zeros
+from passes.relevance.protocol.messages import Form, Multiplier, Relevance
+from passes.relevance.protocol.rule import AnyRule, Messages, facts_needed, passed_by
+from passes.relevance.protocol.stabilise import without_zeros
 from relcompile.errors import CompositeError
 
 Patterns = Mapping[str, torch.Tensor]

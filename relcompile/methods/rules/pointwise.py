@@ -10,9 +10,9 @@ from passes.operators.activation import ActivationCall
 from passes.operators.arithmetic import MatmulCall, ProductCall, QuotientCall, ShiftCall
 from passes.operators.call import Call
 from passes.operators.softmax import SoftmaxCall
-from passes.relevance.messages import Form, Multiplier, Relevance
-from passes.relevance.reference import Split, difference
-from passes.relevance.rule import Messages
+from passes.relevance.protocol.messages import Form, Multiplier, Relevance
+from passes.relevance.protocol.reference import Split, difference
+from passes.relevance.protocol.rule import Messages
 from passes.views.gates import signal_of
 
 

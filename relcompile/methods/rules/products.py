@@ -8,8 +8,8 @@ from typing import ClassVar, final, get_args
 from passes.operators.arithmetic import MatmulCall, ProductCall, QuotientCall, SumCall
 from passes.operators.call import Call
 from passes.operators.softmax import SoftmaxCall
-from passes.relevance.messages import Form, Message, Multiplier, Relevance
-from passes.relevance.rule import Messages
+from passes.relevance.protocol.messages import Form, Message, Multiplier, Relevance
+from passes.relevance.protocol.rule import Messages
 from passes.views.layer import LAYER
 from passes.views.roles import Role
 from relcompile.errors import CompositeError

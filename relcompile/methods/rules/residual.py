@@ -8,8 +8,8 @@ from typing import ClassVar, Literal, TypeAlias, final
 from passes.graphs.emitter import Value
 from passes.operators.arithmetic import SumCall
 from passes.operators.call import Call
-from passes.relevance.messages import Form, Relevance
-from passes.relevance.rule import Messages
+from passes.relevance.protocol.messages import Form, Relevance
+from passes.relevance.protocol.rule import Messages
 from relcompile.errors import CompositeError
 from relcompile.methods.rules.parameters import require_choice
 

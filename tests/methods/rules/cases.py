@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from passes.relevance.stabilise import Relative
+from passes.relevance.protocol.stabilise import Relative
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets import alpha_beta, epsilon, gamma, lrp_0, z_plus
 from relcompile.methods.rules.input_layer import WSquared

@@ -14,8 +14,8 @@ import relcompile
 from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets import learned_root
-from relcompile.methods.rules.between_roots import BetweenRoots, ContributionsApart
-from relcompile.methods.rules.learned_root import LearnedRoot
+from relcompile.methods.rules.roots.between_roots import BetweenRoots, ContributionsApart
+from relcompile.methods.rules.roots.learned_root import LearnedRoot
 from relcompile.methods.starts import Cotangent
 from tests.compare import FLOAT64, assert_close, assert_conserved
 from tests.oracles import learned_root as oracle

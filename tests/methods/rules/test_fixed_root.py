@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import relcompile
-from passes.relevance.rule import AnyRule
+from passes.relevance.protocol.rule import AnyRule
 from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.rules.affine import AlphaBeta, Epsilon
-from relcompile.methods.rules.fixed_root import FixedRoot, Reference
 from relcompile.methods.rules.input_layer import WSquared, ZBox
+from relcompile.methods.rules.roots.fixed_root import FixedRoot, Reference
 from relcompile.methods.spelling import rule_named
 from tests.compare import FLOAT64, assert_close
 from tests.oracles import affine

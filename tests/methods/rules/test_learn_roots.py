@@ -22,8 +22,8 @@ from passes.stages import verify_canonical, verify_captured
 from passes.views.active import describe_active
 from relcompile.backend.onnx_file import lowered
 from relcompile.frontend.capture import capture
-from relcompile.methods.rules.root_losses import HingeEmbedding, SquaredError, StructuralSimilarity
-from relcompile.methods.rules.root_search import (
+from relcompile.methods.rules.roots.root_losses import HingeEmbedding, SquaredError, StructuralSimilarity
+from relcompile.methods.rules.roots.root_search import (
     AffineResponse,
     BetweenZeroAndInput,
     Descent,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import relcompile
 from passes.pipelines import CANONICALIZE
 from passes.relevance.assign_rules import AssignRules
-from passes.relevance.rule import AnyRule
+from passes.relevance.protocol.rule import AnyRule
 from passes.runner import run_passes
 from passes.stages import verify_captured
 from passes.views.layer import Layer

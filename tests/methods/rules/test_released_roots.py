@@ -18,7 +18,7 @@ from passes.relevance.ledgers import ROOT_QUANTITIES
 from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.rules.adjoint import Adjoint
-from relcompile.methods.rules.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense
+from relcompile.methods.rules.roots.released_roots import ReleasedActivation, ReleasedConvolution, ReleasedDense
 from relcompile.methods.starts import Magnitude
 from tests.compare import ONNX, assert_close, assert_conserved
 from tests.kernels import assert_cuda_kernels

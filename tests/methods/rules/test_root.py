@@ -14,8 +14,8 @@ from torch.nn import functional
 import relcompile
 from relcompile.errors import CompositeError
 from relcompile.methods.composites import Composite, Entry
-from relcompile.methods.rules.between_roots import BetweenRoots
-from relcompile.methods.rules.learned_root import LearnedRoot
+from relcompile.methods.rules.roots.between_roots import BetweenRoots
+from relcompile.methods.rules.roots.learned_root import LearnedRoot
 from relcompile.methods.starts import Cotangent
 from tests.compare import FLOAT64, ONNX, assert_close, assert_conserved
 from tests.kernels import assert_cuda_kernels

@@ -12,7 +12,7 @@ from torch import nn
 import relcompile
 from passes.graphs.emitter import aten
 from passes.graphs.graph import calls
-from passes.relevance.stabilise import Relative
+from passes.relevance.protocol.stabilise import Relative
 from relcompile.methods.composites import Composite, Entry
 from relcompile.methods.presets import alpha_beta, gamma, z_plus
 from relcompile.methods.presets.lrp import PASS

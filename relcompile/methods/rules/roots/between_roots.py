@@ -14,10 +14,10 @@ from passes.graphs.facts import Fact
 from passes.operators.activation import ActivationCall
 from passes.operators.arithmetic import CombinationCall, ShiftCall
 from passes.operators.call import Call
-from passes.relevance.messages import Form, Multiplier, Relevance, SecondOrder, second_order
-from passes.relevance.rule import Messages
-from passes.relevance.spread import SPREAD, spread
-from passes.relevance.stabilise import without_zeros
+from passes.relevance.protocol.messages import Form, Multiplier, Relevance, SecondOrder, second_order
+from passes.relevance.protocol.rule import Messages
+from passes.relevance.protocol.spread import SPREAD, spread
+from passes.relevance.protocol.stabilise import without_zeros
 from relcompile.methods.rules.absorbed import Absorbed, handed_back
 from relcompile.methods.rules.adjoint import Adjoint
 from relcompile.methods.rules.parameters import require_choice, require_positive

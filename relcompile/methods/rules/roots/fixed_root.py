@@ -10,9 +10,9 @@ import torch
 from passes.graphs.emitter import Value
 from passes.operators.affine import AffineCall
 from passes.operators.call import Call
-from passes.relevance.messages import Form, Relevance
-from passes.relevance.rule import Messages
-from passes.relevance.stabilise import stabilise
+from passes.relevance.protocol.messages import Form, Relevance
+from passes.relevance.protocol.rule import Messages
+from passes.relevance.protocol.stabilise import stabilise
 from relcompile.errors import CompositeError
 from relcompile.methods.rules.parameters import Bound, like_input, require_positive
 

@@ -34,7 +34,7 @@ from passes.operators.affine import AffineCall, ConvolutionCall
 from passes.operators.pooling import MaxWindow
 from passes.operators.signs import SIGN, sign_of, vanishes_with
 from passes.operators.table import infer_sign, is_a
-from passes.rewrites.choices import stabilised
+from passes.rewrites.optimise.choices import stabilised
 
 Simplification: TypeAlias = Callable[[Node, Emitter], "Value | Node | None"]
 

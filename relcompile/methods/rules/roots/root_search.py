@@ -20,8 +20,8 @@ from passes.graphs.emitter import Value, aten
 from passes.operators.activation import ActivationCall
 from passes.operators.affine import AffineCall
 from passes.operators.arithmetic import scaled
-from passes.relevance.found_root import Root
-from relcompile.methods.rules.root_losses import Loss
+from passes.relevance.protocol.found_root import Root
+from relcompile.methods.rules.roots.root_losses import Loss
 
 Start: TypeAlias = Literal["input", "ones", "zeros"]
 

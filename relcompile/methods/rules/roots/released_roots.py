@@ -1,8 +1,8 @@
 """Root learning as its authors released it, in three versions, and what it amounts to in closed form.
 
 At every layer a root x - s is searched for, from the input x and the arriving relevance R, and relevance is shared out
-by the signal s (`relcompile.methods.rules.root_search`; Zhang et al. 2024). The search hardly moves s, so every rule
-has a `closed_form` that leaves it out. Notation as in `affine`; a // b is a / (b + ε), and 0 where b = 0.
+by the signal s (`relcompile.methods.rules.roots.root_search`; Zhang et al. 2024). The search hardly moves s, so every
+rule has a `closed_form` that leaves it out. Notation as in `affine`; a // b is a / (b + ε), and 0 where b = 0.
 
 | version | dense | convolution | activation |
 |---|---|---|---|
@@ -21,13 +21,13 @@ from passes.graphs.emitter import Value
 from passes.operators.activation import ActivationCall
 from passes.operators.affine import AffineCall
 from passes.operators.call import Call
-from passes.relevance.found_root import ROOT, Root
-from passes.relevance.messages import Form, Multiplier, Relevance
-from passes.relevance.rule import Messages
-from passes.relevance.stabilise import safe_divide, without_zeros
+from passes.relevance.protocol.found_root import ROOT, Root
+from passes.relevance.protocol.messages import Form, Multiplier, Relevance
+from passes.relevance.protocol.rule import Messages
+from passes.relevance.protocol.stabilise import safe_divide, without_zeros
 from relcompile.methods.rules.parameters import require_positive
-from relcompile.methods.rules.root_losses import HingeEmbedding, StructuralSimilarity
-from relcompile.methods.rules.root_search import (
+from relcompile.methods.rules.roots.root_losses import HingeEmbedding, StructuralSimilarity
+from relcompile.methods.rules.roots.root_search import (
     AffineResponse,
     Descent,
     LinearRegion,

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from relcompile.frontend.archive import Archive, Legacy, broken
+from relcompile.frontend.reading.archive import Archive, Legacy, broken
 
 MOST_OPCODES = 2_000_000  # the largest published models need a tenth
 _MOST_BITS = 60  # of an integer as a key: longer ones can have the hash of as many others as one likes

@@ -25,8 +25,8 @@ from passes.graphs.anchors import is_read_once
 from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.graph import erase_unused, replace, tensor_of
 from passes.graphs.nodes import argument
-from passes.rewrites.kernels import Kernel, identity, total
-from passes.rewrites.linear_terms import Term, sums, terms_of
+from passes.rewrites.optimise.kernels import Kernel, identity, total
+from passes.rewrites.optimise.linear_terms import Term, sums, terms_of
 
 _Kind: TypeAlias = tuple[Node, Any, tuple[int, ...]]
 

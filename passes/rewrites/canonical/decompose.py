@@ -15,7 +15,7 @@ from passes.graphs.nodes import argument, arguments
 from passes.operators.affine import Geometry
 from passes.operators.pooling import MaxWindow
 from passes.operators.table import OPERATORS
-from passes.rewrites.composites import SPLIT, WHOLE
+from passes.rewrites.canonical.composites import SPLIT, WHOLE
 from passes.rewrites.decompositions.assignments import ASSIGNMENTS
 from passes.rewrites.decompositions.attention import ATTENTION
 from passes.rewrites.decompositions.grid_sampling import GRID_SAMPLING

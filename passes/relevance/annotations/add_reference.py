@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from passes.graphs.emitter import Emitter, Value, aten
 from passes.graphs.graph import needed_by
 from passes.graphs.nodes import map_nodes, run_node
-from passes.relevance.reference import REFERENCE, Zero
+from passes.relevance.protocol.reference import REFERENCE, Zero
 from passes.views.active import active_operators, explained_output, nodes_named
 
 REFERENCE_INPUT = "reference"

@@ -18,10 +18,10 @@ from torch.nn.parameter import is_lazy
 from relcompile.errors import ModelFileError
 from relcompile.files.paths import open_input
 from relcompile.files.text import printable
-from relcompile.frontend.archive import Legacy, broken
-from relcompile.frontend.checked_tree import check_tree
-from relcompile.frontend.checkpoint import Reader, names_in
-from relcompile.frontend.safe_pickle import load_checkpoint, reason, working_directory_importable
+from relcompile.frontend.reading.archive import Legacy, broken
+from relcompile.frontend.reading.checked_tree import check_tree
+from relcompile.frontend.reading.checkpoint import Reader, names_in
+from relcompile.frontend.reading.safe_pickle import load_checkpoint, reason, working_directory_importable
 
 ZIP_START = b"PK\x03\x04"
 ONNX_START = b"\x08"  # of the version, its first field
@@ -50,7 +50,7 @@ def read_model(path: Path, *, arch: str | None = None, allow: Sequence[str] = ()
 
     What the file is gets decided by its content, never by its name. A pickled module of torch.nn, torchvision
     or timm, a state dict, a safetensors and an ONNX file are read without running anything that the file chooses (see
-    `relcompile.frontend.safe_pickle`). A torch.export archive can run code when loaded: it needs `trust`.
+    `relcompile.frontend.reading.safe_pickle`). A torch.export archive can run code when loaded: it needs `trust`.
     TorchScript is refused. A refusal is final: nothing is tried a second time with less safety.
 
     Args:

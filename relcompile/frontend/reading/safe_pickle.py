@@ -1,12 +1,13 @@
 """Unpickles a model without running anything that the file chooses.
 
-`relcompile.frontend.checkpoint` does the reading; this module decides which names it may know:
+`relcompile.frontend.reading.checkpoint` does the reading; this module decides which names it may know:
 
 - **Module classes** of `KNOWN_LIBRARIES` and of the prefixes the user allows. The name has to be that of an
   `nn.Module` subclass defined in exactly that module: no attribute path through a library leads elsewhere.
   The reader gets not the class but a stand-in, whose instances only keep what the file says. What was read is checked
-  as a whole (`relcompile.frontend.checked_tree`); then they become instances of the class, as in ordinary unpickling,
-  through `__setstate__`. Classes whose instances carry source code (`fx.GraphModule`, `ScriptModule`) are left out.
+  as a whole (`relcompile.frontend.reading.checked_tree`); then they become instances of the class, as in ordinary
+  unpickling, through `__setstate__`. Classes whose instances carry source code (`fx.GraphModule`,
+  `ScriptModule`) are left out.
 - **Pure functions**, the activations in `PURE_FUNCTIONS`: tensor in, tensor out. Every other function is
   refused, also harmless ones such as `torch.relu`, which a pickle spells as a call of `getattr`.
 - **Classes as values**, and `functools.partial` of one, as torchvision's networks store them. What they were is shown,
@@ -34,10 +35,10 @@ from torch import nn
 from torch.nn import functional
 
 from relcompile.errors import ModelFileError
-from relcompile.frontend.archive import Archive
-from relcompile.frontend.checked_tree import check_tree
-from relcompile.frontend.checkpoint import PLAIN_TYPES, Call, Reader, names_in
-from relcompile.frontend.refusal import refusal, users_packages
+from relcompile.frontend.reading.archive import Archive
+from relcompile.frontend.reading.checked_tree import check_tree
+from relcompile.frontend.reading.checkpoint import PLAIN_TYPES, Call, Reader, names_in
+from relcompile.frontend.reading.refusal import refusal, users_packages
 
 KNOWN_LIBRARIES = (
     "torch.nn.modules",

@@ -8,8 +8,8 @@ from typing import ClassVar, final
 from torch.fx import GraphModule
 
 from passes.graphs.emitter import Emitter
-from passes.relevance.rule import RULE, SpreadRule
-from passes.relevance.spread import SPREAD
+from passes.relevance.protocol.rule import RULE, SpreadRule
+from passes.relevance.protocol.spread import SPREAD
 from passes.views.active import describe_active, nodes_named
 
 

@@ -14,10 +14,10 @@ from passes.graphs.emitter import Value, aten
 from passes.graphs.facts import Fact
 from passes.operators.affine import AffineCall
 from passes.operators.call import Call
-from passes.relevance.found_root import ROOT, Root
-from passes.relevance.messages import Form, Multiplier, Relevance, SecondOrder
-from passes.relevance.rule import Messages
-from passes.relevance.stabilise import without_zeros
+from passes.relevance.protocol.found_root import ROOT, Root
+from passes.relevance.protocol.messages import Form, Multiplier, Relevance, SecondOrder
+from passes.relevance.protocol.rule import Messages
+from passes.relevance.protocol.stabilise import without_zeros
 from relcompile.errors import CompositeError
 from relcompile.methods.rules.absorbed import Absorbed, handed_back
 from relcompile.methods.rules.affine import Epsilon, Gamma

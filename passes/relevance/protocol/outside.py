@@ -11,7 +11,7 @@ from torch.fx import Node
 from passes.errors import OutsideRuleError, PassError
 from passes.graphs.graph import describe_node
 from passes.operators.call import Call
-from passes.relevance.messages import Message, Multiplier, Relevance
+from passes.relevance.protocol.messages import Message, Multiplier, Relevance
 
 _OURS: Final = ("passes", "relcompile")
 

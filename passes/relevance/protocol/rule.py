@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Final, Protocol, TypeAlias, TypeVar, runtime_c
 from passes.graphs.emitter import Value
 from passes.graphs.facts import Fact
 from passes.operators.call import Call
-from passes.relevance.messages import Form, Message, read_as
-from passes.relevance.outside import is_from_outside, passed_by_outside
-from passes.relevance.reference import Split
+from passes.relevance.protocol.messages import Form, Message, read_as
+from passes.relevance.protocol.outside import is_from_outside, passed_by_outside
+from passes.relevance.protocol.reference import Split
 
 Messages: TypeAlias = tuple[Message | None, ...]
 

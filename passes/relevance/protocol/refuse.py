@@ -12,8 +12,8 @@ from torch.fx import Node
 from passes.errors import UnsupportedOperatorError
 from passes.graphs.graph import describe_node, operator_name
 from passes.operators.call import Call
-from passes.relevance.messages import Form, Message
-from passes.relevance.rule import Messages
+from passes.relevance.protocol.messages import Form, Message
+from passes.relevance.protocol.rule import Messages
 
 _PLACES: Final = 3  # how many operators of one sort an error names
 

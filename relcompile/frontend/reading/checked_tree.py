@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from relcompile.frontend.archive import broken
+from relcompile.frontend.reading.archive import broken
 
 MOST_OBJECTS, DEEPEST, LONGEST_NAME = 1_000_000, 200, 1000
 _LEAVES = (bool, int, float, str, bytes, type(None), torch.Tensor, nn.Parameter, torch.Size, torch.device, torch.dtype)

@@ -8,13 +8,13 @@ import torch
 
 from passes.errors import UnsupportedRuleError
 from passes.operators.signs import SIGN
-from passes.relevance.add_contributions import AddContributions
-from passes.relevance.add_reference import AddReference, TakeFromZero
-from passes.relevance.add_spread import AddSpread
-from passes.relevance.infer_signs import InferSigns
-from passes.relevance.reference import CONTRIBUTIONS, REFERENCE
-from passes.relevance.rule import AnyRule, facts_needed
-from passes.relevance.spread import SPREAD
+from passes.relevance.annotations.add_contributions import AddContributions
+from passes.relevance.annotations.add_reference import AddReference, TakeFromZero
+from passes.relevance.annotations.add_spread import AddSpread
+from passes.relevance.annotations.infer_signs import InferSigns
+from passes.relevance.protocol.reference import CONTRIBUTIONS, REFERENCE
+from passes.relevance.protocol.rule import AnyRule, facts_needed
+from passes.relevance.protocol.spread import SPREAD
 from passes.runner import Pass
 
 

@@ -13,8 +13,8 @@ from passes.errors import UnsupportedOperatorError, UnsupportedRuleError
 from passes.graphs.emitter import Emitter, Value
 from passes.graphs.graph import describe_node
 from passes.operators.call import Call
-from passes.relevance.reference import CONTRIBUTIONS, REFERENCE, Split, difference
-from passes.relevance.rule import RULE, DifferenceRule
+from passes.relevance.protocol.reference import CONTRIBUTIONS, REFERENCE, Split, difference
+from passes.relevance.protocol.rule import RULE, DifferenceRule
 from passes.views.active import describe_active, nodes_named
 
 

@@ -19,9 +19,9 @@ from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar, final
 
 from passes.graphs.emitter import Value
 from passes.graphs.facts import Fact
-from passes.relevance.reference import CONTRIBUTIONS, Split, contributions, difference
-from passes.relevance.spread import SPREAD, is_sum_of_contributions, spread
-from passes.relevance.stabilise import without_zeros
+from passes.relevance.protocol.reference import CONTRIBUTIONS, Split, contributions, difference
+from passes.relevance.protocol.spread import SPREAD, is_sum_of_contributions, spread
+from passes.relevance.protocol.stabilise import without_zeros
 
 T = TypeVar("T", Value, Split)
 Lazy: TypeAlias = T | Callable[[], T]

@@ -1,0 +1,1 @@
+"""Facts that rules ask for, found before relevance is propagated."""

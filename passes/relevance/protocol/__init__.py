@@ -1,0 +1,1 @@
+"""What a rule is, what it is told and what it says."""

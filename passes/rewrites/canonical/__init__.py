@@ -1,0 +1,1 @@
+"""The form that rules are written for: few operators, one spelling each."""
