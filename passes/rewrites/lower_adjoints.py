@@ -8,6 +8,7 @@
    convolution with ones
 4. where(c, m, 0) -> m c, ⟨z⟩ε and choices between two affine maps -> sums of products (a tenth of the time)
 5. a stable order -> the sort that runtimes have, and its positions
+6. log σ(z) -> -softplus(-z): exporters write the logarithm of a sigmoid, which is -inf below -18
 
 Guarantees: equal numbers up to rounding for finite values; the first of equal maxima wins, as in torch. `*_backward`
 operators of pools are gone. Most of those of activations stay: the exporter decomposes them.
@@ -67,6 +68,10 @@ def _transposed_convolution(node: Node, emit: Emitter) -> Value | None:
         turned = emit.call(aten.flip.default, turned, axes)
     forward = geometry._replace(transposed=False, stride=[1] * len(spatial), padding=full)
     return emit.call(aten.convolution.default, s, turned, bias, *forward)
+
+
+def _log_sigmoid(node: Node, emit: Emitter) -> Value:
+    return -emit.call(aten.softplus.default, -emit.value(arguments(node)[0]))
 
 
 def _max_pool(node: Node, emit: Emitter) -> Value:
@@ -242,4 +247,5 @@ _OTHERS: dict[Any, Rewrite] = {
     aten.leaky_relu_backward.default: leaky_slope,
     aten.elu_backward.default: elu_slope,
     aten.argsort.stable: as_sort,
+    aten.log_sigmoid.default: _log_sigmoid,
 }

@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 import relcompile
 from relcompile.backend.onnx_file import lowered
-from tests.compare import FLOAT64, ONNX, assert_close
+from tests.compare import FLOAT32, FLOAT64, ONNX, assert_close
 from tests.oracles.nets import Function
 
 X = torch.randn(3, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -171,6 +171,19 @@ def assert_gradient(function: Callable[[Tensor], Tensor]) -> None:
         output, found = module(X, TARGET)
         assert_close(output, function(X), FLOAT64)
         assert_close(found, expected, FLOAT64)
+
+
+def test_tails_in_onnx_runtime(tmp_path: Path) -> None:
+    """Far from the example, where exponentials leave float32."""
+    functions = (F.logsigmoid, F.softplus, torch.tanh, F.gelu, F.silu, lambda x: torch.logaddexp(x, x / 2))
+    model = Function(lambda x: torch.cat([f(x) for f in functions], 1))
+    relcompile.compile(model, torch.tensor([[0.5]]), rule="gradient").save(tmp_path / "x.onnx")
+    x = torch.linspace(-90, 90, 37, dtype=torch.float64).reshape(-1, 1).requires_grad_()
+    for target, wanted in enumerate(model(x).unbind(1)):
+        (slope,) = torch.autograd.grad(wanted.sum(), x, retain_graph=True)
+        found = relcompile.load(tmp_path / "x.onnx").explain(x.detach().float().numpy(), target=target)
+        assert_close(found.output[:, target], wanted.detach(), FLOAT32)
+        assert_close(found.relevance, slope, FLOAT32)
 
 
 @pytest.mark.parametrize("rule", ["z+", "deeplift-rescale"])
