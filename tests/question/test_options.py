@@ -12,7 +12,8 @@ from torch import nn
 
 import relcompile
 from relcompile import Options
-from relcompile.cli.commands.compile import compile_
+from relcompile.cli import options as groups
+from relcompile.cli.commands.compile import _rules, compile_
 from relcompile.cli.groups import flat
 from relcompile.methods.rules.input_layer import Flat
 from relcompile.presets import Entry, named
@@ -40,6 +41,12 @@ def test_the_keywords_are_the_fields() -> None:
 )
 def test_the_command_line_has_every_option(option: str) -> None:
     assert {"rules": "plugin"}.get(option, option) in PARAMETERS
+
+
+def test_every_option_arrives() -> None:
+    """What the command line takes and does not hand on would be an option without effect."""
+    handed_on = {*_rules(groups.Method(), (), None), *(f.name for f in dataclasses.fields(groups.Question))}
+    assert handed_on | {"class_names", "name", "chosen"} == {f.name for f in dataclasses.fields(Options)}
 
 
 def test_the_defaults_of_the_command_line_are_the_same() -> None:
