@@ -125,9 +125,13 @@ def _named(explainer: Compiled, values: Sequence[torch.Tensor]) -> dict[str, Arr
 
 
 def _compare(explainer: Compiled, found: dict[str, Array], wanted: dict[str, Array], errors: Errors) -> None:
+    metadata = explainer.metadata
     for name, expected in wanted.items():
         # What is absorbed may be rounding alone: it is measured in units of what is explained.
-        scale = wanted[explainer.metadata.explained if name == ABSORBED_OUTPUT else name]
+        scale = wanted[metadata.explained if name == ABSORBED_OUTPUT else name]
+        # A probability is measured in units of 1: runtimes end their sigmoid at 1e-8, torch does not.
+        if name == metadata.explained and "sigmoid" in metadata.quantity:
+            scale = np.ones_like(expected)
         if found[name].shape != expected.shape:
             errors[name].append(np.inf)
         else:

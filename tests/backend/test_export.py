@@ -113,6 +113,18 @@ def test_one_sample_at_a_kink_is_no_reason_to_refuse(monkeypatch: pytest.MonkeyP
         parity_with(3)
 
 
+def test_a_probability_may_be_next_to_nothing(tmp_path: Path) -> None:
+    """ONNX Runtime's sigmoid ends at 1e-8; the score under it is explained all the same, the flat sigmoid is not."""
+    model, example = nn.Sequential(nn.Linear(4, 1), nn.Sigmoid()), torch.ones(1, 4)
+    nn.init.constant_(model.get_parameter("0.weight"), 0.25)
+    nn.init.constant_(model.get_parameter("0.bias"), -25.0)
+    relcompile.compile(model, example, rule="epsilon").save(tmp_path / "x.onnx")
+    found = runtime.load(tmp_path / "x.onnx").explain(example.numpy(), target=0)
+    assert_close(found.relevance, torch.full((1, 4), 0.25), ONNX)
+    with pytest.raises(ExportError, match="relevance 1"):
+        relcompile.compile(model, example, rule="gradient").save(tmp_path / "y.onnx")
+
+
 @pytest.mark.parametrize(("keepdim", "traced"), [(True, 0), (False, 1)])
 def test_a_graph_that_onnx_can_hold_is_not_traced(
     keepdim: bool, traced: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
