@@ -75,7 +75,7 @@ _REMARKS: Final = """## What to know
 - timm `efficientvit_b0`: its attention computes in float32, whatever the precision of the model (`q.float()`), so
   that its gradient is known to seven digits only.
 - transformers' norms, softmaxes and scans compute in float32, too, also in a model of float64 (`x.to(torch.float32)`).
-  Where that shows (Gemma 2, Mamba, T5), gradients agree to seven digits.
+  Where that shows (Gemma 2; Mamba and T5 in some runs), gradients agree to seven digits.
 - torchvision `squeezenet1_1`: its last operator is a ReLU, behind which these random weights leave scores of 0: nothing
   is there to explain.
 - timm `csatv2`: its attention multiplies (batch, N) by (N, batch), and so mixes the samples of a batch: no sample has
