@@ -178,12 +178,23 @@ class Metadata:
         """What is explained: "the score under sigmoid", "the output of softmax" (a probability) or "the output"."""
         if self.start is not None:
             return f"the output of layer {self.start}"
-        under = [layer.operator for layer in self.layers if layer.rule.startswith("ScoresUnder")]
-        if under:
-            return f"the score under {', '.join(dict.fromkeys(under))}"
+        if self._under:
+            return f"the score under {', '.join(self._under)}"
+        return f"the output of {', '.join(self.heads)}" if self.heads else "the output"
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """What makes the model's output of a score (sigmoid, softmax, ...); nothing where relevance starts below."""
+        if self.start is not None:
+            return ()
         last = next((layer for layer in reversed(self.layers) if layer.kind != "structure"), None)
         is_head = last is not None and (last.kind == "softmax" or last.operator in HEADS)
-        return f"the output of {last.operator}" if last is not None and is_head else "the output"
+        return self._under or ((last.operator,) if last is not None and is_head else ())
+
+    @property
+    def _under(self) -> tuple[str, ...]:
+        """The operators under which the score is explained, not their output."""
+        return tuple(dict.fromkeys(layer.operator for layer in self.layers if layer.rule.startswith("ScoresUnder")))
 
     def to_json(self) -> str:
         """The JSON text that `from_json` reads back."""
