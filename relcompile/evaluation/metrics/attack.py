@@ -55,9 +55,11 @@ def guided_attack(
             loss = functional.cross_entropy(found, label)
         if int(found.argmax()) != target:
             return step
+        if step == steps:
+            break
         (gradient,) = torch.autograd.grad(loss, given)
         length = gradient.norm()
-        if step == steps or length == 0:
+        if length == 0:
             break
         x = x + _most_relevant(explain(x), share) * gradient / length
         x = torch.minimum(torch.maximum(x, image - radius), image + radius).clamp(*bounds)
