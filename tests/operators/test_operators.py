@@ -178,10 +178,11 @@ def test_tails_in_onnx_runtime(tmp_path: Path) -> None:
     functions = (F.logsigmoid, F.softplus, torch.tanh, F.gelu, F.silu, lambda x: torch.logaddexp(x, x / 2))
     model = Function(lambda x: torch.cat([f(x) for f in functions], 1))
     relcompile.compile(model, torch.tensor([[0.5]]), rule="gradient").save(tmp_path / "x.onnx")
+    production = relcompile.load(tmp_path / "x.onnx")
     x = torch.linspace(-90, 90, 37, dtype=torch.float64).reshape(-1, 1).requires_grad_()
     for target, wanted in enumerate(model(x).unbind(1)):
         (slope,) = torch.autograd.grad(wanted.sum(), x, retain_graph=True)
-        found = relcompile.load(tmp_path / "x.onnx").explain(x.detach().float().numpy(), target=target)
+        found = production.explain(x.detach().float().numpy(), target=target)
         assert_close(found.output[:, target], wanted.detach(), FLOAT32)
         assert_close(found.relevance, slope, FLOAT32)
 
